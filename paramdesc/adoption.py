@@ -1,0 +1,100 @@
+"""Taking over modules that torch's engine parametrizes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch.nn import Module
+
+from paramdesc.attribute import ParametrizedTensor
+from paramdesc.chain import ParametrizationList
+from paramdesc.container import ParametrizationDict
+from paramdesc.namespace import AttributeNamespace
+from paramdesc.snapshot import Snapshot, below
+from paramdesc.torch_engine import is_torch_parametrized
+
+__all__ = ["adopt", "adopt_module"]
+
+M = TypeVar("M", bound=Module)
+
+_COMPAT_HOOK = "weight_norm.<locals>._weight_norm_compat_hook"
+
+
+def adopt(model: M) -> M:
+    """What torch's engine registered anywhere in `model` will be paramdesc's, in place.
+
+    Also through `torch.nn.utils.parametrizations`. Values, Parameter objects, maps, hooks
+    and state_dict keys stay; each module gets the class back that it had before.
+
+    Returns:
+        `model`. Modules without torch's parametrizations are left alone.
+
+    >>> linear = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(3, 3))
+    >>> type(linear).__name__
+    'ParametrizedLinear'
+    >>> type(adopt(linear)).__name__
+    'Linear'
+    """
+    targets = [module for module in model.modules() if is_torch_parametrized(module)]
+    snapshot = Snapshot(*below(targets))
+    try:
+        for module in targets:
+            adopt_module(module)
+        return model
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def adopt_module(module: Module) -> None:
+    """Adopt `module` itself, if torch's engine parametrizes it.
+
+    To be called under a snapshot of `module` and of what is below its `parametrizations`.
+    """
+    if not is_torch_parametrized(module):
+        return
+    chains: Any = module._modules["parametrizations"]
+    host = type(module).__bases__[0]
+    chains.__class__ = ParametrizationDict
+    chains.__dict__["_awaiting"] = []
+    module.__class__ = host
+    if not isinstance(module._buffers, AttributeNamespace):
+        module.__dict__["_buffers"] = AttributeNamespace(module._buffers)
+    for name, chain in chains._modules.items():
+        adopt_chain(chain, name, host.__name__)
+        module._buffers.install(ParametrizedTensor(name, chains))
+    for key, hook in module._load_state_dict_pre_hooks.items():
+        function = getattr(hook, "hook", hook)
+        if getattr(function, "__qualname__", "") == _COMPAT_HOOK:
+            module._load_state_dict_pre_hooks[key] = WeightNormNames(tensor_name_of(function))
+
+
+def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
+    """Let `chain` be a `ParametrizationList` of ours, the same object."""
+    if is_torch_parametrized(chain):
+        adopt_module(chain)  # one of its originals is parametrized in its turn
+    chain.__class__ = ParametrizationList
+    chain.tensor_name, chain.host = tensor_name, host
+
+
+def tensor_name_of(hook: Any) -> str:
+    """The name that torch's weight_norm closed its hook over."""
+    names = hook.__code__.co_freevars
+    return str(hook.__closure__[names.index("name")].cell_contents)
+
+
+class WeightNormNames:
+    """Lets checkpoints of the oldest weight_norm load: `weight_g` and `weight_v`.
+
+    It does what torch's own hook does, which no pickle takes, as a local function.
+    """
+
+    def __init__(self, tensor_name: str) -> None:
+        self.tensor_name = tensor_name
+
+    def __call__(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        old = [f"{prefix}{self.tensor_name}_{letter}" for letter in "gv"]
+        if all(key in state_dict for key in old):
+            for i, key in enumerate(old):
+                new = f"{prefix}parametrizations.{self.tensor_name}.original{i}"
+                state_dict[new] = state_dict.pop(key)

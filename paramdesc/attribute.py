@@ -1,0 +1,52 @@
+"""The data descriptor that a parametrized name is."""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+from torch import Tensor, nn
+
+from paramdesc.cache import read
+from paramdesc.errors import AssignmentError
+
+__all__ = ["ParametrizedTensor"]
+
+
+class ParametrizedTensor:
+    """A tensor that is a function of others.
+
+    - Reading it gives the value of its chain of maps, a kept one in a cache scope.
+    - Writing a tensor sends it through the chain's `right_inverse` into the originals.
+    - Deleting it is refused.
+
+    It is hosted by the namespace of one module, not by a class, so it is told its chain and
+    no instance: `parametrizations` is the module's own container of chains.
+    """
+
+    __slots__ = ("name", "parametrizations")
+
+    def __init__(self, name: str, parametrizations: nn.ModuleDict) -> None:
+        self.name = name
+        self.parametrizations = parametrizations
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> ParametrizedTensor: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Tensor: ...
+    def __get__(
+        self, instance: object | None, owner: type | None = None
+    ) -> Tensor | ParametrizedTensor:
+        if instance is None:
+            return self
+        return read(self.parametrizations._modules[self.name])
+
+    def __set__(self, instance: object, value: Any) -> None:
+        if value is None:
+            raise AssignmentError.emptied(self.name)
+        self.parametrizations[self.name].right_inverse(value)
+
+    def __delete__(self, instance: object) -> None:
+        raise AssignmentError.deleted(self.name)
+
+    def __repr__(self) -> str:
+        return f"<ParametrizedTensor {self.name!r}>"

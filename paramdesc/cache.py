@@ -1,0 +1,119 @@
+"""The scopes in which values are kept: the one door to the context variable.
+
+`read` answers every access to a parametrized tensor. A value belongs to the outermost
+active scope that covers its chain, and is used again only while its entry is current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.entry import Entry, watch_originals
+from paramdesc.mode import current_mode
+
+__all__ = ["Scope", "close_innermost", "forget", "open_scope", "read"]
+
+
+class Evaluable(Protocol):
+    """A chain of maps: evaluated to a value, and hashable by identity, for we cache on it."""
+
+    def evaluate(self) -> Tensor: ...
+    def __hash__(self) -> int: ...
+
+
+class Scope:
+    """One active `with cached(...)`: what it covers, what it holds and how it has served.
+
+    `hits` and `misses` count the reads that this scope answered with a kept value and with
+    a fresh one. Threads that share a scope may lose counts, never values.
+    """
+
+    __slots__ = ("_covered", "entries", "hits", "misses")
+
+    def __init__(self, covered: Set[Any] | None) -> None:
+        self._covered = covered
+        self.entries: dict[Any, Entry] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def covers(self, chain: Any) -> bool:
+        """Whether values of `chain` may be kept here."""
+        return self._covered is None or chain in self._covered
+
+    def close(self) -> None:
+        """Free the values. A task that still runs inside keeps none here from now on."""
+        self._covered = frozenset()
+        self.entries.clear()
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, chain: object) -> bool:
+        return chain in self.entries
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{chain.tensor_name!r}" for chain in tuple(self.entries))
+        return f"<Scope hits={self.hits} misses={self.misses} holds=[{held}]>"
+
+
+_SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar("paramdesc.scopes", default=())  # outermost first
+
+
+def open_scope(scope: Scope) -> None:
+    """Make `scope` the innermost one of the calling thread or task."""
+    _SCOPES.set((*_SCOPES.get(), scope))
+
+
+def close_innermost(scopes: list[Scope]) -> None:
+    """End the innermost active one of `scopes`, and take it out of the list.
+
+    Threads may have opened several; if none is active here, as in a generator that another
+    context closes, the last one ends.
+    """
+    active = _SCOPES.get()
+    scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
+    _SCOPES.set(tuple(other for other in active if other is not scope))
+    scopes.remove(scope)
+    scope.close()
+
+
+def forget(chain: Any) -> None:
+    """Drop what the active scopes hold of `chain`."""
+    for scope in _SCOPES.get():
+        scope.entries.pop(chain, None)
+
+
+def read(chain: Any) -> Tensor:
+    """The value of `chain`: a kept one while it is current, else a fresh one."""
+    scopes = _SCOPES.get()
+    if not scopes:
+        return chain.evaluate()
+    for scope in scopes:
+        entry = scope.entries.get(chain)
+        if entry is not None:
+            if entry.is_current():
+                scope.hits += 1
+                return entry.value
+            break
+    for scope in scopes:
+        if scope.covers(chain):
+            return evaluate_into(scope, chain)
+    return chain.evaluate()
+
+
+def evaluate_into(scope: Scope, chain: Any) -> Tensor:
+    """A fresh value of `chain`, kept in `scope` if it can be told from others."""
+    scope.misses += 1
+    scope.entries.pop(chain, None)
+    mode, originals = current_mode(), watch_originals(chain)
+    value = chain.evaluate()
+    if isinstance(value, Tensor):  # an unsafe map may return anything
+        entry = Entry(chain, value, mode, originals)
+        if entry.may_be_kept():
+            scope.entries[chain] = entry
+    return value

@@ -1,0 +1,147 @@
+"""The parametrizations of a model, as an ordered set with names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Set
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch.nn import Module
+
+from paramdesc.chain import ParametrizationList
+from paramdesc.container import ParametrizationDict
+
+__all__ = ["ParametrizationSet", "get_parametrizations"]
+
+
+class ParametrizationSet(Set[ParametrizationList]):
+    """An ordered, immutable set of `ParametrizationList`s, each with its name in the model.
+
+    The name is the path of the module and of the tensor in it, `encoder.0.weight`. Two sets
+    are equal if they hold the same lists. `|`, `&`, `-` and `^` keep order and names.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    >>> for layer in model:
+    ...     _ = register_parametrization(layer, "weight", Symmetric())
+    >>> found = get_parametrizations(model)
+    >>> found.names()
+    ['0.weight', '1.weight']
+    >>> (found - found.filter(path="0")).names()
+    ['1.weight']
+    """
+
+    __slots__ = ("_names",)
+
+    def __init__(self, chains: Iterable[ParametrizationList] = ()) -> None:
+        self._names: dict[ParametrizationList, str] = {}
+        for chain in chains:
+            self._names.setdefault(chain, chain.tensor_name)
+
+    @classmethod
+    def named(cls, names: Iterable[tuple[str, ParametrizationList]]) -> ParametrizationSet:
+        """The set of these lists under these names; the first name of a list counts."""
+        result = cls()
+        for name, chain in names:
+            result._names.setdefault(chain, name)
+        return result
+
+    def __contains__(self, chain: object) -> bool:
+        return chain in self._names
+
+    def __iter__(self) -> Iterator[ParametrizationList]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __hash__(self) -> int:
+        return self._hash()
+
+    def names(self) -> list[str]:
+        """The names, in order."""
+        return list(self._names.values())
+
+    def items(self) -> list[tuple[str, ParametrizationList]]:
+        """The names with their lists, in order."""
+        return [(name, chain) for chain, name in self._names.items()]
+
+    def filter(
+        self,
+        *,
+        tensor_name: str | None = None,
+        map_type: type[Module] | tuple[type[Module], ...] | None = None,
+        path: str | None = None,
+    ) -> ParametrizationSet:
+        """Those that match everything that is given.
+
+        Args:
+            tensor_name: the name of the tensor in its module, `weight`.
+            map_type: a type, or several, that one of the maps is an instance of.
+            path: a shell pattern for the path of the module, `encoder.*`; `""` is the root.
+        """
+        tests: list[Callable[[str, ParametrizationList], bool]] = []
+        if tensor_name is not None:
+            tests.append(lambda name, chain: name.rpartition(".")[2] == tensor_name)
+        if map_type is not None:
+            tests.append(lambda name, chain: any(isinstance(m, map_type) for m in chain.maps()))
+        if path is not None:
+            tests.append(lambda name, chain: fnmatchcase(name.rpartition(".")[0], path))
+        return self.named(
+            (name, chain) for name, chain in self.items() if all(test(name, chain) for test in tests)
+        )
+
+    def __or__(self, other: Iterable[Any]) -> ParametrizationSet:
+        return self.named([*self.items(), *named_items(other)])
+
+    def __and__(self, other: Iterable[Any]) -> ParametrizationSet:
+        kept = set(other)
+        return self.named(item for item in self.items() if item[1] in kept)
+
+    def __sub__(self, other: Iterable[Any]) -> ParametrizationSet:
+        gone = set(other)
+        return self.named(item for item in self.items() if item[1] not in gone)
+
+    def __xor__(self, other: Iterable[Any]) -> ParametrizationSet:
+        others = self.named(named_items(other))
+        return (self - others) | (others - self)
+
+    def __repr__(self) -> str:
+        return f"ParametrizationSet([{', '.join(map(repr, self.names()))}])"
+
+
+def named_items(chains: Iterable[Any]) -> list[tuple[str, ParametrizationList]]:
+    known = chains if isinstance(chains, ParametrizationSet) else ParametrizationSet(chains)
+    return known.items()
+
+
+def get_parametrizations(*modules: Module) -> ParametrizationSet:
+    """All parametrizations at and below `modules`, in the order of `named_modules`.
+
+    Pass it, or a part of it, to `cached`, as parameters are passed to an optimizer. What is
+    shared by several modules is found once, under its first name. The time is linear in the
+    number of modules.
+    """
+    return ParametrizationSet.named(
+        found for module in modules for found in find_chains(module, set())
+    )
+
+
+def find_chains(root: Module, seen: set[Module]) -> Iterator[tuple[str, ParametrizationList]]:
+    """The chains below `root` with their names, depth first, each module visited once."""
+    stack = [("", root)]
+    while stack:
+        path, module = stack.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        prefix = f"{path}." if path else ""
+        chains = module._modules.get("parametrizations")
+        if isinstance(chains, ParametrizationDict):
+            for name, chain in chains._modules.items():
+                if isinstance(chain, ParametrizationList):
+                    yield f"{prefix}{name}", chain
+        stack += [
+            (f"{prefix}{name}", child)
+            for name, child in reversed(module._modules.items())
+            if child is not None
+        ]

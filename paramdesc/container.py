@@ -1,0 +1,62 @@
+"""`module.parametrizations`: the chains of one module by tensor name."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from paramdesc.torch_engine import caller_in_torch_engine
+from paramdesc.errors import MixedEnginesError
+
+if TYPE_CHECKING:
+    from paramdesc.namespace import AttributeNamespace
+
+__all__ = ["ParametrizationDict"]
+
+
+class ParametrizationDict(nn.ModuleDict):
+    """Maps each parametrized name to its `ParametrizationList`.
+
+    torch's own functions look into it to see whether a module is parametrized, and then
+    change the module's class, which here is everybody's class. They are told the truth
+    where they only ask, and stopped before they write.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__["_awaiting"] = []
+
+    def __contains__(self, tensor_name: object) -> bool:
+        found = tensor_name in self._modules
+        function = caller_in_torch_engine()
+        # registering on a name that is here only appends to the chain, and that works
+        if function == "remove_parametrizations" or (
+            function == "register_parametrization" and not found
+        ):
+            raise MixedEnginesError(function)
+        return found
+
+    def __len__(self) -> int:
+        if caller_in_torch_engine() == "type_before_parametrizations":
+            return 0  # it would answer with the base of the class; the class never changed
+        return len(self._modules)
+
+    def await_replica(self, namespace: weakref.ref[AttributeNamespace]) -> None:
+        """Bind `namespace` to the next replica that is made of this container."""
+        self.__dict__["_awaiting"].append(namespace)
+
+    def _replicate_for_data_parallel(self) -> ParametrizationDict:
+        replica: Any = super()._replicate_for_data_parallel()
+        replica.__dict__["_awaiting"] = []
+        awaiting = self.__dict__["_awaiting"]
+        while awaiting:
+            namespace = awaiting.pop(0)()
+            if namespace is not None:
+                namespace.rebound(replica)
+                break
+        return replica  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_awaiting": []}

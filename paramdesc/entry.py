@@ -1,0 +1,154 @@
+"""A cached value and what it was computed from: when it may be used again.
+
+An entry is *current* while a fresh evaluation would give the same tensor with the same
+gradient. It holds everything that it compares with, so nothing can be freed and come
+back under the same identity or address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.mode import Mode, belongs_to_transform, current_mode, has_transforms
+
+__all__ = ["Entry", "Watch", "watch_originals", "watch_owned"]
+
+UNCOUNTED = -1  # torch does not count the changes of inference tensors
+
+# what every module has, none of it read by a map; its training flag is read
+_MODULE_STATE = frozenset(vars(Module())) - {"training"}
+
+
+class Watch(NamedTuple):
+    """One tensor, where it was found and in which state."""
+
+    holder: Any  # a dict or a list: holder[key] is the tensor as long as nobody replaces it
+    key: Any
+    tensor: Tensor
+    version: int
+    address: int  # in bytes; 0 where there is none to compare (meta, fake, wrapped, empty)
+    storage: Any  # held so that its address is not given to another tensor
+
+
+class Attribute(NamedTuple):
+    """One plain attribute of a map, its training flag included."""
+
+    holder: Any
+    key: Any
+    value: Any
+
+
+class Graph:
+    """Knows whether a backward pass has gone through the value that carries it."""
+
+    __slots__ = ("consumed",)
+
+    def __init__(self) -> None:
+        self.consumed = False
+
+    def consume(self, gradient: Tensor) -> None:
+        self.consumed = True
+
+
+def watch(holder: Any, key: Any, tensor: Tensor) -> Watch:
+    try:
+        address = tensor.data_ptr()
+        storage = tensor.untyped_storage() if address else None
+    except (RuntimeError, NotImplementedError):  # fake, wrapped by a transform, or a subclass
+        address, storage = 0, None
+    version = UNCOUNTED if tensor.is_inference() else tensor._version
+    return Watch(holder, key, tensor, version, address, storage)
+
+
+def tensors_in(holders: Iterable[Any]) -> Iterator[tuple[Any, Any, Tensor]]:
+    """Where the tensors in these dicts and lists are."""
+    for holder in holders:
+        items = holder.items() if hasattr(holder, "items") else enumerate(holder)
+        for key, value in items:
+            if isinstance(value, Tensor):
+                yield holder, key, value
+
+
+def watch_originals(chain: Module) -> tuple[Watch, ...]:
+    """Watch the tensors that `chain` itself holds. Take it *before* an evaluation.
+
+    Another thread may write to them meanwhile, and the value is then of neither version.
+    """
+    return tuple(watch(*place) for place in tensors_in((chain._parameters, chain._buffers)))
+
+
+def watch_owned(chain: Module) -> tuple[tuple[Watch, ...], tuple[Attribute, ...]]:
+    """Watch what the maps of `chain` own. Take it *after* an evaluation, which may write to it."""
+    holders: list[Any] = []
+    attributes: list[Attribute] = []
+    for module in chain.modules():
+        state = vars(module)
+        attributes.append(Attribute(state, "training", module.training))
+        attributes += (Attribute(module._modules, *item) for item in module._modules.items())
+        if module is chain:
+            continue
+        holders += (module._parameters, module._buffers)
+        for name in state.keys() - _MODULE_STATE - {"training"}:
+            value = state[name]
+            attributes.append(Attribute(state, name, value))
+            if isinstance(value, Tensor):
+                holders.append({name: value})
+            elif isinstance(value, (list, tuple, dict)):
+                holders.append(value)
+    return tuple(watch(*place) for place in tensors_in(holders)), tuple(attributes)
+
+
+class Entry:
+    """The value of one chain of maps, with everything that it depends on."""
+
+    __slots__ = ("attributes", "graph", "length", "maps", "mode", "value", "version", "watches")
+
+    def __init__(
+        self, chain: Module, value: Tensor, mode: Mode, originals: tuple[Watch, ...]
+    ) -> None:
+        owned, self.attributes = watch_owned(chain)
+        self.value = value
+        self.mode = mode
+        self.watches = originals + owned
+        self.maps = chain._modules
+        self.length = len(self.maps)
+        self.version = None if value.is_inference() else value._version
+        self.graph = Graph()
+        if value.grad_fn is not None:
+            # only the flag is referenced from the value: an entry there would be a cycle,
+            # and the value would outlive its scope until the garbage collector runs
+            value.register_hook(self.graph.consume)
+
+    def is_current(self) -> bool:
+        """Whether a fresh evaluation, here and now, would give `value`."""
+        if (
+            self.graph.consumed
+            or self.mode != current_mode()
+            or len(self.maps) != self.length
+            or (self.version is not None and self.value._version != self.version)
+        ):
+            return False
+        try:
+            for holder, key, tensor, version, address, _ in self.watches:
+                if (
+                    holder[key] is not tensor
+                    or tensor._version != version
+                    or (address and tensor.data_ptr() != address)
+                ):
+                    return False
+            for holder, key, value in self.attributes:
+                if holder[key] is not value:
+                    return False
+        except LookupError:
+            return False
+        return True
+
+    def may_be_kept(self) -> bool:
+        """Whether `is_current` can tell this entry's circumstances from all others."""
+        if any(watch.version == UNCOUNTED for watch in self.watches):
+            return False
+        return not has_transforms() or belongs_to_transform(watch.tensor for watch in self.watches)

@@ -1,0 +1,179 @@
+"""What paramdesc raises, and how an error inside a map gets its address.
+
+Each class derives from the built-in that `torch.nn.utils.parametrize` raises in the
+same place, and builds its message from the facts handed to it.
+"""
+
+from __future__ import annotations
+
+from torch.nn import Module
+
+__all__ = [
+    "AssignmentError",
+    "CacheTargetError",
+    "MapError",
+    "MapResultError",
+    "MissingRightInverseError",
+    "MissingTensorError",
+    "MixedEnginesError",
+    "NotParametrizedError",
+    "OriginalError",
+    "SeveralOriginalsError",
+]
+
+
+def names_of_tensors(module: Module) -> str:
+    """The names of the module's own tensors, for messages."""
+    names = [name for name, _ in module.named_parameters(recurse=False)]
+    names += [name for name, _ in module.named_buffers(recurse=False)]
+    names += list(getattr(module, "parametrizations", ()))
+    return ", ".join(map(repr, names)) if names else "none"
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Attach `note` to `error`, on Python 3.10 too, where nothing prints it."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:  # Python 3.10: the attribute that later versions, pytest and rich read
+        error.__dict__.setdefault("__notes__", []).append(note)
+
+
+class MissingTensorError(ValueError):
+    """The module has no parameter, buffer or parametrized tensor of that name."""
+
+    def __init__(self, module: Module, tensor_name: str) -> None:
+        self.tensor_name = tensor_name
+        super().__init__(
+            f"{type(module).__name__} does not have a parameter, a buffer, or a parametrized "
+            f"element with name {tensor_name!r}. Its tensors are: {names_of_tensors(module)}."
+        )
+
+
+class NotParametrizedError(ValueError):
+    """Something was asked of a parametrization that is not there."""
+
+    def __init__(self, module: Module, tensor_name: str) -> None:
+        self.tensor_name = tensor_name
+        names = ", ".join(map(repr, getattr(module, "parametrizations", ()))) or "none"
+        super().__init__(
+            f"{type(module).__name__} does not have a parametrization on {tensor_name!r}. "
+            f"Parametrized tensors: {names}."
+        )
+
+
+class SeveralOriginalsError(ValueError):
+    """One original was asked for where the weight is a function of several."""
+
+    def __init__(self, tensor_name: str, count: int) -> None:
+        super().__init__(
+            f"{tensor_name!r} is computed from {count} originals: there is no one tensor that "
+            "leave_parametrized=False could restore. Write "
+            f'remove_parametrizations(module, "{tensor_name}", leave_parametrized=True).'
+        )
+
+
+class MapError(TypeError):
+    """An object that is no map was given where one is needed."""
+
+    def __init__(self, parametrization: object) -> None:
+        if isinstance(parametrization, type):
+            name = parametrization.__name__
+            hint = f"It is a class: pass an instance, {name}(...)."
+        elif isinstance(parametrization, Module):
+            hint = "It is a Module without a forward method: define forward(self, X)."
+        else:
+            hint = "Pass an nn.Module with a forward method, or a function Tensor -> Tensor."
+        super().__init__(f"Not a parametrization: {parametrization!r:.200}. {hint}")
+
+
+class MapResultError(ValueError):
+    """A map returned something that cannot stand where it is registered."""
+
+    @classmethod
+    def type_of(cls, what: str, result: object) -> MapResultError:
+        return cls(f"{what} must return a tensor. Got {type(result).__name__}.")
+
+    @classmethod
+    def changed(cls, aspect: str, tensor_name: str, before: object, after: object) -> MapResultError:
+        return cls(
+            f"Registering a parametrization may not change the {aspect} of the tensor, "
+            f"unless the `unsafe` flag is enabled.\nmodule.{tensor_name}.{aspect}: {before}\n"
+            f"parametrization(module.{tensor_name}).{aspect}: {after}"
+        )
+
+    @classmethod
+    def inverse_changed(
+        cls, aspect: str, tensor_name: str, before: object, after: object
+    ) -> MapResultError:
+        return cls(
+            f"The tensor returned by parametrization.right_inverse must have the same {aspect} "
+            f"as module.{tensor_name}, unless the `unsafe` flag is enabled.\n"
+            f"module.{tensor_name}.{aspect}: {before}\nreturned {aspect}: {after}"
+        )
+
+
+class OriginalError(ValueError):
+    """`right_inverse` returned what the originals cannot take."""
+
+
+class MissingRightInverseError(RuntimeError):
+    """Assignment needs a `right_inverse` that a map of the chain lacks."""
+
+    def __init__(self, tensor_name: str, parametrization: Module) -> None:
+        name = type(parametrization).__name__
+        super().__init__(
+            f"cannot assign to {tensor_name!r}: parametrization {name} does not implement "
+            f"right_inverse. Define {name}.right_inverse(self, X), or write to "
+            f"module.parametrizations.{tensor_name}.original."
+        )
+
+
+class AssignmentError(TypeError):
+    """A parametrized name was assigned to or deleted in a way that has no meaning."""
+
+    @classmethod
+    def replaced(cls, tensor_name: str) -> AssignmentError:
+        return cls(
+            f"cannot assign an nn.Parameter or nn.Module to {tensor_name!r}: it is parametrized, "
+            "and what is assigned must go through right_inverse. Write "
+            f"`module.{tensor_name} = value.detach()` to set its value, or call "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}") first.'
+        )
+
+    @classmethod
+    def emptied(cls, tensor_name: str) -> AssignmentError:
+        return cls(
+            f"cannot assign None to {tensor_name!r}: it is parametrized. Call "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}") first.'
+        )
+
+    @classmethod
+    def deleted(cls, tensor_name: str) -> AssignmentError:
+        return cls(
+            f"cannot delete {tensor_name!r}: it is parametrized. Call "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), then `del`.'
+        )
+
+
+class MixedEnginesError(RuntimeError):
+    """torch's engine was about to write to a class that paramdesc left unchanged."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(
+            f"torch.nn.utils.parametrize.{function} was called on a module that paramdesc "
+            "parametrizes. It would change the class, and with it every module of that class; "
+            f"nothing was changed. Write paramdesc.{function}(...) instead."
+        )
+
+
+class CacheTargetError(TypeError):
+    """`cached` was given something that holds no parametrizations."""
+
+    def __init__(self, target: object) -> None:
+        hint = ""
+        if callable(target):
+            hint = " To decorate a function write @cached(), with parentheses."
+        super().__init__(
+            "cached() takes modules, ParametrizationLists, and sets or iterables of them. "
+            f"Got {target!r:.200} of type {type(target).__name__}.{hint}"
+        )

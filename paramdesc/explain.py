@@ -1,0 +1,43 @@
+"""The address of an error: which map, of which tensor, of which module in the model."""
+
+from __future__ import annotations
+
+import sys
+
+from torch.nn import Module
+
+from paramdesc.errors import add_note
+
+__all__ = ["explain"]
+
+
+def explain(error: BaseException, chain: Module, doing: str, map_name: str) -> None:
+    """Note on `error` what `chain` was doing with which of its maps when it was raised."""
+    host = chain.host
+    path = find_path(chain)
+    if path:
+        host = f"{host} at {path!r}"
+    parametrization = type(chain._modules.get(map_name)).__name__
+    add_note(
+        error, f"while {doing} {chain.tensor_name!r} of {host}: map {map_name}, {parametrization}"
+    )
+
+
+def find_path(chain: Module) -> str:
+    """The path of the module that `chain` belongs to, in the outermost module that is running.
+
+    Searched in the callers' frames, since no module knows its parent: empty if none of
+    them runs a module that contains the chain.
+    """
+    found = ""
+    seen: set[int] = set()
+    frame = sys._getframe(1)
+    while frame is not None:
+        runner = frame.f_locals.get("self")
+        if isinstance(runner, Module) and runner is not chain and id(runner) not in seen:
+            seen.add(id(runner))
+            for path, module in runner.named_modules():
+                if module is chain:
+                    found = path.rpartition(".parametrizations.")[0] or found
+        frame = frame.f_back
+    return found

@@ -1,0 +1,71 @@
+"""Plain functions, and other objects that are no modules, as maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.errors import MapError
+from paramdesc.protocols import InvertibleParametrizationProto, ParametrizationProto, TensorMap
+
+__all__ = ["FunctionMap", "InvertibleFunctionMap", "as_map"]
+
+
+class FunctionMap(Module):
+    """Applies a function. It pickles if the function does: a named one, not a lambda."""
+
+    def __init__(self, function: TensorMap) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *originals: Tensor) -> Tensor:
+        return self.function(*originals)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+
+class InvertibleFunctionMap(FunctionMap):
+    """Applies a function, and another one in the direction of assignment."""
+
+    def __init__(self, function: TensorMap, inverse: Callable[[Tensor], Any]) -> None:
+        super().__init__(function)
+        self.inverse = inverse
+
+    def right_inverse(self, X: Tensor) -> Any:
+        return self.inverse(X)
+
+
+def as_map(
+    parametrization: ParametrizationProto | TensorMap,
+    right_inverse: Callable[[Tensor], Any] | None = None,
+) -> Module:
+    """`parametrization` as a module: itself if it is one, else one that calls it.
+
+    Raises:
+        MapError: a TypeError, if it cannot be applied to tensors, or is a module and
+            `right_inverse` is given beside it.
+    """
+    if isinstance(parametrization, type):
+        raise MapError(parametrization)
+    if isinstance(parametrization, Module):
+        if getattr(parametrization.forward, "__func__", None) is Module.forward:
+            raise MapError(parametrization)
+        if right_inverse is not None:
+            raise TypeError(
+                "right_inverse= stands beside a plain function. "
+                f"Define {type(parametrization).__name__}.right_inverse(self, X) instead."
+            )
+        return parametrization
+    if isinstance(parametrization, ParametrizationProto):
+        if right_inverse is None and isinstance(parametrization, InvertibleParametrizationProto):
+            right_inverse = parametrization.right_inverse
+        parametrization = parametrization.forward
+    if not callable(parametrization):
+        raise MapError(parametrization)
+    if right_inverse is None:
+        return FunctionMap(parametrization)
+    return InvertibleFunctionMap(parametrization, right_inverse)

@@ -1,0 +1,66 @@
+"""Maps on tensors that have no shape yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+
+__all__ = ["PendingRegistration", "cancel_pending", "register_when_materialized"]
+
+
+class PendingRegistration:
+    """A forward pre-hook that registers a map once the tensor has its shape, and goes.
+
+    It runs after the hook with which a lazy module gives its tensors their shape, holds no
+    reference to the module, and is copied and pickled with it.
+    """
+
+    def __init__(
+        self, register: Callable[..., Any], tensor_name: str, parametrization: Module, unsafe: bool
+    ) -> None:
+        self.register = register
+        self.tensor_name = tensor_name
+        self.parametrization = parametrization
+        self.unsafe = unsafe
+
+    def __call__(self, module: Module, arguments: Any) -> None:
+        if is_lazy(module._parameters.get(self.tensor_name)):
+            return
+        if is_lazy(module._buffers.get(self.tensor_name)):
+            return
+        remove_hook(module, self)
+        self.register(module, self.tensor_name, self.parametrization, unsafe=self.unsafe)
+
+
+def remove_hook(module: Module, pending: PendingRegistration) -> None:
+    hooks = module._forward_pre_hooks
+    for key in [key for key, hook in hooks.items() if hook is pending]:
+        del hooks[key]
+
+
+def register_when_materialized(
+    register: Callable[..., Any],
+    module: Module,
+    tensor_name: str,
+    parametrization: Module,
+    unsafe: bool,
+) -> None:
+    """Call `register` for the tensor at the module's first call that finds it with a shape."""
+    module.register_forward_pre_hook(
+        PendingRegistration(register, tensor_name, parametrization, unsafe)
+    )
+
+
+def cancel_pending(module: Module, tensor_name: str) -> bool:
+    """Forget the maps that wait for the tensor; whether there were any."""
+    waiting = [
+        hook
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, PendingRegistration) and hook.tensor_name == tensor_name
+    ]
+    for hook in waiting:
+        remove_hook(module, hook)
+    return bool(waiting)

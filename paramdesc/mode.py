@@ -1,0 +1,71 @@
+"""The state of torch in which a value is evaluated: the one door to its private getters.
+
+Two evaluations give the same tensor only if they run in the same mode: with or without
+gradients, in inference mode or not, under the same autocast, the same dispatch modes
+(fake tensors, proxies of an export) and the same `torch.jit` trace. Function transforms
+are told apart by the tensors that they wrap, see `belongs_to_transform`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import (
+    _are_functorch_transforms_active as has_transforms,
+)
+from torch._C import (
+    _get_tracing_state as tracing_state,
+)
+from torch._C import (
+    _is_any_autocast_enabled as has_autocast,
+)
+from torch._C import (
+    _is_tracing as is_tracing,
+)
+from torch._C import (
+    _len_torch_dispatch_stack as count_dispatch_modes,
+)
+from torch._C._functorch import maybe_current_level, maybe_get_level
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+__all__ = ["Mode", "belongs_to_transform", "current_mode", "has_transforms"]
+
+is_grad_enabled = torch.is_grad_enabled
+is_inference = torch.is_inference_mode_enabled
+
+Mode = tuple[bool, bool, Any, Any, Any, Any]
+
+
+def current_mode() -> Mode:
+    """The mode that the calling thread is in, comparable with `==`."""
+    return (
+        is_grad_enabled(),
+        is_inference(),
+        has_autocast() and autocast_state(),
+        has_transforms() and maybe_current_level(),
+        count_dispatch_modes() and tuple(_get_current_dispatch_mode_stack()),
+        is_tracing() and tracing_state(),
+    )
+
+
+def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+    """The devices under autocast, each with its dtype."""
+    devices = dict.fromkeys(("cpu", "cuda", torch._C._get_accelerator().type))
+    return tuple(
+        (device, torch.get_autocast_dtype(device))
+        for device in devices
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    )
+
+
+def belongs_to_transform(tensors: Iterable[Tensor]) -> bool:
+    """Whether one of `tensors` is wrapped by the innermost active function transform.
+
+    A wrapper exists for one call of the transform only, so it tells that call from the
+    next one at the same level; where none is wrapped, nothing does.
+    """
+    level = maybe_current_level()
+    return any(maybe_get_level(tensor) == level for tensor in tensors)

@@ -1,0 +1,305 @@
+"""Registering maps on a module's tensors, asking for them, and taking them away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.nn.parameter import is_lazy
+
+from paramdesc.adoption import adopt_module
+from paramdesc.attribute import ParametrizedTensor
+from paramdesc.cache import forget
+from paramdesc.chain import ParametrizationList
+from paramdesc.container import ParametrizationDict
+from paramdesc.errors import (
+    MapResultError,
+    MissingTensorError,
+    NotParametrizedError,
+    SeveralOriginalsError,
+)
+from paramdesc.function_map import as_map
+from paramdesc.lazy import cancel_pending, register_when_materialized
+from paramdesc.namespace import AttributeNamespace
+from paramdesc.protocols import ParametrizationProto, TensorMap
+from paramdesc.snapshot import Snapshot, below
+from paramdesc.tensors import replace_data
+from paramdesc.torch_engine import is_torch_parametrized
+
+__all__ = [
+    "is_parametrized",
+    "register_parametrization",
+    "remove_parametrizations",
+    "transfer_parametrizations_and_params",
+    "type_before_parametrizations",
+]
+
+M = TypeVar("M", bound=Module)
+
+
+def register_parametrization(
+    module: M,
+    tensor_name: str,
+    parametrization: ParametrizationProto | TensorMap,
+    *,
+    unsafe: bool = False,
+    right_inverse: Callable[[Tensor], Any] | None = None,
+) -> M:
+    """`module.<tensor_name>` will be `parametrization(original)`, evaluated at each read.
+
+    A second registration on the same name adds a map after those that are there. The
+    original is `module.parametrizations.<tensor_name>.original`, the same Parameter object
+    as before, unless the map's `right_inverse` returns a sequence: then the originals are
+    `original0`, `original1`, ..., new Parameters that an existing optimizer must be given.
+    Assigning a tensor, `module.<tensor_name> = X`, goes through `right_inverse`.
+
+    Args:
+        module: where the tensor is.
+        tensor_name: a parameter or buffer of `module` itself. One that is not initialised yet
+            is parametrized as soon as the module's first call has given it a shape.
+        parametrization: an `nn.Module`, or a function from tensor to tensor.
+        unsafe: whether the map may change the tensor's dtype and shape. Then nothing is
+            checked. By default the map and its `right_inverse` are tried once.
+        right_inverse: for a plain function, the function that assignment goes through.
+
+    Returns:
+        `module`, of the same type.
+
+    Raises:
+        ValueError: if `module` has no such tensor, or the map does not fit it.
+        TypeError: if `parametrization` is not a map.
+        Exception: whatever the map raises. In every case `module` is as it was before.
+
+    >>> linear = torch.nn.Linear(3, 3)
+    >>> linear = register_parametrization(linear, "bias", torch.exp, right_inverse=torch.log)
+    >>> linear.bias = torch.tensor([1.0, 2.0, 3.0])
+    >>> linear.bias
+    tensor([1.0000, 2.0000, 3.0000], grad_fn=<ExpBackward0>)
+    """
+    new = as_map(parametrization, right_inverse)
+    snapshot = Snapshot(module, *below([*chains_of(module), new]))
+    try:
+        adopt_module(module)
+        new.train(module.training)
+        if is_parametrized(module, tensor_name):
+            append_map(module, tensor_name, new, unsafe)
+        elif is_lazy(find_tensor(module, tensor_name)):
+            register_when_materialized(register_parametrization, module, tensor_name, new, unsafe)
+        else:
+            install_chain(module, tensor_name, new, unsafe)
+        return module
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def chains_of(module: Module) -> list[Module]:
+    """`module.parametrizations`, if it has one, in a list."""
+    chains = module._modules.get("parametrizations")
+    return [] if chains is None else [chains]
+
+
+def find_tensor(module: Module, tensor_name: str) -> Tensor:
+    """The parameter or buffer of that name."""
+    tensor = module._parameters.get(tensor_name)
+    if tensor is None:
+        tensor = module._buffers.get(tensor_name)
+    if tensor is None:
+        raise MissingTensorError(module, tensor_name)
+    return tensor
+
+
+def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -> None:
+    """Let the tensor be the original of a chain with the one map `new`."""
+    original = find_tensor(module, tensor_name)
+    chain = ParametrizationList(
+        [new], original, unsafe, tensor_name=tensor_name, host=type(module).__name__
+    )
+    chain.training = module.training
+    if tensor_name in module._non_persistent_buffers_set:
+        chain._non_persistent_buffers_set.update(chain._buffers)
+    delattr(module, tensor_name)
+    if not isinstance(module._modules.get("parametrizations"), ParametrizationDict):
+        if hasattr(module, "parametrizations"):
+            raise ValueError(
+                f"{type(module).__name__} has an attribute 'parametrizations' of its own, and that "
+                "name is where the maps go. Rename the attribute."
+            )
+        module.parametrizations = ParametrizationDict()
+        module.parametrizations.training = module.training
+    chains: Any = module.parametrizations
+    chains[tensor_name] = chain
+    if not isinstance(module._buffers, AttributeNamespace):
+        module.__dict__["_buffers"] = AttributeNamespace(module._buffers)
+    module._buffers.install(ParametrizedTensor(tensor_name, chains))
+    chain.adopt_original(original)
+
+
+def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> None:
+    """Add `new` after the maps that are on the tensor."""
+    chains: Any = module.parametrizations
+    chain: ParametrizationList = chains[tensor_name]
+    if not unsafe:
+        check_between(new, getattr(module, tensor_name), tensor_name)
+    chain.append(new)
+    chain.unsafe = chain.unsafe or unsafe
+
+
+@torch.no_grad()
+def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
+    """Check that `new` and its `right_inverse` go from tensors like `before` to such."""
+    after = new(before)
+    if not isinstance(after, Tensor):
+        raise MapResultError.type_of("A parametrization", after)
+    for aspect in ("dtype", "shape"):
+        if getattr(after, aspect) != getattr(before, aspect):
+            raise MapResultError.changed(
+                aspect, tensor_name, getattr(before, aspect), getattr(after, aspect)
+            )
+    right_inverse = getattr(new, "right_inverse", None)
+    if right_inverse is None:
+        return
+    try:
+        back = right_inverse(after)
+    except NotImplementedError:
+        return
+    if not isinstance(back, Tensor):
+        raise MapResultError.type_of("parametrization.right_inverse", back)
+    for aspect in ("dtype", "shape"):
+        if getattr(back, aspect) != getattr(before, aspect):
+            raise MapResultError.inverse_changed(
+                aspect, tensor_name, getattr(before, aspect), getattr(back, aspect)
+            )
+
+
+def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
+    """Whether `module` has a map on `tensor_name`, or on any tensor if that is None.
+
+    By paramdesc or by torch's own engine.
+    """
+    chains = module.__dict__.get("_modules", {}).get("parametrizations")
+    if not isinstance(chains, torch.nn.ModuleDict):
+        return False
+    return len(chains) > 0 if tensor_name is None else tensor_name in chains
+
+
+def type_before_parametrizations(module: Module) -> type[Module]:
+    """The class of `module`: `type(module)`, except where torch's engine has changed it."""
+    cls = type(module)
+    return cls.__bases__[0] if is_torch_parametrized(module) else cls
+
+
+def remove_parametrizations(
+    module: M, tensor_name: str, leave_parametrized: bool = True
+) -> M:
+    """`module.<tensor_name>` will be a plain parameter or buffer again.
+
+    Args:
+        module: where the tensor is.
+        tensor_name: a parametrized name.
+        leave_parametrized: whether it keeps the value that it has now. If not, it gets the
+            value of the original. The Parameter object is the original's in both cases,
+            unless there are several: then it is a new one, and False is refused.
+
+    Returns:
+        `module`, of the same type.
+
+    Raises:
+        ValueError: if the name is not parametrized, or there is no one original to go back to.
+        Exception: whatever the maps raise. In every case `module` is as it was before.
+    """
+    if cancel_pending(module, tensor_name):
+        return module
+    if not is_parametrized(module, tensor_name):
+        raise NotParametrizedError(module, tensor_name)
+    snapshot = Snapshot(module, *below(chains_of(module)))
+    try:
+        adopt_module(module)
+        chains: Any = module.parametrizations
+        chain: ParametrizationList = chains[tensor_name]
+        tensor = tensor_to_leave(module, tensor_name, chain, leave_parametrized)
+        persistent = not chain._non_persistent_buffers_set
+        del chains[tensor_name]
+        module._buffers.uninstall(tensor_name)
+        if isinstance(tensor, Parameter):
+            module.register_parameter(tensor_name, tensor)
+        else:
+            module.register_buffer(tensor_name, tensor, persistent=persistent)
+        if len(chains) == 0:
+            delattr(module, "parametrizations")
+            module.__dict__["_buffers"] = module._buffers.__wrapped__
+        return module
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def tensor_to_leave(
+    module: Module, tensor_name: str, chain: ParametrizationList, leave_parametrized: bool
+) -> Tensor:
+    """The tensor that will stand where the chain's value stood."""
+    if not chain.is_tensor:
+        if not leave_parametrized:
+            raise SeveralOriginalsError(tensor_name, chain.ntensors)
+        value: Tensor = getattr(module, tensor_name)
+        forget(chain)
+        return Parameter(value.detach()) if value.requires_grad else value
+    original: Tensor = chain.original
+    if leave_parametrized:
+        with torch.no_grad():
+            value = chain.evaluate()
+        forget(chain)  # a kept graph would stand in the way of swapping
+        replace_data(original, value)
+    return original
+
+
+def transfer_parametrizations_and_params(
+    from_module: Module, to_module: M, tensor_name: str | None = None
+) -> M:
+    """`to_module` will share the maps and originals of `from_module`.
+
+    A tensor that `to_module` lacks is made. Nothing happens if `from_module` is plain.
+
+    Args:
+        from_module: where the maps are; it keeps them.
+        to_module: where they are registered too.
+        tensor_name: one parametrized name; None for all.
+
+    Returns:
+        `to_module`, of the same type.
+
+    Raises:
+        Exception: as `register_parametrization` does. Then `to_module` is as it was before.
+    """
+    if not is_parametrized(from_module):
+        return to_module
+    if tensor_name is not None and not is_parametrized(from_module, tensor_name):
+        raise NotParametrizedError(from_module, tensor_name)
+    sources: Any = from_module.parametrizations
+    snapshot = Snapshot(to_module, *below([*chains_of(to_module), sources]))
+    try:
+        for name in list(sources) if tensor_name is None else [tensor_name]:
+            transfer_chain(from_module, sources[name], to_module, name)
+        return to_module
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def transfer_chain(from_module: Module, source: Any, to_module: Module, tensor_name: str) -> None:
+    """Register the maps of `source` on `to_module`, and let it have the same originals."""
+    if not hasattr(to_module, tensor_name):
+        value = getattr(from_module, tensor_name).detach()
+        if source._parameters:
+            to_module.register_parameter(tensor_name, Parameter(value))
+        else:
+            to_module.register_buffer(tensor_name, value)
+    training = source.training
+    for parametrization in [source[i] for i in range(len(source)) if str(i) in source._modules]:
+        register_parametrization(to_module, tensor_name, parametrization, unsafe=source.unsafe)
+    target: Any = to_module.parametrizations
+    for name in source._parameters.keys() | dict(source._buffers.items()).keys():
+        setattr(target[tensor_name], name, getattr(source, name))

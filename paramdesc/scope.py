@@ -1,0 +1,122 @@
+"""`cached`: the scope that users open."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, ParamSpec, TypeAlias, TypeVar, Union, overload
+
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.cache import Scope, close_innermost, open_scope
+from paramdesc.chain import ParametrizationList
+from paramdesc.collection import get_parametrizations
+from paramdesc.errors import CacheTargetError
+
+__all__ = ["Target", "cached"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+Target: TypeAlias = Union[Module, Iterable["Target"]]
+"""What `cached` covers: modules, `ParametrizationList`s, and sets or iterables of them."""
+
+
+class cached:
+    """Each parametrized tensor is evaluated at most once inside, and freed at the end.
+
+    A value is used again only while a fresh evaluation would give the same one: originals
+    and the maps' own tensors unchanged, and the same grad mode, inference mode, autocast,
+    training flags, tracing and transforms; and only until a backward pass has gone through
+    it. Otherwise it is evaluated again. So an optimizer step, a second backward pass, an
+    assignment or a conversion may stand inside.
+
+    Scopes are seen by the thread or asyncio task that opens them, and by tasks started
+    inside. They nest: a value belongs to the outermost scope that covers it, and outlives
+    the inner ones. An iterable is read when the scope is made; parametrizations that are
+    registered later are covered only by a scope without targets.
+
+    Args:
+        targets: modules (all parametrizations below them), `ParametrizationList`s, and sets
+            or iterables of them. None at all covers every parametrization; an empty set
+            covers none.
+
+    Raises:
+        TypeError: if a target is anything else.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
+    >>> with cached(linear) as scope:
+    ...     first, second = linear.weight, linear.weight
+    >>> first is second, scope.misses, scope.hits, len(scope)
+    (True, 1, 1, 0)
+
+    As a decorator, each call of the function has a scope of its own:
+
+    >>> @cached()
+    ... def loss(linear, inputs):
+    ...     return linear(linear(inputs)).sum()
+    """
+
+    def __init__(self, *targets: Target) -> None:
+        self._targets = list(flatten(targets)) if targets else None
+        self._scopes: list[Scope] = []
+
+    def __enter__(self) -> Scope:
+        covered = None if self._targets is None else get_covered(self._targets)
+        scope = Scope(covered)
+        self._scopes.append(scope)
+        open_scope(scope)
+        return scope
+
+    def __exit__(self, *exception: object) -> None:
+        close_innermost(self._scopes)
+
+    @overload
+    def __call__(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]: ...
+    @overload
+    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]: ...
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Let every call of `function` run in a scope of its own; also a coroutine's."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"cannot decorate the generator {function.__qualname__}: between its steps the "
+                "scope would be its caller's too. Write `with cached(...):` inside of it."
+            )
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+        else:
+
+            @functools.wraps(function)
+            def run(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return function(*args, **kwargs)
+
+        return run
+
+
+def flatten(targets: Iterable[Any]) -> Iterator[Module]:
+    """The modules and lists among `targets`, out of the iterables that hold them."""
+    for target in targets:
+        if isinstance(target, Module):
+            yield target
+        elif isinstance(target, Iterable) and not isinstance(target, (str, bytes, Tensor)):
+            yield from flatten(target)
+        else:
+            raise CacheTargetError(target)
+
+
+def get_covered(modules: Iterable[Module]) -> frozenset[ParametrizationList]:
+    """The chains at and below `modules`."""
+    covered: set[ParametrizationList] = set()
+    for module in modules:
+        if isinstance(module, ParametrizationList):
+            covered.add(module)
+        covered |= set(get_parametrizations(module))
+    return frozenset(covered)
