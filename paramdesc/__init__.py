@@ -1,9 +1,12 @@
 """Weights that are functions of other tensors, on any `nn.Module`, in place."""
 
+from paramdesc import parametrizations
 from paramdesc.adoption import adopt
-from paramdesc.cache import Scope
+from paramdesc.base import Parametrization
+from paramdesc.caching import cached
 from paramdesc.chain import ParametrizationList
 from paramdesc.collection import ParametrizationSet, get_parametrizations
+from paramdesc.decorator import parametrized
 from paramdesc.protocols import InvertibleParametrizationProto, ParametrizationProto
 from paramdesc.registration import (
     is_parametrized,
@@ -12,12 +15,13 @@ from paramdesc.registration import (
     transfer_parametrizations_and_params,
     type_before_parametrizations,
 )
-from paramdesc.scope import cached
+from paramdesc.scopes import Scope
 
 cache = cached
 
 __all__ = [
     "InvertibleParametrizationProto",
+    "Parametrization",
     "ParametrizationList",
     "ParametrizationProto",
     "ParametrizationSet",
@@ -27,6 +31,8 @@ __all__ = [
     "cached",
     "get_parametrizations",
     "is_parametrized",
+    "parametrizations",
+    "parametrized",
     "register_parametrization",
     "remove_parametrizations",
     "transfer_parametrizations_and_params",

@@ -6,8 +6,9 @@ from typing import Any, overload
 
 from torch import Tensor, nn
 
-from paramdesc.cache import read
+from paramdesc.chain import evaluate
 from paramdesc.errors import AssignmentError
+from paramdesc.scopes import active_scopes, read
 
 __all__ = ["ParametrizedTensor"]
 
@@ -23,11 +24,12 @@ class ParametrizedTensor:
     no instance: `parametrizations` is the module's own container of chains.
     """
 
-    __slots__ = ("name", "parametrizations")
+    __slots__ = ("chains", "name", "parametrizations")
 
     def __init__(self, name: str, parametrizations: nn.ModuleDict) -> None:
         self.name = name
         self.parametrizations = parametrizations
+        self.chains = parametrizations._modules
 
     @overload
     def __get__(self, instance: None, owner: type) -> ParametrizedTensor: ...
@@ -38,7 +40,8 @@ class ParametrizedTensor:
     ) -> Tensor | ParametrizedTensor:
         if instance is None:
             return self
-        return read(self.parametrizations._modules[self.name])
+        chain = self.chains[self.name]
+        return read(chain, evaluate) if active_scopes() else evaluate(chain)
 
     def __set__(self, instance: object, value: Any) -> None:
         if value is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 from torch.nn.modules.module import (
     _global_backward_hooks,
     _global_backward_pre_hooks,
@@ -16,22 +17,30 @@ from torch.nn.modules.module import (
 )
 from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc.cache import forget
+from paramdesc.scopes import forget
+from paramdesc.base import Parametrization
 from paramdesc.errors import MissingRightInverseError, OriginalError
 from paramdesc.explain import explain
 from paramdesc.local_classes import picklable
 from paramdesc.tensors import alias, replace_all, replace_data, shares_storage
 
-__all__ = ["ParametrizationList"]
+__all__ = ["ParametrizationList", "evaluate"]
 
-_CALL = nn.Module.__call__
+_CALL = Module.__call__
 
 
-def call(module: nn.Module, *values: Any) -> Any:
-    """`module(*values)`, at the price of its `forward` if nothing hooks into the call."""
-    state = module.__dict__
+def evaluate(chain: ParametrizationList) -> Any:
+    """A fresh value of `chain`: what its call gives, at a fraction of the price.
+
+    The call of a module costs nine times what an empty `forward` does, so it is made only
+    where it does more: for hooks, for a class with a call of its own, for torch.fx, and for
+    maps with a state.
+    """
+    state = chain.__dict__
+    parameters = state["_parameters"]
     if (
-        type(module).__call__ is not _CALL
+        "original" not in parameters
+        or Module.__call__ is not _CALL
         or state["_forward_hooks"]
         or state["_forward_pre_hooks"]
         or state["_backward_hooks"]
@@ -40,10 +49,34 @@ def call(module: nn.Module, *values: Any) -> Any:
         or _global_forward_pre_hooks
         or _global_backward_hooks
         or _global_backward_pre_hooks
-        or "_compiled_call_impl" in state
+        or "_steps" in state
     ):
-        return module(*values)
-    return module.forward(*values)
+        return chain()
+    value = parameters["original"]
+    parametrization: Any = None
+    try:
+        for parametrization in state["_modules"].values():
+            own = parametrization.__dict__
+            if (
+                own["_forward_hooks"]
+                or own["_forward_pre_hooks"]
+                or own["_backward_hooks"]
+                or own["_backward_pre_hooks"]
+                or "_compiled_call_impl" in own
+                or type(parametrization).__call__ is not _CALL
+            ):
+                value = parametrization(value)
+            else:
+                value = parametrization.forward(value)
+    except Exception as error:
+        explain(error, chain, "evaluating", parametrization)
+        raise
+    return value
+
+
+def is_warm(parametrization: Module) -> TypeGuard[Parametrization]:
+    """Whether it keeps a state that its next evaluation starts from."""
+    return isinstance(parametrization, Parametrization) and bool(parametrization.warm_start)
 
 
 class ParametrizationList(torch_engine.ParametrizationList):
@@ -68,7 +101,7 @@ class ParametrizationList(torch_engine.ParametrizationList):
 
     def __init__(
         self,
-        modules: Sequence[nn.Module],
+        modules: Sequence[Module],
         original: Tensor,
         unsafe: bool = False,
         *,
@@ -85,35 +118,60 @@ class ParametrizationList(torch_engine.ParametrizationList):
             holder = self._parameters if "original" in self._parameters else self._buffers
             holder["original"] = original
 
-    def maps(self) -> Iterator[nn.Module]:
+    def maps(self) -> Iterator[Module]:
         """The registered maps, first to last."""
-        return (child for name, child in self._modules.items() if name.isdigit() and child)
+        return (child for name, child in self._modules.items() if child is not None and name.isdigit())
 
     def originals(self) -> tuple[Tensor, ...]:
         """The tensors that the first map takes."""
-        if not self.is_tensor:
-            return tuple(getattr(self, f"original{i}") for i in range(self.ntensors))
-        parameters = self.__dict__["_parameters"]
-        if "original" in parameters and nn.Module.__call__ is _CALL:
-            return (parameters["original"],)
-        return (self.original,)  # a buffer, parametrized itself, or traced by torch.fx
-
-    def evaluate(self) -> Tensor:
-        """A fresh value, with this module's own hooks if it has any."""
-        return call(self)
+        if self.is_tensor:
+            return (self.original,)
+        return tuple(getattr(self, f"original{i}") for i in range(self.ntensors))
 
     def forward(self) -> Tensor:
         """A fresh value: the maps in order, applied to the originals."""
         values: tuple[Any, ...] = self.originals()
-        name = ""
+        stepped = "_steps" in self.__dict__ and self.training and self.has_stepped(values)
+        parametrization = None
         try:
-            for name, parametrization in self._modules.items():
-                if name.isdigit():
-                    values = (call(parametrization, *values),)
+            for parametrization in self.maps():
+                if stepped and parametrization.training and is_warm(parametrization):
+                    parametrization.advance(*values)
+                values = (parametrization(*values),)
         except Exception as error:
-            explain(error, self, "evaluating", name)
+            explain(error, self, "evaluating", parametrization)
             raise
-        return values[0]
+        value: Tensor = values[0]
+        return value
+
+    def has_stepped(self, originals: tuple[Tensor, ...]) -> bool:
+        """Whether they were written to since the last evaluation in training mode.
+
+        Not if they are other tensors now: `functional_call` lends them, conversions make them.
+        """
+        if torch.compiler.is_compiling():
+            return True  # versions cannot be compiled: there, each call is taken for a step
+        before, now = self.__dict__["_steps"], [(id(x), x._version) for x in originals]
+        self.__dict__["_steps"] = now
+        return bool(before and before != now and all(b[0] == n[0] for b, n in zip(before, now)))
+
+    @torch.no_grad()
+    def start(self, *, anew: bool) -> None:
+        """Give the maps that keep a state their first one; all of them if `anew`."""
+        if not any(map(is_warm, self.maps())):
+            return
+        values: tuple[Any, ...] = self.originals()
+        self.__dict__["_steps"] = [(id(x), x._version) for x in values]
+        for parametrization in self.maps():
+            if is_warm(parametrization) and (anew or not parametrization.has_state()):
+                parametrization.reset(*values)
+            values = (parametrization(*values),)
+
+    def append(self, module: Module) -> ParametrizationList:  # type: ignore[override]
+        """Add a map after the others. `register_parametrization` also checks that it fits."""
+        super().append(module)
+        self.start(anew=False)
+        return self
 
     def right_inverse(self, value: Tensor) -> None:
         """Set the originals such that the chain evaluates to `value`, all of them or none.
@@ -124,19 +182,18 @@ class ParametrizationList(torch_engine.ParametrizationList):
         """
         result: Any = value
         with torch.no_grad():
-            for name, parametrization in reversed(list(self._modules.items())):
-                if not name.isdigit():
-                    continue
+            for parametrization in reversed(list(self.maps())):
                 if not hasattr(parametrization, "right_inverse"):
                     raise MissingRightInverseError(self.tensor_name, parametrization)
                 try:
                     result = parametrization.right_inverse(result)
                 except Exception as error:
-                    explain(error, self, "assigning", name)
+                    explain(error, self, "assigning", parametrization)
                     raise
         forget(self)  # a kept graph would stand in the way of swapping the originals
         news = (new.clone() if shares_storage(new, value) else new for new in self.fitting(result))
         replace_all(zip(self.originals(), news))
+        self.start(anew=True)
 
     def __getstate__(self) -> dict[str, Any]:
         maps = {name: picklable(child) for name, child in self._modules.items()}

@@ -90,6 +90,19 @@ class ParametrizationSet(Set[ParametrizationList]):
             (name, chain) for name, chain in self.items() if all(test(name, chain) for test in tests)
         )
 
+    def warm_start_names(self) -> list[str]:
+        """The state_dict keys of what `Parametrization.warm_start` names, in this model.
+
+        Averaging models must leave them out, see `Parametrization`.
+        """
+        return [
+            f"{path}{dot}parametrizations.{tensor_name}.{i}.{buffer}"
+            for name, chain in self.items()
+            for path, dot, tensor_name in [name.rpartition(".")]
+            for i, parametrization in enumerate(chain.maps())
+            for buffer in getattr(parametrization, "warm_start", ())
+        ]
+
     def __or__(self, other: Iterable[Any]) -> ParametrizationSet:
         return self.named([*self.items(), *named_items(other)])
 

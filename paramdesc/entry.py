@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.mode import Mode, belongs_to_transform, current_mode, has_transforms
+from paramdesc.mode import Mode, belongs_to_transform, has_transforms, is_current_mode
 
 __all__ = ["Entry", "Watch", "watch_originals", "watch_owned"]
 
@@ -86,13 +86,12 @@ def watch_owned(chain: Module) -> tuple[tuple[Watch, ...], tuple[Attribute, ...]
     holders: list[Any] = []
     attributes: list[Attribute] = []
     for module in chain.modules():
-        state = vars(module)
-        attributes.append(Attribute(state, "training", module.training))
-        attributes += (Attribute(module._modules, *item) for item in module._modules.items())
         if module is chain:
             continue
+        state = vars(module)
         holders += (module._parameters, module._buffers)
-        for name in state.keys() - _MODULE_STATE - {"training"}:
+        attributes += (Attribute(module._modules, *item) for item in module._modules.items())
+        for name in state.keys() - _MODULE_STATE:
             value = state[name]
             attributes.append(Attribute(state, name, value))
             if isinstance(value, Tensor):
@@ -105,18 +104,20 @@ def watch_owned(chain: Module) -> tuple[tuple[Watch, ...], tuple[Attribute, ...]
 class Entry:
     """The value of one chain of maps, with everything that it depends on."""
 
-    __slots__ = ("attributes", "graph", "length", "maps", "mode", "value", "version", "watches")
+    __slots__ = (
+        "attributes", "children", "graph", "maps", "mode", "value", "version", "watches",
+    )
 
     def __init__(
         self, chain: Module, value: Tensor, mode: Mode, originals: tuple[Watch, ...]
     ) -> None:
         owned, self.attributes = watch_owned(chain)
-        self.value = value
-        self.mode = mode
         self.watches = originals + owned
-        self.maps = chain._modules
-        self.length = len(self.maps)
-        self.version = None if value.is_inference() else value._version
+        self.children = chain._modules
+        self.maps = dict(chain._modules)
+        self.mode = mode
+        self.value = value
+        self.version = UNCOUNTED if value.is_inference() else value._version
         self.graph = Graph()
         if value.grad_fn is not None:
             # only the flag is referenced from the value: an entry there would be a cycle,
@@ -125,11 +126,12 @@ class Entry:
 
     def is_current(self) -> bool:
         """Whether a fresh evaluation, here and now, would give `value`."""
+        version = self.version
         if (
             self.graph.consumed
-            or self.mode != current_mode()
-            or len(self.maps) != self.length
-            or (self.version is not None and self.value._version != self.version)
+            or not is_current_mode(self.mode)
+            or (version != UNCOUNTED and self.value._version != version)
+            or self.children != self.maps
         ):
             return False
         try:

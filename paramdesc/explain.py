@@ -11,16 +11,15 @@ from paramdesc.errors import add_note
 __all__ = ["explain"]
 
 
-def explain(error: BaseException, chain: Module, doing: str, map_name: str) -> None:
+def explain(error: BaseException, chain: Module, doing: str, parametrization: Module | None) -> None:
     """Note on `error` what `chain` was doing with which of its maps when it was raised."""
     host = chain.host
     path = find_path(chain)
     if path:
         host = f"{host} at {path!r}"
-    parametrization = type(chain._modules.get(map_name)).__name__
-    add_note(
-        error, f"while {doing} {chain.tensor_name!r} of {host}: map {map_name}, {parametrization}"
-    )
+    names = [name for name, module in chain._modules.items() if module is parametrization]
+    place = f": map {names[0]}, {type(parametrization).__name__}" if names else ""
+    add_note(error, f"while {doing} {chain.tensor_name!r} of {host}{place}")
 
 
 def find_path(chain: Module) -> str:

@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 
 from paramdesc.adoption import adopt_module
 from paramdesc.attribute import ParametrizedTensor
-from paramdesc.cache import forget
-from paramdesc.chain import ParametrizationList
+from paramdesc.scopes import forget
+from paramdesc.chain import ParametrizationList, evaluate
 from paramdesc.container import ParametrizationDict
 from paramdesc.errors import (
     MapResultError,
@@ -119,6 +119,7 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
         [new], original, unsafe, tensor_name=tensor_name, host=type(module).__name__
     )
     chain.training = module.training
+    chain.start(anew=True)
     if tensor_name in module._non_persistent_buffers_set:
         chain._non_persistent_buffers_set.update(chain._buffers)
     delattr(module, tensor_name)
@@ -250,7 +251,7 @@ def tensor_to_leave(
     original: Tensor = chain.original
     if leave_parametrized:
         with torch.no_grad():
-            value = chain.evaluate()
+            value = evaluate(chain)
         forget(chain)  # a kept graph would stand in the way of swapping
         replace_data(original, value)
     return original

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, Union, overload
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.cache import Scope, close_innermost, open_scope
+from paramdesc.scopes import Scope, close_innermost, open_scope
 from paramdesc.chain import ParametrizationList
 from paramdesc.collection import get_parametrizations
 from paramdesc.errors import CacheTargetError

@@ -6,24 +6,16 @@ active scope that covers its chain, and is used again only while its entry is cu
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
-from torch.nn import Module
 
 from paramdesc.entry import Entry, watch_originals
 from paramdesc.mode import current_mode
 
-__all__ = ["Scope", "close_innermost", "forget", "open_scope", "read"]
-
-
-class Evaluable(Protocol):
-    """A chain of maps: evaluated to a value, and hashable by identity, for we cache on it."""
-
-    def evaluate(self) -> Tensor: ...
-    def __hash__(self) -> int: ...
+__all__ = ["Scope", "active_scopes", "close_innermost", "forget", "open_scope", "read"]
 
 
 class Scope:
@@ -64,9 +56,12 @@ class Scope:
 _SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar("paramdesc.scopes", default=())  # outermost first
 
 
+active_scopes = _SCOPES.get
+
+
 def open_scope(scope: Scope) -> None:
     """Make `scope` the innermost one of the calling thread or task."""
-    _SCOPES.set((*_SCOPES.get(), scope))
+    _SCOPES.set((*active_scopes(), scope))
 
 
 def close_innermost(scopes: list[Scope]) -> None:
@@ -75,7 +70,7 @@ def close_innermost(scopes: list[Scope]) -> None:
     Threads may have opened several; if none is active here, as in a generator that another
     context closes, the last one ends.
     """
-    active = _SCOPES.get()
+    active = active_scopes()
     scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
     _SCOPES.set(tuple(other for other in active if other is not scope))
     scopes.remove(scope)
@@ -84,15 +79,13 @@ def close_innermost(scopes: list[Scope]) -> None:
 
 def forget(chain: Any) -> None:
     """Drop what the active scopes hold of `chain`."""
-    for scope in _SCOPES.get():
+    for scope in active_scopes():
         scope.entries.pop(chain, None)
 
 
-def read(chain: Any) -> Tensor:
-    """The value of `chain`: a kept one while it is current, else a fresh one."""
-    scopes = _SCOPES.get()
-    if not scopes:
-        return chain.evaluate()
+def read(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
+    """The value of `chain`: a kept one while it is current, else a fresh `evaluate(chain)`."""
+    scopes = active_scopes()
     for scope in scopes:
         entry = scope.entries.get(chain)
         if entry is not None:
@@ -102,16 +95,16 @@ def read(chain: Any) -> Tensor:
             break
     for scope in scopes:
         if scope.covers(chain):
-            return evaluate_into(scope, chain)
-    return chain.evaluate()
+            return evaluate_into(scope, chain, evaluate)
+    return evaluate(chain)
 
 
-def evaluate_into(scope: Scope, chain: Any) -> Tensor:
+def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[[Any], Any]) -> Any:
     """A fresh value of `chain`, kept in `scope` if it can be told from others."""
     scope.misses += 1
     scope.entries.pop(chain, None)
     mode, originals = current_mode(), watch_originals(chain)
-    value = chain.evaluate()
+    value = evaluate(chain)
     if isinstance(value, Tensor):  # an unsafe map may return anything
         entry = Entry(chain, value, mode, originals)
         if entry.may_be_kept():

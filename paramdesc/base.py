@@ -1,0 +1,74 @@
+"""The base class of maps, with the schema for state that speeds up the next evaluation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+__all__ = ["Parametrization"]
+
+
+class Parametrization(Module):
+    """A map on the full schema. Derive from it and define `forward`, see `ParametrizationProto`.
+
+    A map that finds its value by iteration starts best from where it ended last time. It
+    declares that state once, and the schema does the rest:
+
+    - `warm_start` names the tensors of the state. They are buffers of the map, so that they
+      are saved, loaded and moved with it. `ParametrizationSet.warm_start_names` gives their
+      names in a model: leave them out when you average models, and copy them instead. The
+      average of two solutions solves nothing.
+    - `guess(X)` is a first solution, `refine(X, *state)` a better one from the last.
+    - `forward(X)` reads the state and never writes to it.
+
+    What moves the state is a **training step**: the first evaluation in training mode after
+    an original was written to in place, by an optimizer say. Reading the weight any number
+    of times, in evaluation mode or without gradients, recomputing it for a checkpoint, and
+    several forward passes in one step all see the same state. Registering and assigning
+    start it anew, and so does `reset`.
+
+    >>> class Largest(Parametrization):  # divides by the largest entry, found in two looks
+    ...     warm_start = ("index",)
+    ...     def guess(self, X):
+    ...         return (X.abs().argmax(),)
+    ...     def refine(self, X, index):
+    ...         return (X.abs().argmax(),)
+    ...     def forward(self, X):
+    ...         return X / X.flatten()[self.index].abs()
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Largest())
+    >>> linear.weight.abs().max().item()
+    1.0
+    """
+
+    warm_start: ClassVar[tuple[str, ...]] = ()
+
+    def guess(self, *originals: Tensor) -> tuple[Tensor, ...]:
+        """A first state for these inputs of `forward`, in the order of `warm_start`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} declares warm_start={self.warm_start}: define guess()."
+        )
+
+    def refine(self, *originals_and_state: Tensor) -> tuple[Tensor, ...]:
+        """A better state for these inputs, from the last one, which follows them."""
+        return self.guess(*originals_and_state[: -len(self.warm_start)])
+
+    def has_state(self) -> bool:
+        """Whether the state was ever set."""
+        return all(name in self._buffers for name in self.warm_start)
+
+    @torch.no_grad()
+    def reset(self, *originals: Tensor) -> None:
+        """Start anew from `guess`. Does nothing for a map that declares no state."""
+        if self.warm_start:
+            for name, tensor in zip(self.warm_start, self.guess(*originals), strict=True):
+                self.register_buffer(name, tensor)
+
+    @torch.no_grad()
+    def advance(self, *originals: Tensor) -> None:
+        """Move the state on by one `refine`. It is written in place, as DDP and graphs need it."""
+        state: list[Any] = [self._buffers[name] for name in self.warm_start]
+        for tensor, better in zip(state, self.refine(*originals, *state), strict=True):
+            tensor.copy_(better)

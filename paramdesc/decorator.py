@@ -1,0 +1,119 @@
+"""`parametrized`: registration as a decorator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+import wrapt
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.function_map import as_map
+from paramdesc.protocols import ParametrizationProto, TensorMap
+from paramdesc.registration import register_parametrization
+
+__all__ = ["parametrized"]
+
+M = TypeVar("M", bound=Module)
+_P = ParamSpec("_P")
+
+
+class Decorator(Protocol):
+    """What `parametrized(...)` returns: it gives back what it is applied to, typed as that."""
+
+    @overload
+    def __call__(self, target: type[M], /) -> type[M]: ...
+    @overload
+    def __call__(self, target: M, /) -> M: ...
+    @overload
+    def __call__(self, target: Callable[_P, M], /) -> Callable[_P, M]: ...
+
+
+def parametrized(
+    tensor_name: str,
+    parametrization: ParametrizationProto | TensorMap,
+    *,
+    unsafe: bool = False,
+    right_inverse: Callable[[Tensor], Any] | None = None,
+) -> Decorator:
+    """`module.<tensor_name>` will be parametrized, for the modules that this is applied to.
+
+    - A module class: every instance, as soon as the `__init__` of this class has run, with a
+      deep copy of `parametrization` of its own. The class itself is returned: it pickles,
+      can be subclassed and keeps its signature. A subclass that replaces the tensor does so
+      through `right_inverse`.
+    - A function that returns a module: every module that it returns, likewise.
+    - A module: that one, now, with `parametrization` itself.
+
+    Stacked decorators apply bottom-up.
+
+    Args: as `register_parametrization`.
+
+    Raises:
+        TypeError: if it is applied to anything else; when the function returns no module.
+        ValueError: at construction, if the instance has no such tensor, or the map does not
+            fit it.
+
+    >>> @parametrized("weight", Symmetric())
+    ... class SymmetricLinear(torch.nn.Linear):
+    ...     pass
+    >>> is_parametrized(SymmetricLinear(3, 3), "weight")
+    True
+    """
+    as_map(parametrization, right_inverse)  # refuses here what no module could take
+
+    def register(module: M, own: Any) -> M:
+        return register_parametrization(
+            module, tensor_name, own, unsafe=unsafe, right_inverse=right_inverse
+        )
+
+    def decorate(target: Any) -> Any:
+        if isinstance(target, type) and issubclass(target, Module):
+            return register_instances(target, lambda it: register(it, copy.deepcopy(parametrization)))
+        if isinstance(target, Module):
+            return register(target, parametrization)
+        if callable(target) and not isinstance(target, type):
+            return register_results(
+                target, lambda it: register(it, copy.deepcopy(parametrization))
+            )
+        raise TypeError(
+            "parametrized(...) decorates a module class, a module, or a function that returns a "
+            f"module. Got {target!r:.200}."
+        )
+
+    return decorate
+
+
+def register_instances(cls: type[M], register: Callable[[Module], Module]) -> type[M]:
+    """Let `register` follow the `__init__` of `cls`."""
+    inherited = "__init__" not in vars(cls)
+
+    def initialize(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> None:
+        # an inherited __init__ is found anew for each instance: in a subclass with several
+        # bases, another one may come between
+        (super(cls, instance).__init__ if inherited else wrapped)(*args, **kwargs)
+        register(instance)
+
+    cls.__init__ = wrapt.FunctionWrapper(cls.__init__, initialize)  # type: ignore[method-assign]
+    return cls
+
+
+def register_results(
+    function: Callable[_P, M], register: Callable[[Module], Module]
+) -> Callable[_P, M]:
+    """Let `register` follow each call of `function`."""
+
+    @wrapt.decorator
+    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        module = wrapped(*args, **kwargs)
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"{wrapped.__qualname__} is decorated with parametrized(...) and returned "
+                f"{type(module).__name__}, which is no module. Return the module that it makes."
+            )
+        return register(module)
+
+    decorated: Callable[_P, M] = call(function)
+    return decorated
