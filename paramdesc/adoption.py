@@ -9,7 +9,7 @@ from torch.nn import Module
 from paramdesc.attribute import ParametrizedTensor
 from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
-from paramdesc.namespace import AttributeNamespace
+from paramdesc.namespace import namespace_of
 from paramdesc.snapshot import Snapshot, below
 from paramdesc.torch_engine import is_torch_parametrized
 
@@ -58,11 +58,10 @@ def adopt_module(module: Module) -> None:
     chains.__class__ = ParametrizationDict
     chains.__dict__["_awaiting"] = []
     module.__class__ = host
-    if not isinstance(module._buffers, AttributeNamespace):
-        module.__dict__["_buffers"] = AttributeNamespace(module._buffers)
+    namespace = namespace_of(module)
     for name, chain in chains._modules.items():
         adopt_chain(chain, name, host.__name__)
-        module._buffers.install(ParametrizedTensor(name, chains))
+        namespace.install(ParametrizedTensor(name, chains))
     for key, hook in module._load_state_dict_pre_hooks.items():
         function = getattr(hook, "hook", hook)
         if getattr(function, "__qualname__", "") == _COMPAT_HOOK:

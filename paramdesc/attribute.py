@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, overload
 
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from paramdesc.chain import evaluate
 from paramdesc.errors import AssignmentError
@@ -40,13 +41,17 @@ class ParametrizedTensor:
     ) -> Tensor | ParametrizedTensor:
         if instance is None:
             return self
-        chain = self.chains[self.name]
-        return read(chain, evaluate) if active_scopes() else evaluate(chain)
+        chain: Any = self.chains[self.name]
+        value: Tensor = (
+            read(chain, evaluate) if is_dynamo_compiling() or active_scopes() else evaluate(chain)
+        )
+        return value
 
     def __set__(self, instance: object, value: Any) -> None:
         if value is None:
             raise AssignmentError.emptied(self.name)
-        self.parametrizations[self.name].right_inverse(value)
+        chain: Any = self.chains[self.name]
+        chain.right_inverse(value)
 
     def __delete__(self, instance: object) -> None:
         raise AssignmentError.deleted(self.name)

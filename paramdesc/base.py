@@ -45,15 +45,15 @@ class Parametrization(Module):
 
     warm_start: ClassVar[tuple[str, ...]] = ()
 
-    def guess(self, *originals: Tensor) -> tuple[Tensor, ...]:
+    def guess(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """A first state for these inputs of `forward`, in the order of `warm_start`."""
         raise NotImplementedError(
             f"{type(self).__name__} declares warm_start={self.warm_start}: define guess()."
         )
 
-    def refine(self, *originals_and_state: Tensor) -> tuple[Tensor, ...]:
+    def refine(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """A better state for these inputs, from the last one, which follows them."""
-        return self.guess(*originals_and_state[: -len(self.warm_start)])
+        return self.guess(*args[: -len(self.warm_start)])
 
     def has_state(self) -> bool:
         """Whether the state was ever set."""

@@ -10,10 +10,10 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, Union, overload
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.scopes import Scope, close_innermost, open_scope
 from paramdesc.chain import ParametrizationList
 from paramdesc.collection import get_parametrizations
 from paramdesc.errors import CacheTargetError
+from paramdesc.scopes import Scope, close_innermost, open_scope
 
 __all__ = ["Target", "cached"]
 
@@ -60,6 +60,7 @@ class cached:
     """
 
     def __init__(self, *targets: Target) -> None:
+        self._given = targets
         self._targets = list(flatten(targets)) if targets else None
         self._scopes: list[Scope] = []
 
@@ -85,17 +86,18 @@ class cached:
                 "scope would be its caller's too. Write `with cached(...):` inside of it."
             )
 
+        targets = self._given
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run(*args: Any, **kwargs: Any) -> Any:
-                with self:
+                with cached(*targets):
                     return await function(*args, **kwargs)
         else:
 
             @functools.wraps(function)
             def run(*args: Any, **kwargs: Any) -> Any:
-                with self:
+                with cached(*targets):  # made anew: torch.compile enters no older one
                     return function(*args, **kwargs)
 
         return run

@@ -17,11 +17,11 @@ from torch.nn.modules.module import (
 )
 from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc.scopes import forget
 from paramdesc.base import Parametrization
 from paramdesc.errors import MissingRightInverseError, OriginalError
 from paramdesc.explain import explain
 from paramdesc.local_classes import picklable
+from paramdesc.scopes import forget
 from paramdesc.tensors import alias, replace_all, replace_data, shares_storage
 
 __all__ = ["ParametrizationList", "evaluate"]
@@ -115,12 +115,15 @@ class ParametrizationList(torch_engine.ParametrizationList):
         """Let the one original be the object `original`, so that optimizers keep their grip."""
         if self.is_tensor:
             replace_data(original, self.original)
-            holder = self._parameters if "original" in self._parameters else self._buffers
+            parameters: dict[str, Any] = self._parameters
+            holder = parameters if "original" in parameters else self._buffers
             holder["original"] = original
 
     def maps(self) -> Iterator[Module]:
         """The registered maps, first to last."""
-        return (child for name, child in self._modules.items() if child is not None and name.isdigit())
+        return (
+            child for name, child in self._modules.items() if child is not None and name.isdigit()
+        )
 
     def originals(self) -> tuple[Tensor, ...]:
         """The tensors that the first map takes."""
@@ -153,7 +156,9 @@ class ParametrizationList(torch_engine.ParametrizationList):
             return True  # versions cannot be compiled: there, each call is taken for a step
         before, now = self.__dict__["_steps"], [(id(x), x._version) for x in originals]
         self.__dict__["_steps"] = now
-        return bool(before and before != now and all(b[0] == n[0] for b, n in zip(before, now)))
+        return bool(
+            before and before != now and all(b[0] == n[0] for b, n in zip(before, now, strict=True))
+        )
 
     @torch.no_grad()
     def start(self, *, anew: bool) -> None:
@@ -167,7 +172,7 @@ class ParametrizationList(torch_engine.ParametrizationList):
                 parametrization.reset(*values)
             values = (parametrization(*values),)
 
-    def append(self, module: Module) -> ParametrizationList:  # type: ignore[override]
+    def append(self, module: Module) -> ParametrizationList:
         """Add a map after the others. `register_parametrization` also checks that it fits."""
         super().append(module)
         self.start(anew=False)
@@ -183,16 +188,17 @@ class ParametrizationList(torch_engine.ParametrizationList):
         result: Any = value
         with torch.no_grad():
             for parametrization in reversed(list(self.maps())):
-                if not hasattr(parametrization, "right_inverse"):
+                right_inverse: Any = getattr(parametrization, "right_inverse", None)
+                if right_inverse is None:
                     raise MissingRightInverseError(self.tensor_name, parametrization)
                 try:
-                    result = parametrization.right_inverse(result)
+                    result = right_inverse(result)
                 except Exception as error:
                     explain(error, self, "assigning", parametrization)
                     raise
         forget(self)  # a kept graph would stand in the way of swapping the originals
         news = (new.clone() if shares_storage(new, value) else new for new in self.fitting(result))
-        replace_all(zip(self.originals(), news))
+        replace_all(zip(self.originals(), news, strict=True))
         self.start(anew=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,7 +233,7 @@ class ParametrizationList(torch_engine.ParametrizationList):
                 "'right_inverse' must return a sequence of tensors of length "
                 f"{self.ntensors}. Got a sequence of length {len(result)}."
             )
-        for i, (original, tensor) in enumerate(zip(self.originals(), result)):
+        for i, (original, tensor) in enumerate(zip(self.originals(), result, strict=True)):
             if not isinstance(tensor, Tensor):
                 raise OriginalError(
                     "'right_inverse' must return a sequence of tensors. "

@@ -87,7 +87,9 @@ class ParametrizationSet(Set[ParametrizationList]):
         if path is not None:
             tests.append(lambda name, chain: fnmatchcase(name.rpartition(".")[0], path))
         return self.named(
-            (name, chain) for name, chain in self.items() if all(test(name, chain) for test in tests)
+            (name, chain)
+            for name, chain in self.items()
+            if all(test(name, chain) for test in tests)
         )
 
     def warm_start_names(self) -> list[str]:

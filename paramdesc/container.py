@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from paramdesc.torch_engine import caller_in_torch_engine
 from paramdesc.errors import MixedEnginesError
+from paramdesc.torch_engine import caller_in_torch_engine
 
 if TYPE_CHECKING:
     from paramdesc.namespace import AttributeNamespace
@@ -48,7 +48,7 @@ class ParametrizationDict(nn.ModuleDict):
         self.__dict__["_awaiting"].append(namespace)
 
     def _replicate_for_data_parallel(self) -> ParametrizationDict:
-        replica: Any = super()._replicate_for_data_parallel()
+        replica: Any = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         replica.__dict__["_awaiting"] = []
         awaiting = self.__dict__["_awaiting"]
         while awaiting:

@@ -71,13 +71,13 @@ def parametrized(
 
     def decorate(target: Any) -> Any:
         if isinstance(target, type) and issubclass(target, Module):
-            return register_instances(target, lambda it: register(it, copy.deepcopy(parametrization)))
+            return register_instances(
+                target, lambda it: register(it, copy.deepcopy(parametrization))
+            )
         if isinstance(target, Module):
             return register(target, parametrization)
         if callable(target) and not isinstance(target, type):
-            return register_results(
-                target, lambda it: register(it, copy.deepcopy(parametrization))
-            )
+            return register_results(target, lambda it: register(it, copy.deepcopy(parametrization)))
         raise TypeError(
             "parametrized(...) decorates a module class, a module, or a function that returns a "
             f"module. Got {target!r:.200}."

@@ -105,7 +105,14 @@ class Entry:
     """The value of one chain of maps, with everything that it depends on."""
 
     __slots__ = (
-        "attributes", "children", "graph", "maps", "mode", "value", "version", "watches",
+        "attributes",
+        "children",
+        "graph",
+        "maps",
+        "mode",
+        "value",
+        "version",
+        "watches",
     )
 
     def __init__(
@@ -122,7 +129,7 @@ class Entry:
         if value.grad_fn is not None:
             # only the flag is referenced from the value: an entry there would be a cycle,
             # and the value would outlive its scope until the garbage collector runs
-            value.register_hook(self.graph.consume)
+            value.register_hook(self.graph.consume)  # type: ignore[no-untyped-call]
 
     def is_current(self) -> bool:
         """Whether a fresh evaluation, here and now, would give `value`."""

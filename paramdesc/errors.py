@@ -94,7 +94,9 @@ class MapResultError(ValueError):
         return cls(f"{what} must return a tensor. Got {type(result).__name__}.")
 
     @classmethod
-    def changed(cls, aspect: str, tensor_name: str, before: object, after: object) -> MapResultError:
+    def changed(
+        cls, aspect: str, tensor_name: str, before: object, after: object
+    ) -> MapResultError:
         return cls(
             f"Registering a parametrization may not change the {aspect} of the tensor, "
             f"unless the `unsafe` flag is enabled.\nmodule.{tensor_name}.{aspect}: {before}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import FrameType
 
 from torch.nn import Module
 
@@ -11,9 +12,11 @@ from paramdesc.errors import add_note
 __all__ = ["explain"]
 
 
-def explain(error: BaseException, chain: Module, doing: str, parametrization: Module | None) -> None:
+def explain(
+    error: BaseException, chain: Module, doing: str, parametrization: Module | None
+) -> None:
     """Note on `error` what `chain` was doing with which of its maps when it was raised."""
-    host = chain.host
+    host = str(chain.host)
     path = find_path(chain)
     if path:
         host = f"{host} at {path!r}"
@@ -30,7 +33,7 @@ def find_path(chain: Module) -> str:
     """
     found = ""
     seen: set[int] = set()
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         runner = frame.f_locals.get("self")
         if isinstance(runner, Module) and runner is not chain and id(runner) not in seen:

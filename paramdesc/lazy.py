@@ -27,9 +27,9 @@ class PendingRegistration:
         self.unsafe = unsafe
 
     def __call__(self, module: Module, arguments: Any) -> None:
-        if is_lazy(module._parameters.get(self.tensor_name)):
-            return
-        if is_lazy(module._buffers.get(self.tensor_name)):
+        holders = (module._parameters, module._buffers)
+        tensors: list[Any] = [holder.get(self.tensor_name) for holder in holders]
+        if any(is_lazy(tensor) for tensor in tensors):
             return
         remove_hook(module, self)
         self.register(module, self.tensor_name, self.parametrization, unsafe=self.unsafe)

@@ -44,7 +44,7 @@ class LocalInstance:
         )
         key = f"{_PROCESS}:{id(cls)}"
         _CLASSES[key] = cls
-        return new_instance, (key, name), self.module.__getstate__()
+        return new_instance, (key, name), self.module.__getstate__()  # type: ignore[no-untyped-call]
 
 
 def new_instance(key: str, name: str) -> Module:

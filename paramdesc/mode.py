@@ -59,7 +59,11 @@ def is_current_mode(mode: Mode) -> bool:
         and is_inference() is inference
         and (autocast_state() == autocast if has_autocast() else not autocast)
         and (maybe_current_level() == level if has_transforms() else not level)
-        and (tuple(_get_current_dispatch_mode_stack()) == modes if count_dispatch_modes() else not modes)
+        and (
+            tuple(_get_current_dispatch_mode_stack()) == modes
+            if count_dispatch_modes()
+            else not modes
+        )
         and (tracing_state() is trace if is_tracing() else not trace)
     )
 

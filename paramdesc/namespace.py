@@ -8,24 +8,26 @@ descriptors in it answer. Everything else sees the real buffers only.
 from __future__ import annotations
 
 import copy
+import sys
 import weakref
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import wrapt
-from torch import nn
+from torch import Tensor, nn
 
 from paramdesc.attribute import ParametrizedTensor
 from paramdesc.errors import AssignmentError
 
-__all__ = ["AttributeNamespace"]
+__all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
 
 
-class AttributeNamespace(wrapt.BaseObjectProxy):  # type: ignore[misc]  # untyped where wrapt is
+class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     """A module's buffer dict, in which some names are descriptors.
 
-    The descriptors are values of the wrapped dict, so that `in` is answered in C. Asking
-    for `keys()` shows them too: `nn.Module.__dir__` does, and nothing else.
+    The descriptors are values of the wrapped dict. Asking for `keys()` shows them too:
+    `nn.Module.__dir__` does, and nothing else.
     """
 
     # wrapt's own lookup takes three times as long as object's, on every read of a weight
@@ -33,13 +35,16 @@ class AttributeNamespace(wrapt.BaseObjectProxy):  # type: ignore[misc]  # untype
 
     # torch.compile looks methods up on __class__ and guards what it finds in __dict__, where
     # a proxy answers for what it wraps
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         return AttributeNamespace
 
     @property
-    def __dict__(self) -> dict[str, Any]:
-        return self.__self_dict__  # type: ignore[no-any-return]
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.__self_dict__
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__wrapped__  # wrapt's, in C, is closed to torch.compile
 
     def __getitem__(self, name: str) -> Any:
         value = self.__wrapped__[name]
@@ -131,7 +136,8 @@ class AttributeNamespace(wrapt.BaseObjectProxy):  # type: ignore[misc]  # untype
         """
         twin = AttributeNamespace(dict(self.__wrapped__))
         for attribute in self.attributes():
-            attribute.parametrizations.await_replica(weakref.ref(twin))
+            container: Any = attribute.parametrizations
+            container.await_replica(weakref.ref(twin))
             break
         return twin
 
@@ -139,7 +145,35 @@ class AttributeNamespace(wrapt.BaseObjectProxy):  # type: ignore[misc]  # untype
         return AttributeNamespace(dict(self.__wrapped__))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AttributeNamespace:
+        detach_flat_weights(sys._getframe(2), memo)
         return AttributeNamespace(copy.deepcopy(self.__wrapped__, memo))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return AttributeNamespace, (self.__wrapped__,)
+
+
+def namespace_of(module: nn.Module) -> AttributeNamespace:
+    """The namespace of `module`, put in the place of its buffer dict if it has none yet."""
+    buffers: Any = module._buffers
+    if isinstance(buffers, AttributeNamespace):
+        return buffers
+    namespace = AttributeNamespace(dict(buffers))  # a shallow copy of `module` may share it
+    module.__dict__["_buffers"] = namespace
+    return namespace
+
+
+def release_namespace(module: nn.Module) -> None:
+    """Give `module` its own buffer dict back, when no name in it is parametrized any more."""
+    module.__dict__["_buffers"] = dict(namespace_of(module).items())
+
+
+def detach_flat_weights(copier: FrameType, memo: dict[int, Any]) -> None:
+    """Let `nn.RNN`, `nn.LSTM` and `nn.GRU` be deep-copied.
+
+    They keep the values of their weights in a list of their own, which `copy.deepcopy` would
+    refuse for its graphs. `copier` is the frame that copies the attributes of a module.
+    """
+    state = copier.f_locals.get("x")
+    for value in state.get("_flat_weights", ()) if isinstance(state, dict) else ():
+        if isinstance(value, Tensor) and not value.is_leaf:
+            memo[id(value)] = value.detach().clone()

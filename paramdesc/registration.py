@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn import Module, Parameter
 from torch.nn.parameter import is_lazy
 
 from paramdesc.adoption import adopt_module
 from paramdesc.attribute import ParametrizedTensor
-from paramdesc.scopes import forget
 from paramdesc.chain import ParametrizationList, evaluate
 from paramdesc.container import ParametrizationDict
 from paramdesc.errors import (
@@ -23,8 +23,9 @@ from paramdesc.errors import (
 )
 from paramdesc.function_map import as_map
 from paramdesc.lazy import cancel_pending, register_when_materialized
-from paramdesc.namespace import AttributeNamespace
+from paramdesc.namespace import namespace_of, release_namespace
 from paramdesc.protocols import ParametrizationProto, TensorMap
+from paramdesc.scopes import forget
 from paramdesc.snapshot import Snapshot, below
 from paramdesc.tensors import replace_data
 from paramdesc.torch_engine import is_torch_parametrized
@@ -79,6 +80,8 @@ def register_parametrization(
     >>> linear.bias
     tensor([1.0000, 2.0000, 3.0000], grad_fn=<ExpBackward0>)
     """
+    if is_dynamo_compiling():
+        torch._dynamo.graph_break()
     new = as_map(parametrization, right_inverse)
     snapshot = Snapshot(module, *below([*chains_of(module), new]))
     try:
@@ -104,7 +107,7 @@ def chains_of(module: Module) -> list[Module]:
 
 def find_tensor(module: Module, tensor_name: str) -> Tensor:
     """The parameter or buffer of that name."""
-    tensor = module._parameters.get(tensor_name)
+    tensor: Tensor | None = module._parameters.get(tensor_name)
     if tensor is None:
         tensor = module._buffers.get(tensor_name)
     if tensor is None:
@@ -133,9 +136,7 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
         module.parametrizations.training = module.training
     chains: Any = module.parametrizations
     chains[tensor_name] = chain
-    if not isinstance(module._buffers, AttributeNamespace):
-        module.__dict__["_buffers"] = AttributeNamespace(module._buffers)
-    module._buffers.install(ParametrizedTensor(tensor_name, chains))
+    namespace_of(module).install(ParametrizedTensor(tensor_name, chains))
     chain.adopt_original(original)
 
 
@@ -193,9 +194,7 @@ def type_before_parametrizations(module: Module) -> type[Module]:
     return cls.__bases__[0] if is_torch_parametrized(module) else cls
 
 
-def remove_parametrizations(
-    module: M, tensor_name: str, leave_parametrized: bool = True
-) -> M:
+def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: bool = True) -> M:
     """`module.<tensor_name>` will be a plain parameter or buffer again.
 
     Args:
@@ -212,6 +211,8 @@ def remove_parametrizations(
         ValueError: if the name is not parametrized, or there is no one original to go back to.
         Exception: whatever the maps raise. In every case `module` is as it was before.
     """
+    if is_dynamo_compiling():
+        torch._dynamo.graph_break()
     if cancel_pending(module, tensor_name):
         return module
     if not is_parametrized(module, tensor_name):
@@ -224,14 +225,14 @@ def remove_parametrizations(
         tensor = tensor_to_leave(module, tensor_name, chain, leave_parametrized)
         persistent = not chain._non_persistent_buffers_set
         del chains[tensor_name]
-        module._buffers.uninstall(tensor_name)
+        namespace_of(module).uninstall(tensor_name)
         if isinstance(tensor, Parameter):
             module.register_parameter(tensor_name, tensor)
         else:
             module.register_buffer(tensor_name, tensor, persistent=persistent)
         if len(chains) == 0:
             delattr(module, "parametrizations")
-            module.__dict__["_buffers"] = module._buffers.__wrapped__
+            release_namespace(module)
         return module
     except BaseException:
         snapshot.restore()
@@ -298,7 +299,6 @@ def transfer_chain(from_module: Module, source: Any, to_module: Module, tensor_n
             to_module.register_parameter(tensor_name, Parameter(value))
         else:
             to_module.register_buffer(tensor_name, value)
-    training = source.training
     for parametrization in [source[i] for i in range(len(source)) if str(i) in source._modules]:
         register_parametrization(to_module, tensor_name, parametrization, unsafe=source.unsafe)
     target: Any = to_module.parametrizations

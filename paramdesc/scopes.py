@@ -6,13 +6,17 @@ active scope that covers its chain, and is used again only while its entry is cu
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Set
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from paramdesc.entry import Entry, watch_originals
+from paramdesc.fused import count_uncounted_steps
 from paramdesc.mode import current_mode
 
 __all__ = ["Scope", "active_scopes", "close_innermost", "forget", "open_scope", "read"]
@@ -25,11 +29,12 @@ class Scope:
     a fresh one. Threads that share a scope may lose counts, never values.
     """
 
-    __slots__ = ("_covered", "entries", "hits", "misses")
+    __slots__ = ("_covered", "entries", "hits", "misses", "traced")
 
     def __init__(self, covered: Set[Any] | None) -> None:
         self._covered = covered
         self.entries: dict[Any, Entry] = {}
+        self.traced: dict[Any, Any] = {}
         self.hits = 0
         self.misses = 0
 
@@ -41,6 +46,7 @@ class Scope:
         """Free the values. A task that still runs inside keeps none here from now on."""
         self._covered = frozenset()
         self.entries.clear()
+        self.traced.clear()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -53,14 +59,33 @@ class Scope:
         return f"<Scope hits={self.hits} misses={self.misses} holds=[{held}]>"
 
 
-_SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar("paramdesc.scopes", default=())  # outermost first
+_SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar(
+    "paramdesc.scopes", default=()
+)  # outermost first
 
 
 active_scopes = _SCOPES.get
 
 
+class TracedScopes(threading.local):
+    """The scopes that compiled code has opened: torch.compile cannot follow a context variable.
+
+    They open and end within one call of that code, so no other task comes between.
+    """
+
+    def __init__(self) -> None:
+        self.scopes: tuple[Scope, ...] = ()
+
+
+_TRACED = TracedScopes()
+
+
 def open_scope(scope: Scope) -> None:
     """Make `scope` the innermost one of the calling thread or task."""
+    if is_dynamo_compiling():
+        _TRACED.scopes = (*_TRACED.scopes, scope)
+        return
+    count_uncounted_steps()
     _SCOPES.set((*active_scopes(), scope))
 
 
@@ -70,9 +95,13 @@ def close_innermost(scopes: list[Scope]) -> None:
     Threads may have opened several; if none is active here, as in a generator that another
     context closes, the last one ends.
     """
-    active = active_scopes()
-    scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
-    _SCOPES.set(tuple(other for other in active if other is not scope))
+    if is_dynamo_compiling():
+        scope = scopes[-1]
+    else:
+        active = active_scopes()
+        scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
+        _SCOPES.set(tuple(other for other in active if other is not scope))
+    _TRACED.scopes = tuple(other for other in _TRACED.scopes if other is not scope)
     scopes.remove(scope)
     scope.close()
 
@@ -85,6 +114,8 @@ def forget(chain: Any) -> None:
 
 def read(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
     """The value of `chain`: a kept one while it is current, else a fresh `evaluate(chain)`."""
+    if is_dynamo_compiling():
+        return read_traced(chain, evaluate)
     scopes = active_scopes()
     for scope in scopes:
         entry = scope.entries.get(chain)
@@ -110,3 +141,28 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[[Any], Any]) -> A
         if entry.may_be_kept():
             scope.entries[chain] = entry
     return value
+
+
+def read_traced(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
+    """`read` in compiled code: one evaluation in the graph for each scope opened there.
+
+    To the tracer, two addresses are equal if nothing wrote to the tensor in between. Where
+    something did, it cannot tell, and hands the rest to eager code.
+    """
+    for scope in _TRACED.scopes:
+        if scope.covers(chain):
+            kept = scope.traced.get(chain)
+            if kept is None or kept[0] != torch.is_grad_enabled() or are_moved(kept[1], chain):
+                value = evaluate(chain)
+                kept = scope.traced[chain] = (torch.is_grad_enabled(), addresses(chain), value)
+            return kept[2]
+    return evaluate(chain)
+
+
+def addresses(chain: Any) -> list[int]:
+    return [tensor.data_ptr() for tensor in (*chain.parameters(), *chain.buffers())]
+
+
+def are_moved(before: list[int], chain: Any) -> bool:
+    now = addresses(chain)
+    return len(before) != len(now) or any(b != n for b, n in zip(before, now, strict=True))

@@ -20,7 +20,8 @@ def alias(tensor: Tensor) -> Tensor:
     if is_traceable_wrapper_subclass(tensor) or tensor.layout is not torch.strided:
         return tensor.detach()
     # a detached tensor refuses set_, which registration needs to do on it
-    twin = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.detach())
+    twin = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    set_data(twin, tensor.detach())
     return twin.requires_grad_(tensor.requires_grad)
 
 
@@ -42,9 +43,13 @@ def replace_data(target: Tensor, source: Tensor) -> None:
         if get_swap_module_params_on_conversion() or is_traceable_wrapper_subclass(target):
             if isinstance(target, Parameter) and not isinstance(source, Parameter):
                 source = Parameter(source, requires_grad=target.requires_grad)
-            torch.utils.swap_tensors(target, source)
+            torch.utils.swap_tensors(target, source)  # type: ignore[no-untyped-call]
         else:
-            target.set_(source)  # type: ignore[call-overload]  # torch's stub lacks this form
+            set_data(target, source)
+
+
+def set_data(target: Tensor, source: Tensor) -> None:
+    target.set_(source)  # type: ignore[call-overload]  # torch's stub lacks this form
 
 
 def replace_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:

@@ -88,13 +88,15 @@ class SpectralNorm(Parametrization):
         """The spectral norm of `X`, from the state, differentiable: a real scalar."""
         matrix = self.matrix(X)
         if X.ndim == 1:
-            return torch.linalg.vector_norm(matrix)
+            length: Tensor = torch.linalg.vector_norm(matrix)
+            return length
         if not self.has_state():  # under torch's engine, which starts nobody's state
             self.reset(X)
         # the state is written in place by later steps, while this graph may still need it
         u = self._u.to(matrix.dtype, copy=True)
         v = self._v.to(matrix.dtype, copy=True)
-        return torch.vdot(u, matrix @ v).real
+        sigma: Tensor = torch.vdot(u, matrix @ v).real
+        return sigma
 
     def right_inverse(self, X: Tensor) -> Tensor:
         return X

@@ -1,0 +1,194 @@
+"""Right uses, with the types that mypy finds. Read by mypy and run by `test_typing.py`."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import assert_type, reveal_type
+
+import paramdesc
+from paramdesc import (
+    InvertibleParametrizationProto,
+    Parametrization,
+    ParametrizationList,
+    ParametrizationProto,
+    ParametrizationSet,
+    Scope,
+    adopt,
+    cached,
+    get_parametrizations,
+    is_parametrized,
+    parametrized,
+    register_parametrization,
+    remove_parametrizations,
+    transfer_parametrizations_and_params,
+    type_before_parametrizations,
+)
+from paramdesc.parametrizations import SpectralNorm, Symmetric
+
+# maps: modules, the base class, anything with a forward, functions
+
+
+class Double(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X * 2
+
+
+class Product(Parametrization):
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        return X * Y
+
+    def right_inverse(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+        return Z, torch.ones_like(Z)
+
+
+class Half:
+    """A map that is no module."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X / 2
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y * 2
+
+
+def negative(X: Tensor) -> Tensor:
+    return -X
+
+
+every_map: list[ParametrizationProto] = [Double(), Product(), Half(), Symmetric(), SpectralNorm()]
+invertible: list[InvertibleParametrizationProto] = [Product(), Half(), Symmetric(), SpectralNorm()]
+
+# the registered module keeps its type
+
+linear = nn.Linear(3, 3)
+assert_type(register_parametrization(linear, "weight", Double()), nn.Linear)
+assert_type(register_parametrization(linear, "weight", Half(), unsafe=True), nn.Linear)
+assert_type(register_parametrization(linear, "bias", negative, right_inverse=negative), nn.Linear)
+assert_type(register_parametrization(nn.Linear(3, 3), "weight", Product()), nn.Linear)
+assert_type(register_parametrization(nn.Linear(3, 3), "bias", torch.exp, unsafe=True), nn.Linear)
+assert_type(register_parametrization(nn.Linear(3, 3), "bias", lambda X: X + 1), nn.Linear)
+assert_type(remove_parametrizations(linear, "bias", leave_parametrized=False), nn.Linear)
+assert_type(transfer_parametrizations_and_params(linear, nn.Bilinear(3, 1, 3)), nn.Bilinear)
+assert_type(adopt(nn.Sequential(linear)), nn.Sequential)
+assert_type(linear.weight, Tensor)
+assert_type(is_parametrized(linear, "weight"), bool)
+assert_type(type_before_parametrizations(linear), type[nn.Module])
+
+# the decorated class, factory, method and module keep theirs
+
+
+@parametrized("weight", SpectralNorm(bound=0.9))
+@parametrized("weight", Symmetric())
+class SymmetricLinear(nn.Linear):
+    def largest(self) -> Tensor:
+        return self.weight.max()
+
+
+class Narrower(SymmetricLinear):
+    pass
+
+
+@parametrized("weight", Symmetric())
+def make_square(size: int, *, bias: bool = True) -> nn.Linear:
+    return nn.Linear(size, size, bias)
+
+
+class Maker:
+    @parametrized("weight", Symmetric())
+    def make(self, size: int) -> nn.Linear:
+        return nn.Linear(size, size)
+
+
+reveal_type(SymmetricLinear)
+# N: Revealed type is "def (in_features: int, out_features: int, bias: bool =, device: Any =, dtype: Any =) -> right_uses.SymmetricLinear"
+reveal_type(make_square)
+# N: Revealed type is "def (size: int, *, bias: bool =) -> torch.nn.modules.linear.Linear"
+reveal_type(Maker().make)
+# N: Revealed type is "def (size: int) -> torch.nn.modules.linear.Linear"
+assert_type(SymmetricLinear(3, 3), SymmetricLinear)
+assert_type(SymmetricLinear(3, 3).largest(), Tensor)
+assert_type(Narrower(3, 3), Narrower)
+assert_type(make_square(3, bias=False), nn.Linear)
+assert_type(parametrized("weight", Half())(nn.Conv1d(3, 3, 1)), nn.Conv1d)
+
+# sets and their lists
+
+found = get_parametrizations(SymmetricLinear(3, 3), linear)
+assert_type(found, ParametrizationSet)
+assert_type(found | found, ParametrizationSet)
+assert_type(found & found, ParametrizationSet)
+assert_type(found - found, ParametrizationSet)
+assert_type(found ^ found, ParametrizationSet)
+assert_type(found.filter(tensor_name="weight", map_type=Symmetric, path="*"), ParametrizationSet)
+assert_type(found.filter(map_type=(Symmetric, SpectralNorm)), ParametrizationSet)
+assert_type(found.names(), list[str])
+assert_type(found.warm_start_names(), list[str])
+assert_type(list(found), list[ParametrizationList])
+assert_type(len(found), int)
+assert_type(next(iter(found)) in found, bool)
+for name, chain in found.items():
+    assert_type(name, str)
+    assert_type(chain.tensor_name, str)
+    assert_type(chain.originals(), tuple[Tensor, ...])
+    assert_type(list(chain.maps()), list[nn.Module])
+    assert_type(chain.forward(), Tensor)
+
+# scopes
+
+with cached() as scope:
+    assert_type(scope, Scope)
+with cached(linear, found, list(found), *found, [linear, [found]]) as scope:
+    assert_type(scope, Scope)
+    assert_type(linear.weight, Tensor)
+    assert_type(scope.hits, int)
+    assert_type(scope.misses, int)
+    assert_type(len(scope), int)
+    assert_type(next(iter(found)) in scope, bool)
+
+
+@cached(linear)
+def apply_twice(inputs: Tensor, *, scale: float = 1.0) -> Tensor:
+    return scale * torch.as_tensor(linear(linear(inputs)))
+
+
+@cached(linear)
+async def apply_later(inputs: Tensor) -> Tensor:
+    return apply_twice(inputs)
+
+
+class Loop:
+    @paramdesc.cache()
+    def run(self, steps: int) -> int:
+        return steps
+
+
+reveal_type(apply_twice)
+# N: Revealed type is "def (inputs: torch._tensor.Tensor, *, scale: float =) -> torch._tensor.Tensor"
+reveal_type(apply_later)
+# N: Revealed type is "def (inputs: torch._tensor.Tensor) -> typing.Coroutine[Any, Any, torch._tensor.Tensor]"
+reveal_type(Loop().run)
+# N: Revealed type is "def (steps: int) -> int"
+assert_type(asyncio.run(apply_later(torch.ones(3))), Tensor)
+
+# what the base class asks for
+
+
+class Rescaled(Parametrization):
+    warm_start = ("factor",)
+    factor: Tensor
+
+    def guess(self, *originals: Tensor) -> tuple[Tensor, ...]:
+        return (originals[0].abs().max(),)
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X / self.factor
+
+
+rescaled = Rescaled()
+assert_type(rescaled.warm_start, tuple[str, ...])
+assert_type(rescaled.has_state(), bool)
+assert_type(rescaled.guess(torch.ones(3)), tuple[Tensor, ...])
+assert_type(rescaled.forward(torch.ones(3)) if rescaled.has_state() else None, Tensor | None)
+functions: Sequence[Callable[[Tensor], Tensor]] = [Double().forward, Half().forward, negative]
