@@ -74,6 +74,7 @@ def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
         adopt_module(chain)  # one of its originals is parametrized in its turn
     chain.__class__ = ParametrizationList
     chain.tensor_name, chain.host = tensor_name, host
+    chain.start(anew=False)
 
 
 def tensor_name_of(hook: Any) -> str:

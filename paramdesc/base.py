@@ -22,7 +22,9 @@ class Parametrization(Module):
       names in a model: leave them out when you average models, and copy them instead. The
       average of two solutions solves nothing.
     - `guess(X)` is a first solution, `refine(X, *state)` a better one from the last.
-    - `forward(X)` reads the state and never writes to it.
+    - `forward(X)` calls `self.follow(X)` first, and then reads the state.
+
+    Under torch's own engine, `follow` takes an input that is no leaf for a step each time.
 
     What moves the state is a **training step**: the first evaluation in training mode after
     an original was written to in place, by an optimizer say. Reading the weight any number
@@ -37,6 +39,7 @@ class Parametrization(Module):
     ...     def refine(self, X, index):
     ...         return (X.abs().argmax(),)
     ...     def forward(self, X):
+    ...         self.follow(X)
     ...         return X / X.flatten()[self.index].abs()
     >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Largest())
     >>> linear.weight.abs().max().item()
@@ -54,6 +57,20 @@ class Parametrization(Module):
     def refine(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """A better state for these inputs, from the last one, which follows them."""
         return self.guess(*args[: -len(self.warm_start)])
+
+    is_led = False  # whether a chain of ours says when a step was made
+
+    @torch.no_grad()
+    def follow(self, *originals: Tensor) -> None:
+        """Have a state, and under an engine that leads none, move it on after a step."""
+        if not self.has_state():
+            self.reset(*originals)
+        elif self.training and not self.is_led:
+            last = self.__dict__.get("_last_seen")
+            now = [(id(X), X._version) for X in originals if X.is_leaf and not X.is_inference()]
+            self.__dict__["_last_seen"] = now
+            if last != now or not now:
+                self.advance(*originals)
 
     def has_state(self) -> bool:
         """Whether the state was ever set."""

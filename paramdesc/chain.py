@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 from torch.nn.modules.module import (
     _global_backward_hooks,
@@ -21,10 +22,11 @@ from paramdesc.base import Parametrization
 from paramdesc.errors import MissingRightInverseError, OriginalError
 from paramdesc.explain import explain
 from paramdesc.local_classes import picklable
+from paramdesc.mode import has_transforms
 from paramdesc.scopes import forget
 from paramdesc.tensors import alias, replace_all, replace_data, shares_storage
 
-__all__ = ["ParametrizationList", "evaluate"]
+__all__ = ["ParametrizationList", "evaluate", "is_warm"]
 
 _CALL = Module.__call__
 
@@ -134,7 +136,7 @@ class ParametrizationList(torch_engine.ParametrizationList):
     def forward(self) -> Tensor:
         """A fresh value: the maps in order, applied to the originals."""
         values: tuple[Any, ...] = self.originals()
-        stepped = "_steps" in self.__dict__ and self.training and self.has_stepped(values)
+        stepped = "_steps" in self.__dict__ and self.training and self.has_stepped()
         parametrization = None
         try:
             for parametrization in self.maps():
@@ -147,35 +149,65 @@ class ParametrizationList(torch_engine.ParametrizationList):
         value: Tensor = values[0]
         return value
 
-    def has_stepped(self, originals: tuple[Tensor, ...]) -> bool:
-        """Whether they were written to since the last evaluation in training mode.
+    def has_stepped(self) -> bool:
+        """Whether what is trained here was written to since the last evaluation in training mode.
 
-        Not if they are other tensors now: `functional_call` lends them, conversions make them.
+        Not if it is other tensors now: `functional_call` lends them, conversions make them.
         """
-        if torch.compiler.is_compiling():
+        if is_dynamo_compiling():
             return True  # versions cannot be compiled: there, each call is taken for a step
-        before, now = self.__dict__["_steps"], [(id(x), x._version) for x in originals]
-        self.__dict__["_steps"] = now
-        return bool(
-            before and before != now and all(b[0] == n[0] for b, n in zip(before, now, strict=True))
-        )
+        if has_transforms():
+            return False  # nor for what a transform wraps
+        before = self.__dict__["_steps"]
+        now = self.count_steps()
+        self.__dict__["_steps"] = {**before, **now} if len(before) < 4 * len(now) else now
+        return any(before.get(place, version) != version for place, version in now.items())
+
+    def count_steps(self) -> dict[int, int]:
+        """Remember which tensors are trained here, by identity, and the version of each."""
+        tensors = [
+            *self.parameters(),
+            *(x for x in dict(self._buffers.items()).values() if x is not None),
+        ]
+        steps = {id(x): 0 if x.is_inference() else x._version for x in tensors}
+        self.__dict__["_steps"] = steps
+        return steps
 
     @torch.no_grad()
     def start(self, *, anew: bool) -> None:
         """Give the maps that keep a state their first one; all of them if `anew`."""
         if not any(map(is_warm, self.maps())):
             return
+        self.count_steps()
         values: tuple[Any, ...] = self.originals()
-        self.__dict__["_steps"] = [(id(x), x._version) for x in values]
         for parametrization in self.maps():
-            if is_warm(parametrization) and (anew or not parametrization.has_state()):
-                parametrization.reset(*values)
+            if is_warm(parametrization):
+                parametrization.is_led = True
+                if anew or not parametrization.has_state():
+                    parametrization.reset(*values)
             values = (parametrization(*values),)
 
     def append(self, module: Module) -> ParametrizationList:
-        """Add a map after the others. `register_parametrization` also checks that it fits."""
+        """Add a map after the others, if the chain can be evaluated with it.
+
+        torch's engine comes here for a name that is parametrized already.
+        """
+        name = str(len(self))
         super().append(module)
-        self.start(anew=False)
+        try:
+            self.start(anew=False)
+            with torch.no_grad():
+                evaluate(self)
+        except BaseException:
+            del self._modules[name]
+            raise
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParametrizationList:
+        forget(self)  # a kept graph would stand in the way of swapping the originals
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if "_steps" in self.__dict__:
+            self.count_steps()
         return self
 
     def right_inverse(self, value: Tensor) -> None:
@@ -205,10 +237,17 @@ class ParametrizationList(torch_engine.ParametrizationList):
         maps = {name: picklable(child) for name, child in self._modules.items()}
         return {**self.__dict__, "_modules": maps}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_steps" in self.__dict__:
+            self.count_steps()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ParametrizationList:
         twin = self.__new__(type(self))
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        if "_steps" in self.__dict__:
+            twin.count_steps()
         return twin
 
     def fitting(self, result: Any) -> tuple[Tensor, ...]:

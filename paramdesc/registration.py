@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from paramdesc.adoption import adopt_module
 from paramdesc.attribute import ParametrizedTensor
-from paramdesc.chain import ParametrizationList, evaluate
+from paramdesc.chain import ParametrizationList, evaluate, is_warm
 from paramdesc.container import ParametrizationDict
 from paramdesc.errors import (
     MapResultError,
@@ -146,7 +146,8 @@ def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> N
     chain: ParametrizationList = chains[tensor_name]
     if not unsafe:
         check_between(new, getattr(module, tensor_name), tensor_name)
-    chain.append(new)
+    torch.nn.ModuleList.append(chain, new)
+    chain.start(anew=False)
     chain.unsafe = chain.unsafe or unsafe
 
 
@@ -223,6 +224,8 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         chains: Any = module.parametrizations
         chain: ParametrizationList = chains[tensor_name]
         tensor = tensor_to_leave(module, tensor_name, chain, leave_parametrized)
+        for parametrization in filter(is_warm, chain.maps()):
+            parametrization.is_led = False
         persistent = not chain._non_persistent_buffers_set
         del chains[tensor_name]
         namespace_of(module).uninstall(tensor_name)

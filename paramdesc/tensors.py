@@ -17,7 +17,7 @@ def alias(tensor: Tensor) -> Tensor:
     """Another tensor object of the same kind over the same memory."""
     if isinstance(tensor, Parameter):
         return Parameter(tensor.detach(), tensor.requires_grad)
-    if is_traceable_wrapper_subclass(tensor) or tensor.layout is not torch.strided:
+    if is_traceable_wrapper_subclass(tensor) or tensor.layout != torch.strided:
         return tensor.detach()
     # a detached tensor refuses set_, which registration needs to do on it
     twin = torch.empty(0, dtype=tensor.dtype, device=tensor.device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.amp import is_autocast_available
 
 from paramdesc.base import Parametrization
 
@@ -64,12 +67,14 @@ class SpectralNorm(Parametrization):
         eps: float | None = None,
     ) -> None:
         super().__init__()
-        if bound <= 0:
-            raise ValueError(f"bound must be positive. Got bound={bound}.")
+        if not 0 < bound < math.inf:
+            raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
         if n_power_iterations <= 0:
             raise ValueError(
                 f"n_power_iterations must be positive. Got n_power_iterations={n_power_iterations}."
             )
+        if eps is not None and not 0 <= eps < math.inf:
+            raise ValueError(f"eps must be finite and not negative. Got eps={eps}.")
         self.bound = bound
         self.dim = dim
         self.n_power_iterations = n_power_iterations
@@ -77,32 +82,38 @@ class SpectralNorm(Parametrization):
         self.eps = eps
 
     def forward(self, X: Tensor) -> Tensor:
-        sigma = self.norm(X)
+        self.follow(X)
+        matrix, scale = self.scaled(X)
+        sigma = self.leading_value(matrix)  # of X it is scale times that
         eps = torch.finfo(sigma.dtype).tiny if self.eps is None else self.eps
-        scaled = sigma > (self.bound if self.only_shrink else eps)
-        # where it is not scaled, the quotient must be finite all the same: it has a gradient
-        factor = torch.where(scaled, self.bound / torch.where(scaled, sigma, 1.0), 1.0)
-        return X * factor.to(X.dtype)
+        divided = scale * sigma > (self.bound if self.only_shrink else eps)
+        # what is not divided must give a finite quotient all the same: it has a gradient
+        quotient = self.bound / torch.where(divided, sigma, 1.0) / scale
+        result: Tensor = widened(X) * torch.where(divided, quotient, 1.0)
+        return result.to(X.dtype)
 
     def norm(self, X: Tensor) -> Tensor:
         """The spectral norm of `X`, from the state, differentiable: a real scalar."""
-        matrix = self.matrix(X)
-        if X.ndim == 1:
+        matrix, scale = self.scaled(X)
+        return self.leading_value(matrix) * scale
+
+    def leading_value(self, matrix: Tensor) -> Tensor:
+        """The singular value of `matrix` that belongs to the state."""
+        if matrix.ndim == 1:
             length: Tensor = torch.linalg.vector_norm(matrix)
             return length
-        if not self.has_state():  # under torch's engine, which starts nobody's state
-            self.reset(X)
         # the state is written in place by later steps, while this graph may still need it
         u = self._u.to(matrix.dtype, copy=True)
         v = self._v.to(matrix.dtype, copy=True)
-        sigma: Tensor = torch.vdot(u, matrix @ v).real
+        with without_autocast(matrix):
+            sigma: Tensor = torch.vdot(u, matrix @ v).real
         return sigma
 
     def right_inverse(self, X: Tensor) -> Tensor:
         return X
 
     def guess(self, X: Tensor) -> tuple[Tensor, ...]:
-        matrix = self.matrix(X)
+        matrix, _ = self.scaled(X)
         # a generator of its own: registering a map must not shift the user's random numbers
         generator = torch.Generator().manual_seed(0)
         u, v = (
@@ -112,28 +123,51 @@ class SpectralNorm(Parametrization):
         return self.iterate(matrix, u, v, FIRST_ITERATIONS, X.dtype)
 
     def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        return self.iterate(self.matrix(X), u, v, self.n_power_iterations, X.dtype)
+        return self.iterate(self.scaled(X)[0], u, v, self.n_power_iterations, X.dtype)
 
     def iterate(
         self, matrix: Tensor, u: Tensor, v: Tensor, count: int, dtype: torch.dtype
     ) -> tuple[Tensor, ...]:
         """The leading singular vectors of `matrix` after `count` power iterations."""
-        if matrix.ndim == 1:
-            return u.to(dtype), v.to(dtype)
         u, v = u.to(matrix.dtype), v.to(matrix.dtype)
-        for _ in range(count):
-            u = normalize(matrix @ v, dim=0, eps=torch.finfo(matrix.dtype).tiny)
-            v = normalize(matrix.mH @ u, dim=0, eps=torch.finfo(matrix.dtype).tiny)
+        with without_autocast(matrix):
+            for _ in range(count if matrix.ndim > 1 else 0):
+                u = direction(matrix @ v, u)
+                v = direction(matrix.mH @ u, v)
         return u.to(dtype), v.to(dtype)
 
-    def matrix(self, X: Tensor) -> Tensor:
-        """`X` as the matrix whose norm counts, in a dtype that products are accurate in."""
+    def scaled(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """`X` as a matrix of largest entry one, in a dtype that products are accurate in.
+
+        And the scale: squares of the entries of `X` itself may overflow or vanish.
+        """
         if not -X.ndim <= self.dim < X.ndim:
             raise ValueError(f"a weight of shape {tuple(X.shape)} has no dimension {self.dim}.")
-        if X.dtype in (torch.float16, torch.bfloat16):
-            X = X.float()
-        return X if X.ndim == 1 else X.movedim(self.dim, 0).flatten(1)
+        matrix = widened(X)
+        if X.ndim > 1:
+            matrix = matrix.movedim(self.dim, 0).flatten(1)
+        largest = matrix.detach().abs()
+        scale = largest.amax() if X.numel() else largest.sum()
+        scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
+        return matrix / scale, scale
 
     def extra_repr(self) -> str:
         shown = [f"bound={self.bound}", f"dim={self.dim}"]
         return ", ".join(shown + ["only_shrink=True"] * self.only_shrink)
+
+
+def widened(X: Tensor) -> Tensor:
+    """`X`, in float32 if it is in half precision."""
+    return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
+
+
+def direction(x: Tensor, otherwise: Tensor) -> Tensor:
+    """`x` as a unit vector, or `otherwise` if it is zero: from there no iteration returns."""
+    length = torch.linalg.vector_norm(x)
+    return torch.where(length > 0, x / torch.where(length > 0, length, 1.0), otherwise)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """A block in which products of tensors like this one keep their dtype."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()

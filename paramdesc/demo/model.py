@@ -1,0 +1,74 @@
+"""The network: a recurrent cell that sees one pixel at a time, and a read-out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from paramdesc.decorator import parametrized
+from paramdesc.demo.maps import Cayley
+from paramdesc.parametrizations import SpectralNorm
+
+__all__ = ["BoundedReadout", "Cell", "OrthogonalCell", "Readout", "Reader"]
+
+SIZE = 64
+CLASSES = 10
+
+
+class Cell(nn.RNNCell):
+    """A recurrent cell whose kernel starts as rotations by up to a right angle.
+
+    The kernel has no eigenvalue -1 then, and `Cayley` takes it as it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, SIZE, nonlinearity="relu")
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.bias_ih.zero_()
+        self.bias_hh.zero_()
+        angles = torch.rand(SIZE // 2) * math.pi / 2
+        rows = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=-1)
+        self.weight_hh.copy_(torch.block_diag(*rows.view(-1, 2, 2)))
+
+
+class Readout(nn.Linear):
+    """Scores of the ten digits. The weight starts with spectral norm one."""
+
+    def __init__(self) -> None:
+        super().__init__(SIZE, CLASSES)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.weight.div_(torch.linalg.matrix_norm(self.weight, 2))
+
+
+@parametrized("weight_hh", Cayley())
+class OrthogonalCell(Cell):
+    """A cell with an orthogonal kernel."""
+
+
+@parametrized("weight", SpectralNorm())
+class BoundedReadout(Readout):
+    """A read-out of spectral norm one."""
+
+
+class Reader(nn.Module):
+    """Reads images pixel by pixel: `(m, p) -> (m, 10)`."""
+
+    def __init__(self, cell: nn.RNNCell, readout: nn.Linear) -> None:
+        super().__init__()
+        self.cell = cell
+        self.readout = readout
+
+    def forward(self, images: Tensor) -> Tensor:
+        state = images.new_zeros(len(images), SIZE)
+        for pixel in images.split(1, dim=1):
+            state = self.cell(pixel, state)
+        scores: Tensor = self.readout(state)
+        return scores

@@ -1,0 +1,128 @@
+"""Training the variants side by side, with measurements between the steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from paramdesc.demo.data import Digits
+from paramdesc.demo.maps import Cayley, orthogonality_deviation
+from paramdesc.demo.variants import Variant
+
+__all__ = ["Run", "make_runs", "train"]
+
+BATCH = 128
+LEARNING_RATE = 3e-2
+KERNEL_LEARNING_RATE = 3e-3
+N_TESTS = 60
+
+
+class Run:
+    """One variant in training, and what was measured of it.
+
+    `seconds` and `evaluations` of the kernel's map have an item per training step, the
+    deviations one more, for the start. `accuracies` go with `tested_at`, in steps.
+    """
+
+    def __init__(self, variant: Variant, steps: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.variant = variant
+        self.model = variant.make()
+        self.optimizer, self.schedule = make_optimizer(self.model, steps)
+        self.seconds: list[float] = []
+        self.evaluations: list[int] = []
+        self.kernel_deviations: list[float] = []
+        self.norm_deviations: list[float] = []
+        self.accuracies: list[float] = []
+        self.tested_at: list[int] = []
+        self.measure()
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """One training step, timed and counted."""
+        evaluations = self.count_evaluations()
+        start = time.perf_counter()
+        with self.variant.step_scope(self.model):
+            self.optimizer.zero_grad()
+            with self.variant.forward_scope(self.model):
+                loss = cross_entropy(self.model(images), labels)
+            loss.backward()
+            self.optimizer.step()
+        self.seconds.append(time.perf_counter() - start)
+        self.evaluations.append(self.count_evaluations() - evaluations)
+        self.schedule.step()
+
+    def count_evaluations(self) -> int:
+        """How often the kernel's map was called so far."""
+        return sum(m.evaluations for m in self.model.cell.modules() if isinstance(m, Cayley))
+
+    @torch.no_grad()
+    def measure(self) -> None:
+        """How far the weights, as a prediction would now read them, are from what they should be."""
+        self.model.eval()
+        norm = torch.linalg.matrix_norm(self.model.readout.weight, 2).item()
+        self.norm_deviations.append(abs(norm - 1))
+        self.kernel_deviations.append(orthogonality_deviation(self.model.cell.weight_hh))
+        self.model.train()
+
+    @torch.no_grad()
+    def test(self, images: Tensor, labels: Tensor) -> None:
+        """The part of `images` that is read right, in 0 to 1."""
+        self.model.eval()
+        with self.variant.step_scope(self.model), self.variant.forward_scope(self.model):
+            guesses = self.model(images).argmax(dim=1)
+        self.accuracies.append((guesses == labels).float().mean().item())
+        self.tested_at.append(len(self.seconds))
+        self.model.train()
+
+    @property
+    def time_per_step(self) -> float:
+        """The median, in seconds."""
+        return median(self.seconds)
+
+
+def make_optimizer(
+    model: torch.nn.Module, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Adam with one cycle of learning rates; the kernel, or its original, has a lower one."""
+    kernel = [p for name, p in model.named_parameters() if "weight_hh" in name]
+    others = [p for name, p in model.named_parameters() if "weight_hh" not in name]
+    rates = [KERNEL_LEARNING_RATE, LEARNING_RATE]
+    optimizer = torch.optim.Adam([{"params": kernel}, {"params": others}])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
+    return optimizer, schedule
+
+
+def make_runs(variants: Sequence[Variant], steps: int, seed: int) -> list[Run]:
+    """A run for each variant, all from the same initial values."""
+    return [Run(variant, steps, seed) for variant in variants]
+
+
+def train(runs: Sequence[Run], digits: Digits, steps: int, seed: int) -> Iterator[int]:
+    """Train all runs on the same batches; yields the number of steps made.
+
+    They take turns step by step, so that whatever else the machine does slows all alike.
+    """
+    batches = make_batches(digits, seed)
+    for step in range(steps + 1):
+        if step:
+            batch = next(batches)
+            for run in runs:
+                run.step(digits.train_images[batch], digits.train_labels[batch])
+                run.measure()
+        if step % max(1, steps // N_TESTS) == 0 or step == steps:
+            for run in runs:
+                run.test(digits.test_images, digits.test_labels)
+        yield step
+
+
+def make_batches(digits: Digits, seed: int) -> Iterator[Tensor]:
+    """Indices of training images, shuffled anew each time that all full batches were given."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(digits.train_images), generator=generator)
+        yield from (batch for batch in order.split(BATCH) if len(batch) == BATCH)
