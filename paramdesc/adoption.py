@@ -56,12 +56,11 @@ def adopt_module(module: Module) -> None:
     chains: Any = module._modules["parametrizations"]
     host = type(module).__bases__[0]
     chains.__class__ = ParametrizationDict
-    chains.__dict__["_awaiting"] = []
     module.__class__ = host
     namespace = namespace_of(module)
     for name, chain in chains._modules.items():
         adopt_chain(chain, name, host.__name__)
-        namespace.install(ParametrizedTensor(name, chains))
+        namespace.install(ParametrizedTensor(name, chains._modules))
     for key, hook in module._load_state_dict_pre_hooks.items():
         function = getattr(hook, "hook", hook)
         if getattr(function, "__qualname__", "") == _COMPAT_HOOK:

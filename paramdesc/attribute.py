@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.compiler import is_dynamo_compiling
+from torch.nn import Module
 
 from paramdesc.chain import evaluate
 from paramdesc.errors import AssignmentError
@@ -22,15 +23,14 @@ class ParametrizedTensor:
     - Deleting it is refused.
 
     It is hosted by the namespace of one module, not by a class, so it is told its chain and
-    no instance: `parametrizations` is the module's own container of chains.
+    no instance: `chains` is what the module's own container of chains keeps them in.
     """
 
-    __slots__ = ("chains", "name", "parametrizations")
+    __slots__ = ("chains", "name")
 
-    def __init__(self, name: str, parametrizations: nn.ModuleDict) -> None:
+    def __init__(self, name: str, chains: dict[str, Module]) -> None:
         self.name = name
-        self.parametrizations = parametrizations
-        self.chains = parametrizations._modules
+        self.chains = chains
 
     @overload
     def __get__(self, instance: None, owner: type) -> ParametrizedTensor: ...

@@ -24,7 +24,8 @@ from paramdesc.explain import explain
 from paramdesc.local_classes import picklable
 from paramdesc.mode import has_transforms
 from paramdesc.scopes import forget
-from paramdesc.tensors import alias, replace_all, replace_data, shares_storage
+from paramdesc.snapshot import Snapshot
+from paramdesc.tensors import alias, replace_data, shares_storage
 
 __all__ = ["ParametrizationList", "evaluate", "is_warm"]
 
@@ -123,15 +124,15 @@ class ParametrizationList(torch_engine.ParametrizationList):
 
     def maps(self) -> Iterator[Module]:
         """The registered maps, first to last."""
-        return (
-            child for name, child in self._modules.items() if child is not None and name.isdigit()
-        )
+        return (child for name, child in self._modules.items() if name.isdigit())
+
+    def original_names(self) -> list[str]:
+        """What the originals are called here."""
+        return ["original"] if self.is_tensor else [f"original{i}" for i in range(self.ntensors)]
 
     def originals(self) -> tuple[Tensor, ...]:
         """The tensors that the first map takes."""
-        if self.is_tensor:
-            return (self.original,)
-        return tuple(getattr(self, f"original{i}") for i in range(self.ntensors))
+        return tuple(getattr(self, name) for name in self.original_names())
 
     def forward(self) -> Tensor:
         """A fresh value: the maps in order, applied to the originals."""
@@ -217,28 +218,43 @@ class ParametrizationList(torch_engine.ParametrizationList):
             RuntimeError: if a map has no `right_inverse`.
             ValueError: if one returns what the originals cannot take, or refuses `value`.
         """
+        snapshot = Snapshot(*self.modules())
+        try:
+            with torch.no_grad():
+                news = self.fitting(self.invert(value))
+            forget(self)  # a kept graph would stand in the way of swapping the originals
+            own: dict[str, Any] = {**self._parameters, **dict(self._buffers.items())}
+            for name, new in zip(self.original_names(), news, strict=True):
+                original = own.get(name)
+                if original is None:  # it is parametrized itself
+                    setattr(self, name, new)
+                else:
+                    replace_data(original, new.clone() if shares_storage(new, value) else new)
+            self.start(anew=True)
+        except BaseException:
+            snapshot.restore()
+            raise
+
+    def invert(self, value: Tensor) -> Any:
+        """What the maps' `right_inverse` make of `value`, last to first."""
         result: Any = value
-        with torch.no_grad():
-            for parametrization in reversed(list(self.maps())):
-                right_inverse: Any = getattr(parametrization, "right_inverse", None)
-                if right_inverse is None:
-                    raise MissingRightInverseError(self.tensor_name, parametrization)
-                try:
-                    result = right_inverse(result)
-                except Exception as error:
-                    explain(error, self, "assigning", parametrization)
-                    raise
-        forget(self)  # a kept graph would stand in the way of swapping the originals
-        news = (new.clone() if shares_storage(new, value) else new for new in self.fitting(result))
-        replace_all(zip(self.originals(), news, strict=True))
-        self.start(anew=True)
+        for parametrization in reversed(list(self.maps())):
+            right_inverse: Any = getattr(parametrization, "right_inverse", None)
+            if right_inverse is None:
+                raise MissingRightInverseError(self.tensor_name, parametrization)
+            try:
+                result = right_inverse(result)
+            except Exception as error:
+                explain(error, self, "assigning", parametrization)
+                raise
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
         maps = {name: picklable(child) for name, child in self._modules.items()}
         return {**self.__dict__, "_modules": maps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         if "_steps" in self.__dict__:
             self.count_steps()
 

@@ -135,7 +135,16 @@ def get_parametrizations(*modules: Module) -> ParametrizationSet:
     Pass it, or a part of it, to `cached`, as parameters are passed to an optimizer. What is
     shared by several modules is found once, under its first name. The time is linear in the
     number of modules.
+
+    Raises:
+        TypeError: if something else than modules is given.
     """
+    for module in modules:
+        if not isinstance(module, Module):
+            raise TypeError(
+                "get_parametrizations() takes modules, one by one. "
+                f"Got {module!r:.200} of type {type(module).__name__}."
+            )
     return ParametrizationSet.named(
         found for module in modules for found in find_chains(module, set())
     )

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import TYPE_CHECKING, Any
-
 from torch import nn
 
 from paramdesc.errors import MixedEnginesError
 from paramdesc.torch_engine import caller_in_torch_engine
-
-if TYPE_CHECKING:
-    from paramdesc.namespace import AttributeNamespace
 
 __all__ = ["ParametrizationDict"]
 
@@ -23,10 +17,6 @@ class ParametrizationDict(nn.ModuleDict):
     change the module's class, which here is everybody's class. They are told the truth
     where they only ask, and stopped before they write.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.__dict__["_awaiting"] = []
 
     def __contains__(self, tensor_name: object) -> bool:
         found = tensor_name in self._modules
@@ -42,21 +32,3 @@ class ParametrizationDict(nn.ModuleDict):
         if caller_in_torch_engine() == "type_before_parametrizations":
             return 0  # it would answer with the base of the class; the class never changed
         return len(self._modules)
-
-    def await_replica(self, namespace: weakref.ref[AttributeNamespace]) -> None:
-        """Bind `namespace` to the next replica that is made of this container."""
-        self.__dict__["_awaiting"].append(namespace)
-
-    def _replicate_for_data_parallel(self) -> ParametrizationDict:
-        replica: Any = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
-        replica.__dict__["_awaiting"] = []
-        awaiting = self.__dict__["_awaiting"]
-        while awaiting:
-            namespace = awaiting.pop(0)()
-            if namespace is not None:
-                namespace.rebound(replica)
-                break
-        return replica  # type: ignore[no-any-return]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_awaiting": []}

@@ -76,7 +76,7 @@ def parametrized(
             )
         if isinstance(target, Module):
             return register(target, parametrization)
-        if callable(target) and not isinstance(target, type):
+        if isinstance(target, classmethod) or (callable(target) and not isinstance(target, type)):
             return register_results(target, lambda it: register(it, copy.deepcopy(parametrization)))
         raise TypeError(
             "parametrized(...) decorates a module class, a module, or a function that returns a "
@@ -100,12 +100,16 @@ def register_instances(cls: type[M], register: Callable[[Module], Module]) -> ty
     return cls
 
 
-def register_results(
-    function: Callable[_P, M], register: Callable[[Module], Module]
-) -> Callable[_P, M]:
+class Factory(wrapt.FunctionWrapper):  # type: ignore[type-arg]
+    """A decorated function. It pickles as functions do, by its name."""
+
+    def __reduce_ex__(self, protocol: Any) -> str:
+        return str(self.__qualname__)
+
+
+def register_results(function: Any, register: Callable[[Module], Module]) -> Any:
     """Let `register` follow each call of `function`."""
 
-    @wrapt.decorator
     def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         module = wrapped(*args, **kwargs)
         if not isinstance(module, Module):
@@ -115,5 +119,4 @@ def register_results(
             )
         return register(module)
 
-    decorated: Callable[_P, M] = call(function)
-    return decorated
+    return Factory(function, call)

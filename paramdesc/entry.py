@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.mode import Mode, belongs_to_transform, has_transforms, is_current_mode
+from paramdesc.tensors import address
 
 __all__ = ["Entry", "Watch", "watch_originals", "watch_owned"]
 
@@ -55,13 +56,10 @@ class Graph:
 
 
 def watch(holder: Any, key: Any, tensor: Tensor) -> Watch:
-    try:
-        address = tensor.data_ptr()
-        storage = tensor.untyped_storage() if address else None
-    except (RuntimeError, NotImplementedError):  # fake, wrapped by a transform, or a subclass
-        address, storage = 0, None
+    place = address(tensor)
+    storage = tensor.untyped_storage() if place else None
     version = UNCOUNTED if tensor.is_inference() else tensor._version
-    return Watch(holder, key, tensor, version, address, storage)
+    return Watch(holder, key, tensor, version, place, storage)
 
 
 def tensors_in(holders: Iterable[Any]) -> Iterator[tuple[Any, Any, Tensor]]:
@@ -78,7 +76,9 @@ def watch_originals(chain: Module) -> tuple[Watch, ...]:
 
     Another thread may write to them meanwhile, and the value is then of neither version.
     """
-    return tuple(watch(*place) for place in tensors_in((chain._parameters, chain._buffers)))
+    # in a replica of nn.DataParallel they are plain attributes
+    holders = (chain._parameters, chain._buffers, vars(chain))
+    return tuple(watch(*place) for place in tensors_in(holders))
 
 
 def watch_owned(chain: Module) -> tuple[tuple[Watch, ...], tuple[Attribute, ...]]:
@@ -142,11 +142,11 @@ class Entry:
         ):
             return False
         try:
-            for holder, key, tensor, version, address, _ in self.watches:
+            for holder, key, tensor, version, place, _ in self.watches:
                 if (
                     holder[key] is not tensor
                     or tensor._version != version
-                    or (address and tensor.data_ptr() != address)
+                    or (place and tensor.data_ptr() != place)
                 ):
                     return False
             for holder, key, value in self.attributes:

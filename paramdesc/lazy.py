@@ -15,7 +15,8 @@ class PendingRegistration:
     """A forward pre-hook that registers a map once the tensor has its shape, and goes.
 
     It runs after the hook with which a lazy module gives its tensors their shape, holds no
-    reference to the module, and is copied and pickled with it.
+    reference to the module, and is copied and pickled with it. While it waits, the map is no
+    part of the module: it is not converted, and its own parameters are not listed.
     """
 
     def __init__(
@@ -31,8 +32,8 @@ class PendingRegistration:
         tensors: list[Any] = [holder.get(self.tensor_name) for holder in holders]
         if any(is_lazy(tensor) for tensor in tensors):
             return
-        remove_hook(module, self)
         self.register(module, self.tensor_name, self.parametrization, unsafe=self.unsafe)
+        remove_hook(module, self)
 
 
 def remove_hook(module: Module, pending: PendingRegistration) -> None:

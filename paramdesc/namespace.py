@@ -22,6 +22,8 @@ from paramdesc.errors import AssignmentError
 
 __all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
 
+_REPLICATE = nn.Module._replicate_for_data_parallel.__code__
+
 
 class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     """A module's buffer dict, in which some names are descriptors.
@@ -124,21 +126,18 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
 
     # copies
 
-    def rebound(self, parametrizations: nn.ModuleDict) -> None:
-        """Let every descriptor here read the chains in `parametrizations`."""
-        for attribute in list(self.attributes()):
-            self.install(ParametrizedTensor(attribute.name, parametrizations))
+    def copy(self) -> Any:
+        """The real buffers; for the replicas of `nn.DataParallel`, a namespace of their own.
 
-    def copy(self) -> AttributeNamespace:
-        """The namespace for one replica of the module, as `nn.DataParallel` makes them.
-
-        The replica of `parametrizations` is made later, and claims the copy then.
+        A replica gets its own chains only after its copy of this, so they are looked up late.
         """
-        twin = AttributeNamespace(dict(self.__wrapped__))
+        caller = sys._getframe(1)
+        if caller.f_code is not _REPLICATE:
+            return dict(self.items())
+        chains: Any = ReplicaChains(weakref.ref(caller.f_locals["replica"]))
+        twin = copy.copy(self)
         for attribute in self.attributes():
-            container: Any = attribute.parametrizations
-            container.await_replica(weakref.ref(twin))
-            break
+            twin.install(ParametrizedTensor(attribute.name, chains))
         return twin
 
     def __copy__(self) -> AttributeNamespace:
@@ -150,6 +149,18 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return AttributeNamespace, (self.__wrapped__,)
+
+
+class ReplicaChains:
+    """The chains of one replica of a module by tensor name, looked up in it at each read."""
+
+    def __init__(self, replica: weakref.ref[nn.Module]) -> None:
+        self.replica = replica
+
+    def __getitem__(self, tensor_name: str) -> nn.Module:
+        chains: Any = self.replica()
+        chain: nn.Module = chains._modules["parametrizations"]._modules[tensor_name]
+        return chain
 
 
 def namespace_of(module: nn.Module) -> AttributeNamespace:

@@ -136,7 +136,7 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
         module.parametrizations.training = module.training
     chains: Any = module.parametrizations
     chains[tensor_name] = chain
-    namespace_of(module).install(ParametrizedTensor(tensor_name, chains))
+    namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
     chain.adopt_original(original)
 
 
@@ -246,6 +246,8 @@ def tensor_to_leave(
     module: Module, tensor_name: str, chain: ParametrizationList, leave_parametrized: bool
 ) -> Tensor:
     """The tensor that will stand where the chain's value stood."""
+    for name in filter(lambda name: is_parametrized(chain, name), chain.original_names()):
+        remove_parametrizations(chain, name)
     if not chain.is_tensor:
         if not leave_parametrized:
             raise SeveralOriginalsError(tensor_name, chain.ntensors)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
-from paramdesc.namespace import AttributeNamespace
-from paramdesc.tensors import alias, replace_data
+from paramdesc.tensors import address, alias, is_wrapper, replace_data
 
 __all__ = ["Snapshot"]
 
@@ -31,7 +31,7 @@ class Snapshot:
             if isinstance(value, (dict, set))
         ]
         self.tensors = [
-            (tensor, alias(tensor), tensor._version)
+            (tensor, alias(tensor), tensor._version, address(tensor))
             for _, container in self.containers
             if isinstance(container, dict)
             for tensor in container.values()
@@ -48,19 +48,19 @@ class Snapshot:
         for container, content in self.containers:
             container.clear()
             container.update(content)
-        for tensor, before, version in self.tensors:
-            if tensor._version != version:
+        for tensor, before, version, place in self.tensors:
+            if tensor._version != version or address(tensor) != place or is_wrapper(tensor):
                 replace_data(tensor, before)
 
 
 def unwrapped(value: Any) -> Any:
     """The dict inside a namespace, which shows only a part of it."""
-    return value.__wrapped__ if isinstance(value, AttributeNamespace) else value
+    return getattr(value, "__wrapped__", value)
 
 
 def is_uncountable(tensor: Tensor) -> bool:
     """Whether torch counts no changes to `tensor`, or it has no data yet that could change."""
-    return tensor.is_inference() or hasattr(tensor, "materialize")
+    return is_lazy(tensor) or tensor.is_inference()
 
 
 def below(modules: Iterable[Module]) -> list[Module]:

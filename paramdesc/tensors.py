@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 from torch.__future__ import get_swap_module_params_on_conversion
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-__all__ = ["alias", "replace_all", "replace_data", "shares_storage"]
+__all__ = ["address", "alias", "is_wrapper", "replace_data", "shares_storage"]
 
 
 def alias(tensor: Tensor) -> Tensor:
     """Another tensor object of the same kind over the same memory."""
     if isinstance(tensor, Parameter):
         return Parameter(tensor.detach(), tensor.requires_grad)
-    if is_traceable_wrapper_subclass(tensor) or tensor.layout != torch.strided:
+    has_memory = tensor.layout == torch.strided and not is_wrapper(tensor)
+    if not has_memory:
         return tensor.detach()
     # a detached tensor refuses set_, which registration needs to do on it
     twin = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
@@ -25,12 +24,24 @@ def alias(tensor: Tensor) -> Tensor:
     return twin.requires_grad_(tensor.requires_grad)
 
 
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether it is of a subclass that keeps its data in other tensors."""
+    return bool(is_traceable_wrapper_subclass(tensor))
+
+
+def address(tensor: Tensor) -> int:
+    """Where the memory of `tensor` starts; 0 if it has none, or none of its own."""
+    try:
+        return tensor.data_ptr()
+    except (RuntimeError, NotImplementedError):  # fake, wrapped by a transform, or a subclass
+        return 0
+
+
 def shares_storage(a: Tensor, b: Tensor) -> bool:
     """Whether writing to one may change the other."""
-    try:
-        return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
-    except (RuntimeError, NotImplementedError):  # no storage of its own: fake, or a subclass
+    if not address(a) or not address(b):
         return a is b
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def replace_data(target: Tensor, source: Tensor) -> None:
@@ -40,7 +51,7 @@ def replace_data(target: Tensor, source: Tensor) -> None:
         RuntimeError: from torch, where dtype, device or subclass do not allow it.
     """
     with torch.no_grad():
-        if get_swap_module_params_on_conversion() or is_traceable_wrapper_subclass(target):
+        if get_swap_module_params_on_conversion() or is_wrapper(target):
             if isinstance(target, Parameter) and not isinstance(source, Parameter):
                 source = Parameter(source, requires_grad=target.requires_grad)
             torch.utils.swap_tensors(target, source)  # type: ignore[no-untyped-call]
@@ -50,17 +61,3 @@ def replace_data(target: Tensor, source: Tensor) -> None:
 
 def set_data(target: Tensor, source: Tensor) -> None:
     target.set_(source)  # type: ignore[call-overload]  # torch's stub lacks this form
-
-
-def replace_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """`replace_data` for every (target, source), or for none if one of them fails."""
-    done: list[tuple[Tensor, Tensor]] = []
-    try:
-        for target, source in pairs:
-            before = alias(target)
-            replace_data(target, source)
-            done.append((target, before))
-    except BaseException:
-        for target, before in reversed(done):
-            replace_data(target, before)
-        raise

@@ -1,4 +1,4 @@
-"""The two maps of the demo, in the form that both engines take."""
+"""The orthogonal map of the demo, in the form that both engines take."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from paramdesc.base import Parametrization
-from paramdesc.parametrizations import SpectralNorm
 
-__all__ = ["Cayley", "SelfMovingSpectralNorm", "orthogonality_deviation"]
+__all__ = ["Cayley", "orthogonality_deviation"]
 
 
 class Cayley(Parametrization):
@@ -33,44 +32,33 @@ class Cayley(Parametrization):
 
     def forward(self, X: Tensor) -> Tensor:
         self.evaluations += 1
-        A = X.triu(1) - X.triu(1).mT
-        return cayley(A)
+        return cayley(X.triu(1) - X.triu(1).mT)
 
     def right_inverse(self, Q: Tensor) -> Tensor:
+        tolerance = torch.finfo(Q.dtype).eps ** 0.5
         deviation = orthogonality_deviation(Q)
-        if not deviation <= torch.finfo(Q.dtype).eps ** 0.5:
+        if not deviation <= tolerance:
             raise ValueError(
                 f"the matrix is not orthogonal: max |QᵀQ - I| is {deviation:.3g}. "
-                "Assign torch.linalg.qr(Q).Q, with columns negated where it has eigenvalue -1."
+                "Assign torch.linalg.qr(Q).Q."
             )
-        try:
-            A = cayley(Q)  # the transform is its own inverse
-        except torch.linalg.LinAlgError as error:
-            raise ValueError("the matrix has the eigenvalue -1, which no X gives.") from error
+        A = cayley(Q)  # the transform is its own inverse
+        if not (cayley(A) - Q).abs().max().item() <= tolerance:
+            raise ValueError(
+                "the matrix has the eigenvalue -1, or nearly, and no X gives that. "
+                "Assign a product of rotations by less than 180 degrees."
+            )
         return A.triu(1)
 
 
 def cayley(A: Tensor) -> Tensor:
-    """`(I + A)⁻¹ (I - A)`."""
-    I = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)  # noqa: E741  # as in formulas
-    return torch.linalg.solve(I + A, I - A)
+    """`(I + A)⁻¹ (I - A)`; no finite numbers where `I + A` is singular."""
+    unit = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    result: Tensor = torch.linalg.solve_ex(unit + A, unit - A).result
+    return result
 
 
 def orthogonality_deviation(Q: Tensor) -> float:
     """The largest entry of `|QᵀQ - I|`."""
-    return (Q.mT @ Q - torch.eye(Q.shape[-1], dtype=Q.dtype)).abs().max().item()
-
-
-class SelfMovingSpectralNorm(SpectralNorm):
-    """`SpectralNorm` for torch's engine, which does not move the state of a map on.
-
-    So the map does it at each evaluation in training mode, as torch's own spectral_norm
-    does. In the demo the read-out is evaluated once per training step, and the two are alike.
-    """
-
-    def forward(self, X: Tensor) -> Tensor:
-        if self.training:
-            if not self.has_state():
-                self.reset(X)
-            self.advance(X)
-        return super().forward(X)
+    unit = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
+    return (Q.mT @ Q - unit).abs().max().item()

@@ -11,10 +11,11 @@ from paramdesc.decorator import parametrized
 from paramdesc.demo.maps import Cayley
 from paramdesc.parametrizations import SpectralNorm
 
-__all__ = ["BoundedReadout", "Cell", "OrthogonalCell", "Readout", "Reader"]
+__all__ = ["N_POWER_ITERATIONS", "BoundedReadout", "Cell", "OrthogonalCell", "Reader", "Readout"]
 
 SIZE = 64
 CLASSES = 10
+N_POWER_ITERATIONS = 5
 
 
 class Cell(nn.RNNCell):
@@ -32,8 +33,9 @@ class Cell(nn.RNNCell):
         self.bias_ih.zero_()
         self.bias_hh.zero_()
         angles = torch.rand(SIZE // 2) * math.pi / 2
-        rows = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=-1)
-        self.weight_hh.copy_(torch.block_diag(*rows.view(-1, 2, 2)))
+        cosines, sines = angles.cos().repeat_interleave(2), angles.sin().repeat_interleave(2)
+        sines[1::2] = 0  # each pair of units is turned, none with the next pair
+        self.weight_hh.copy_(cosines.diag() + sines[:-1].diag(-1) - sines[:-1].diag(1))
 
 
 class Readout(nn.Linear):
@@ -53,7 +55,7 @@ class OrthogonalCell(Cell):
     """A cell with an orthogonal kernel."""
 
 
-@parametrized("weight", SpectralNorm())
+@parametrized("weight", SpectralNorm(n_power_iterations=N_POWER_ITERATIONS))
 class BoundedReadout(Readout):
     """A read-out of spectral norm one."""
 
@@ -68,7 +70,7 @@ class Reader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         state = images.new_zeros(len(images), SIZE)
-        for pixel in images.split(1, dim=1):
+        for pixel in images.unsqueeze(-1).unbind(dim=1):
             state = self.cell(pixel, state)
         scores: Tensor = self.readout(state)
         return scores

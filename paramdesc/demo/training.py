@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from random import Random
 from statistics import median
 
 import torch
@@ -18,7 +19,7 @@ __all__ = ["Run", "make_runs", "train"]
 
 BATCH = 128
 LEARNING_RATE = 3e-2
-KERNEL_LEARNING_RATE = 3e-3
+SLOW_LEARNING_RATE = 3e-3
 N_TESTS = 60
 
 
@@ -50,7 +51,7 @@ class Run:
             self.optimizer.zero_grad()
             with self.variant.forward_scope(self.model):
                 loss = cross_entropy(self.model(images), labels)
-            loss.backward()
+            torch.autograd.backward(loss)
             self.optimizer.step()
         self.seconds.append(time.perf_counter() - start)
         self.evaluations.append(self.count_evaluations() - evaluations)
@@ -62,7 +63,7 @@ class Run:
 
     @torch.no_grad()
     def measure(self) -> None:
-        """How far the weights, as a prediction would now read them, are from what they should be."""
+        """How far the weights that a prediction would now read are from what they should be."""
         self.model.eval()
         norm = torch.linalg.matrix_norm(self.model.readout.weight, 2).item()
         self.norm_deviations.append(abs(norm - 1))
@@ -88,11 +89,14 @@ class Run:
 def make_optimizer(
     model: torch.nn.Module, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam with one cycle of learning rates; the kernel, or its original, has a lower one."""
-    kernel = [p for name, p in model.named_parameters() if "weight_hh" in name]
-    others = [p for name, p in model.named_parameters() if "weight_hh" not in name]
-    rates = [KERNEL_LEARNING_RATE, LEARNING_RATE]
-    optimizer = torch.optim.Adam([{"params": kernel}, {"params": others}])
+    """Adam with one cycle of learning rates, lower for the kernel and the read-out."""
+    slow: list[Tensor] = []
+    fast: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        is_slow = "weight_hh" in name or name.startswith("readout.")
+        (slow if is_slow else fast).append(parameter)
+    optimizer = torch.optim.Adam([{"params": slow}, {"params": fast}])
+    rates: list[float] = [SLOW_LEARNING_RATE, LEARNING_RATE]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
     return optimizer, schedule
 
@@ -105,24 +109,32 @@ def make_runs(variants: Sequence[Variant], steps: int, seed: int) -> list[Run]:
 def train(runs: Sequence[Run], digits: Digits, steps: int, seed: int) -> Iterator[int]:
     """Train all runs on the same batches; yields the number of steps made.
 
-    They take turns step by step, so that whatever else the machine does slows all alike.
+    They take turns step by step, so that whatever else the machine does slows all alike, and
+    in an order drawn anew each time, so that none gains by what runs before it.
     """
     batches = make_batches(digits, seed)
-    for step in range(steps + 1):
-        if step:
-            batch = next(batches)
-            for run in runs:
-                run.step(digits.train_images[batch], digits.train_labels[batch])
-                run.measure()
+    order = Random(seed)
+    test_all(runs, digits)
+    yield 0
+    for step in range(1, steps + 1):
+        batch = next(batches)
+        for run in order.sample(runs, len(runs)):
+            run.step(digits.train_images[batch], digits.train_labels[batch])
+            run.measure()
         if step % max(1, steps // N_TESTS) == 0 or step == steps:
-            for run in runs:
-                run.test(digits.test_images, digits.test_labels)
+            test_all(runs, digits)
         yield step
+
+
+def test_all(runs: Sequence[Run], digits: Digits) -> None:
+    for run in runs:
+        run.test(digits.test_images, digits.test_labels)
 
 
 def make_batches(digits: Digits, seed: int) -> Iterator[Tensor]:
     """Indices of training images, shuffled anew each time that all full batches were given."""
     generator = torch.Generator().manual_seed(seed)
+    count = len(digits.train_images)
     while True:
-        order = torch.randperm(len(digits.train_images), generator=generator)
-        yield from (batch for batch in order.split(BATCH) if len(batch) == BATCH)
+        order = torch.randperm(count, generator=generator)
+        yield from (order[i : i + BATCH] for i in range(0, count - BATCH + 1, BATCH))

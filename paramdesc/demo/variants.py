@@ -9,8 +9,16 @@ from typing import Any, NamedTuple
 from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.caching import cached
-from paramdesc.demo.maps import Cayley, SelfMovingSpectralNorm
-from paramdesc.demo.model import BoundedReadout, Cell, OrthogonalCell, Reader, Readout
+from paramdesc.demo.maps import Cayley
+from paramdesc.demo.model import (
+    N_POWER_ITERATIONS,
+    BoundedReadout,
+    Cell,
+    OrthogonalCell,
+    Reader,
+    Readout,
+)
+from paramdesc.parametrizations import SpectralNorm
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -45,7 +53,8 @@ def make_with_torch() -> Reader:
     """With the maps under `torch.nn.utils.parametrize`."""
     cell, readout = Cell(), Readout()
     torch_engine.register_parametrization(cell, "weight_hh", Cayley())
-    torch_engine.register_parametrization(readout, "weight", SelfMovingSpectralNorm())
+    norm = SpectralNorm(n_power_iterations=N_POWER_ITERATIONS)
+    torch_engine.register_parametrization(readout, "weight", norm)
     return Reader(cell, readout)
 
 

@@ -1,0 +1,46 @@
+"""The demo from start to end: train, tell, draw, save and load again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from paramdesc.demo.data import load
+from paramdesc.demo.picture import save_picture
+from paramdesc.demo.progress import follow
+from paramdesc.demo.report import LEGEND, make_table
+from paramdesc.demo.saving import predicts_as_saved
+from paramdesc.demo.training import make_runs, train
+from paramdesc.demo.variants import VARIANTS
+
+__all__ = ["run_demo"]
+
+
+def run_demo(folder: Path, steps: int, seed: int) -> bool:
+    """Write `model.pt` and `comparison.png` to `folder`; whether the model loads as it was."""
+    start = time.monotonic()
+    torch.set_num_threads(1)  # the matrices are too small to be shared among threads
+    console = Console(highlight=False)
+    digits = load()
+    console.print(
+        f"{len(VARIANTS)} recurrent networks, trained side by side, read "
+        f"{len(digits.train_images)} digits pixel by pixel."
+    )
+    runs = make_runs(VARIANTS, steps, seed)
+    follow(train(runs, digits, steps, seed), runs, steps, console)
+    console.print(make_table(runs), LEGEND, sep="\n")
+
+    picture, saved = folder / "comparison.png", folder / "model.pt"
+    save_picture(runs, picture)
+    same = predicts_as_saved(runs[-1].model, saved, digits.test_images)
+    console.print(f"\nPicture: {picture}", soft_wrap=True)
+    console.print(
+        f"Model:   {saved}, saved whole and loaded again: "
+        + ("it predicts exactly the same." if same else "[bold red]its predictions differ.[/]"),
+        soft_wrap=True,
+    )
+    console.print(f"Done in {time.monotonic() - start:.0f} s.")
+    return same

@@ -1,0 +1,91 @@
+"""Small maps and layers that the tests share, at module level so that they pickle."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize as torch_engine
+
+import paramdesc
+
+ROOT = Path(__file__).parent.parent
+"""What must be on the path of another process for it to find this module."""
+
+
+class Double(nn.Module):
+    """`2 X`, exactly."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        return 2 * X
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y / 2
+
+
+class Shift(nn.Module):
+    """`X + shift`, with a trainable shift of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X + self.shift
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y - self.shift.detach()
+
+
+class Sum(nn.Module):
+    """`A + B`, a quarter and three quarters of what is assigned."""
+
+    def forward(self, A: Tensor, B: Tensor) -> Tensor:
+        return A + B
+
+    def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        return Y / 4, 3 * Y / 4
+
+
+def linear(parametrization: nn.Module | None = None, n: int = 3) -> nn.Linear:
+    """A layer of ours with `parametrization` on its weight, `Double` by default."""
+    return paramdesc.register_parametrization(
+        nn.Linear(n, n), "weight", parametrization or Double()
+    )
+
+
+def torch_linear(parametrization: nn.Module | None = None, n: int = 3) -> Any:
+    """The same layer by torch's own engine."""
+    return torch_engine.register_parametrization(
+        nn.Linear(n, n), "weight", parametrization or Double()
+    )
+
+
+def chain_of(module: nn.Module, tensor_name: str = "weight") -> Any:
+    """`module.parametrizations.<tensor_name>`, untyped as torch has it."""
+    chains: Any = module.parametrizations
+    return chains[tensor_name]
+
+
+def train_step(module: nn.Module, tensor_name: str = "weight", scale: float = 0.5) -> None:
+    """Write to the originals in place, as an optimizer does."""
+    with torch.no_grad():
+        for original in chain_of(module, tensor_name).originals():
+            original.add_(torch.randn_like(original), alpha=scale)
+
+
+def saved_and_loaded(module: nn.Module) -> Any:
+    """`module` after `torch.save` and `torch.load`, through memory."""
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def predict_in_child(rank: int, module: nn.Module, inputs: Tensor, answers: Tensor) -> None:
+    """What a spawned process does: write the outputs of `module` into shared memory."""
+    with torch.no_grad():
+        answers.copy_(module(inputs))
