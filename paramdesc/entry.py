@@ -32,6 +32,7 @@ class Watch(NamedTuple):
     tensor: Tensor
     version: int
     address: int  # in bytes; 0 where there is none to compare (meta, fake, wrapped, empty)
+    needs_gradient: bool
     storage: Any  # held so that its address is not given to another tensor
 
 
@@ -59,7 +60,7 @@ def watch(holder: Any, key: Any, tensor: Tensor) -> Watch:
     place = address(tensor)
     storage = tensor.untyped_storage() if place else None
     version = UNCOUNTED if tensor.is_inference() else tensor._version
-    return Watch(holder, key, tensor, version, place, storage)
+    return Watch(holder, key, tensor, version, place, tensor.requires_grad, storage)
 
 
 def tensors_in(holders: Iterable[Any]) -> Iterator[tuple[Any, Any, Tensor]]:
@@ -142,11 +143,12 @@ class Entry:
         ):
             return False
         try:
-            for holder, key, tensor, version, place, _ in self.watches:
+            for holder, key, tensor, version, place, needs_gradient, _ in self.watches:
                 if (
                     holder[key] is not tensor
                     or tensor._version != version
                     or (place and tensor.data_ptr() != place)
+                    or tensor.requires_grad is not needs_gradient
                 ):
                     return False
             for holder, key, value in self.attributes:

@@ -122,7 +122,6 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
         [new], original, unsafe, tensor_name=tensor_name, host=type(module).__name__
     )
     chain.training = module.training
-    chain.start(anew=True)
     if tensor_name in module._non_persistent_buffers_set:
         chain._non_persistent_buffers_set.update(chain._buffers)
     delattr(module, tensor_name)
@@ -138,6 +137,7 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
     chains[tensor_name] = chain
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
     chain.adopt_original(original)
+    chain.start(anew=True)
 
 
 def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> None:

@@ -123,6 +123,7 @@ def read(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
             if entry.is_current():
                 scope.hits += 1
                 return entry.value
+            entry = None  # the old value must be gone before the new one is made
             break
     for scope in scopes:
         if scope.covers(chain):

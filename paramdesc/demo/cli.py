@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from paramdesc.demo.folder import MODEL, PICTURE, prepare_folder
 
 __all__ = ["main"]
 
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         same = run_demo(options.output, QUICK_STEPS if options.quick else STEPS, options.seed)
     except KeyboardInterrupt:
-        return fail("interrupted, nothing was saved", INTERRUPTED)
+        return fail("interrupted", INTERRUPTED)
     except OSError as error:
-        return fail(f"cannot write to {str(options.output)!r}: {error.strerror or error}", FAILED)
+        return refuse(error, options.output, FAILED)
     return 0 if same else FAILED
 
 
@@ -59,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("digits"),
         metavar="FOLDER",
-        help="where comparison.png and model.pt go (default: %(default)s)",
+        help=f"where {PICTURE} and {MODEL} go (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
@@ -86,15 +87,9 @@ def is_importable(module: str) -> bool:
     return True
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make sure that files can be written to `folder`, before the time is spent.
-
-    Raises:
-        OSError: if they cannot.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+def refuse(error: OSError, folder: Path, code: int) -> int:
+    place = str(error.filename or folder)
+    return fail(f"cannot write to {place!r}: {error.strerror or error}", code)
 
 
 def fail(message: str, code: int) -> int:

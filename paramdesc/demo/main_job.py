@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from paramdesc.demo.data import load
+from paramdesc.demo.folder import MODEL, PICTURE
 from paramdesc.demo.picture import save_picture
 from paramdesc.demo.progress import follow
 from paramdesc.demo.report import LEGEND, make_table
@@ -20,7 +21,7 @@ __all__ = ["run_demo"]
 
 
 def run_demo(folder: Path, steps: int, seed: int) -> bool:
-    """Write `model.pt` and `comparison.png` to `folder`; whether the model loads as it was."""
+    """Write the picture and the model to `folder`; whether the model loads as it was."""
     start = time.monotonic()
     torch.set_num_threads(1)  # the matrices are too small to be shared among threads
     console = Console(highlight=False)
@@ -31,16 +32,12 @@ def run_demo(folder: Path, steps: int, seed: int) -> bool:
     )
     runs = make_runs(VARIANTS, steps, seed)
     follow(train(runs, digits, steps, seed), runs, steps, console)
-    console.print(make_table(runs), LEGEND, sep="\n")
+    console.print("", make_table(runs), LEGEND, sep="\n")
 
-    picture, saved = folder / "comparison.png", folder / "model.pt"
-    save_picture(runs, picture)
-    same = predicts_as_saved(runs[-1].model, saved, digits.test_images)
-    console.print(f"\nPicture: {picture}", soft_wrap=True)
-    console.print(
-        f"Model:   {saved}, saved whole and loaded again: "
-        + ("it predicts exactly the same." if same else "[bold red]its predictions differ.[/]"),
-        soft_wrap=True,
-    )
+    save_picture(runs, folder / PICTURE)
+    same = predicts_as_saved(runs[-1].model, folder / MODEL, digits.test_images)
+    console.print(f"\npicture: {folder / PICTURE}\nmodel:   {folder / MODEL}", soft_wrap=True)
+    verdict = "predicts exactly the same." if same else "does not predict the same."
+    console.print(f"Saved whole and loaded again, the model {verdict}")
     console.print(f"Done in {time.monotonic() - start:.0f} s.")
     return same

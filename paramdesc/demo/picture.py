@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from paramdesc.demo.training import Run
 
@@ -17,51 +19,51 @@ __all__ = ["save_picture"]
 
 
 class Look(NamedTuple):
-    """How one variant is drawn: engines differ in hue, and cached ones are thin and dashed."""
+    """How one variant is drawn. Widths shrink: where lines lie on each other, all are seen."""
 
     color: str
-    line: str
     width: float
+    line: str = "-"
 
 
-# after M. Okabe and K. Ito: told apart by colour-blind readers, and in grey
+# after M. Okabe and K. Ito, told apart by colour-blind readers; engines differ in hue, and
+# the cached ones are dark
 LOOKS = (
-    Look("#4D4D4D", "-", 1.6),
-    Look("#E69F00", "-", 4.0),
-    Look("#A34700", "--", 1.6),
-    Look("#7CC4EE", "-", 4.0),
-    Look("#0060A0", "--", 1.6),
+    Look("#4D4D4D", 1.6),
+    Look("#F0B030", 6.0),
+    Look("#B04A00", 4.2),
+    Look("#7CC4EE", 2.6),
+    Look("#00487C", 1.1, "--"),
 )
 
 
 def save_picture(runs: Sequence[Run], path: Path) -> None:
     """What the table says, over the whole training where it has a course."""
-    figure = Figure(figsize=(12, 7.2), dpi=150, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=(12, 7.5), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
-    steps = len(runs[0].seconds)
     figure.suptitle(
-        f"Handwritten digits read pixel by pixel, {steps} training steps",
+        f"Handwritten digits read pixel by pixel, {len(runs[0].seconds)} training steps",
         fontsize=14,
         fontweight="bold",
     )
-    grid = figure.add_gridspec(2, 6, height_ratios=(1.25, 1))
-    top = [figure.add_subplot(grid[0, i : i + 2]) for i in (0, 2, 4)]
-    bottom = [figure.add_subplot(grid[1, i : i + 3]) for i in (0, 3)]
-    draw_accuracies(top[0], runs)
-    draw_deviations(top[1], [run.kernel_deviations for run in runs])
-    label(top[1], "Kernel: distance from orthogonal", "largest entry of |QᵀQ - I|")
-    draw_deviations(top[2], [run.norm_deviations for run in runs])
-    label(top[2], "Read-out: distance from norm one", "|spectral norm - 1|")
-    draw_bars(
-        bottom[0], runs, [run.time_per_step / runs[0].time_per_step for run in runs], "{:.2f}"
-    )
-    label(bottom[0], "Time of a training step, plain = 1")
-    draw_bars(bottom[1], runs, [mean(run.evaluations) for run in runs], "{:g}")
-    label(bottom[1], "Evaluations of the kernel's map, per step")
-    handles, names = top[0].get_legend_handles_labels()
-    figure.legend(
+    rows = figure.add_gridspec(2, 1, height_ratios=(1.3, 1))
+    top, bottom = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+    accuracy, kernel, norm = top.subplots(1, 3)
+    draw_accuracies(accuracy, runs)
+    draw_largest(kernel, [run.kernel_deviations for run in runs])
+    label(kernel, "Kernel: off orthogonal, largest so far", "max |QᵀQ - I|")
+    draw_largest(norm, [run.norm_deviations for run in runs])
+    label(norm, "Read-out: off norm one, largest so far", "|spectral norm - 1|")
+    handles, names = accuracy.get_legend_handles_labels()
+    top.legend(
         handles, names, loc="outside lower center", ncols=len(runs), frameon=False, handlelength=3
     )
+    times, evaluations = bottom.subplots(1, 2)
+    draw_bars(times, runs, [run.time_per_step / runs[0].time_per_step for run in runs], "{:.2f}")
+    label(times, "Time of a training step, plain = 1")
+    draw_bars(evaluations, runs, [mean(run.evaluations) for run in runs], "{:g}")
+    label(evaluations, "Evaluations of the kernel's map, per training step")
     figure.savefig(path)
 
 
@@ -80,9 +82,10 @@ def draw_accuracies(axes: Axes, runs: Sequence[Run]) -> None:
     label(axes, "Accuracy on unseen digits", "per cent")
 
 
-def draw_deviations(axes: Axes, courses: Sequence[Sequence[float]]) -> None:
+def draw_largest(axes: Axes, courses: Sequence[Sequence[float]]) -> None:
     for course, look in zip(courses, LOOKS, strict=True):
-        axes.plot(course, look.line, color=look.color, linewidth=look.width)
+        largest = list(accumulate(course, max))
+        axes.plot(largest, look.line, color=look.color, linewidth=look.width)
     axes.set_yscale("log")
     axes.set_xlabel("training steps")
 

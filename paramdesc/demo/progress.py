@@ -11,7 +11,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -35,11 +34,9 @@ def show_bar(training: Iterable[int], runs: Sequence[Run], steps: int, console: 
         TextColumn("training"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("steps,"),
-        TimeElapsedColumn(),
-        TextColumn("gone,"),
+        TextColumn("steps, left"),
         TimeRemainingColumn(),
-        TextColumn("left, accuracy {task.fields[accuracy]:.1%}"),
+        TextColumn("accuracy {task.fields[accuracy]:.1%}"),
     )
     with Progress(*columns, console=console, expand=True) as progress:
         bar = progress.add_task("training", total=steps, accuracy=0.0)

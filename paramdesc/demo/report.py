@@ -11,7 +11,7 @@ from paramdesc.demo.training import Run
 
 __all__ = ["LEGEND", "make_table"]
 
-LEGEND = """\
+LEGEND = """
 accuracy     on 360 digits that none was trained on
 time         of a training step, median, relative to the plain RNN
 kernel       largest |Q'Q - I| of the recurrent kernel Q, after any step

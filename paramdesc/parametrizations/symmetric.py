@@ -49,8 +49,9 @@ class Symmetric(Parametrization):
                 f"the matrix is not symmetric: it differs from its transpose by {deviation:.3g}. "
                 "Assign (X + X.mT) / 2, or register Symmetric() without strict=True."
             )
-        # the diagonal is taken as it is: halving twice it may overflow in low precision
-        return X.triu().lerp(X.mT.triu(), 0.5) if X.is_floating_point() else X.triu()
+        if not (X.is_floating_point() or X.is_complex()):
+            return X
+        return X + (X.mT - X) / 2  # rather than (X + X.mT) / 2, which overflows sooner
 
     def extra_repr(self) -> str:
         return "strict=True" if self.strict else ""

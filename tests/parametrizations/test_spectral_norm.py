@@ -20,7 +20,7 @@ CONVERGED = 0.02
 """How far from one the norm may be after the first iterations, for a random weight."""
 
 
-def true_norm(weight: Tensor, dim: int = 0) -> float:
+def true_norm(weight: Tensor, dim: int = 0) -> Any:
     wide = weight.detach().to(torch.complex128 if weight.is_complex() else torch.float64)
     if wide.ndim == 1:
         return torch.linalg.vector_norm(wide).item()
@@ -103,10 +103,11 @@ def test_weight_that_starts_at_zero_is_normalised_once_it_grows(only_shrink: boo
 
 
 def test_weight_that_passes_through_zero_is_normalised_after_it() -> None:
-    module = holder(torch.diag(torch.tensor([3.0, 1.0])))
+    torch.manual_seed(0)
+    module = holder(torch.randn(4, 4))
     original = chain_of(module).original
-    for value in (torch.zeros(2, 2), torch.diag(torch.tensor([1.0, 5.0]))):
-        for _ in range(20):
+    for value in (torch.zeros(4, 4), torch.randn(4, 4)):
+        for _ in range(50):
             with torch.no_grad():
                 original.copy_(value)
             weight = module.weight
@@ -211,7 +212,7 @@ def test_norm_follows_a_weight_that_drifts() -> None:
 
 
 def test_more_iterations_follow_closer() -> None:
-    def error(count: int) -> float:
+    def error(count: int) -> Any:
         torch.manual_seed(0)
         module = holder(torch.randn(20, 20), n_power_iterations=count)
         errors = []

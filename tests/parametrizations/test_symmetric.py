@@ -111,7 +111,7 @@ def test_entries_below_the_diagonal_get_no_gradient() -> None:
     layer(torch.randn(4, 3)).square().sum().backward()
     gradient = chain_of(layer).original.grad
     assert not gradient.tril(-1).any()
-    assert gradient.triu().all()
+    assert gradient[torch.ones(3, 3).triu().bool()].all()
 
 
 def test_value_stays_symmetric_while_it_is_trained() -> None:

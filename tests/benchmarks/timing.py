@@ -1,0 +1,76 @@
+"""Timing several ways of doing the same, in turns, so that a slow minute slows all of them."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from timeit import Timer
+from typing import Any
+
+import torch
+import wrapt
+
+__all__ = ["Series", "clocked", "environment", "in_turns", "statement"]
+
+Clock = Callable[[], float]
+"""Does something once and returns how many seconds it took."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The seconds of each case, round by round: the n-th of all cases ran side by side."""
+
+    seconds: Mapping[str, list[float]]
+
+    def median(self, case: str) -> float:
+        """Seconds of `case`, the median of the rounds."""
+        return statistics.median(self.seconds[case])
+
+    def ratio(self, case: str, to: str) -> float:
+        """How many times `to` the `case` takes: the median of the rounds' ratios."""
+        return statistics.median(a / b for a, b in zip(*self.columns(case, to), strict=True))
+
+    def fraction(self, case: str, of: str, over: str) -> float:
+        """What `case` takes over `over`, as a fraction of what `of` takes over it."""
+        return statistics.median(
+            (a - c) / (b - c) for a, b, c in zip(*self.columns(case, of, over), strict=True)
+        )
+
+    def columns(self, *cases: str) -> list[list[float]]:
+        return [self.seconds[case] for case in cases]
+
+
+def in_turns(cases: Mapping[str, Clock], rounds: int) -> Series:
+    """Run A B C A B C ..., one round more than is counted."""
+    runs = [{case: clock() for case, clock in cases.items()} for _ in range(rounds + 1)]
+    return Series({case: [run[case] for run in runs[1:]] for case in cases})
+
+
+def statement(source: str, times: int, **names: Any) -> Clock:
+    """A clock for `times` executions of `source`, in which `names` are known."""
+    timer = Timer(source, globals=names)
+    return lambda: timer.timeit(times)
+
+
+def clocked(function: Callable[[], object]) -> Clock:
+    """A clock for one call of `function`."""
+
+    def clock() -> float:
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+
+    return clock
+
+
+def environment() -> str:
+    """What the figures depend on, in one sentence."""
+    build = "C" if "_wrappers" in wrapt.BaseObjectProxy.__module__ else "pure Python"
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"wrapt {wrapt.__version__} ({build} build), {platform.system()} on "
+        f"{platform.machine()}, one thread."
+    )
