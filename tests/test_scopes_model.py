@@ -60,6 +60,12 @@ class Model:
         for tensor in tensors:
             self.states[tensor] += 1
 
+    def assign(self, tensor: int) -> None:
+        self.read(tensor)  # nn.Module asks whether the name exists, and that is a read
+        self.change(tensor)
+        for scope in self.scopes:
+            scope.entries.pop(tensor, None)
+
     def backward(self, entry: ModelEntry) -> None:
         entry.consumed = True
 
@@ -129,8 +135,7 @@ class Run:
 
     def assign(self, tensor: int) -> None:
         self.layers[tensor].weight = torch.full((1, 1), 7.0)
-        self.model.read(tensor)  # nn.Module asks whether the name exists, and that is a read
-        self.model.change(tensor)
+        self.model.assign(tensor)
 
     def step(self, _: int) -> None:
         for layer in self.layers:

@@ -28,9 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare_folder(options.output)
     except OSError as error:
-        return fail(
-            f"cannot write to {str(options.output)!r}: {error.strerror or error}", WRONG_USE
-        )
+        return refuse(error, options.output, WRONG_USE)
     try:
         # it imports the extras, and --help must work without them
         from paramdesc.demo.main_job import run_demo  # noqa: PLC0415
@@ -88,8 +86,9 @@ def is_importable(module: str) -> bool:
 
 
 def refuse(error: OSError, folder: Path, code: int) -> int:
-    place = str(error.filename or folder)
-    return fail(f"cannot write to {place!r}: {error.strerror or error}", code)
+    name = Path(error.filename or "").name
+    place = folder / name if name in (PICTURE, MODEL) else folder
+    return fail(f"cannot write to {str(place)!r}: {error.strerror or error}", code)
 
 
 def fail(message: str, code: int) -> int:

@@ -193,7 +193,7 @@ def parts(quick: bool) -> Table:
             f"{OURS}, cached": (None, took(OURS)),
         },
         notes=[
-            "Each getter is one call into torch, and torch has none that answers for several. So "
+            "Each getter is one call into torch; no public one answers for several. So "
             f"Python code that makes these checks takes {took(f'with {ALL}'):.2g} plain reads, "
             "whatever else it does. What paramdesc takes beyond that finds the scope and the "
             "entry, and compares the tensors, the maps and their attributes by identity."

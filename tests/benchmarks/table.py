@@ -23,7 +23,8 @@ class Goal:
 
     def __str__(self) -> str:
         verdict = "reached" if self.measured <= self.at_most else "**not reached**"
-        return f"Goal: {self.what} at most {self.at_most:g}. Measured: {show(self.measured)}, {verdict}."
+        measured = f"{show(self.measured)}, {verdict}"
+        return f"Goal: {self.what} at most {self.at_most:g}. Measured: {measured}."
 
 
 @dataclass(frozen=True)

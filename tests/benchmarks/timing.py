@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+from statistics import median
 from timeit import Timer
 from typing import Any
 
@@ -27,15 +28,15 @@ class Series:
 
     def median(self, case: str) -> float:
         """Seconds of `case`, the median of the rounds."""
-        return statistics.median(self.seconds[case])
+        return median(self.seconds[case])
 
     def ratio(self, case: str, to: str) -> float:
         """How many times `to` the `case` takes: the median of the rounds' ratios."""
-        return statistics.median(a / b for a, b in zip(*self.columns(case, to), strict=True))
+        return median(a / b for a, b in zip(*self.columns(case, to), strict=True))
 
     def fraction(self, case: str, of: str, over: str) -> float:
         """What `case` takes over `over`, as a fraction of what `of` takes over it."""
-        return statistics.median(
+        return median(
             (a - c) / (b - c) for a, b, c in zip(*self.columns(case, of, over), strict=True)
         )
 
@@ -44,9 +45,10 @@ class Series:
 
 
 def in_turns(cases: Mapping[str, Clock], rounds: int) -> Series:
-    """Run A B C A B C ..., one round more than is counted."""
-    runs = [{case: clock() for case, clock in cases.items()} for _ in range(rounds + 1)]
-    return Series({case: [run[case] for run in runs[1:]] for case in cases})
+    """Run A B C A B C ..., after a round that is not counted unless it is the only one."""
+    warm_up = rounds > 1
+    runs = [{case: clock() for case, clock in cases.items()} for _ in range(rounds + warm_up)]
+    return Series({case: [run[case] for run in runs[warm_up:]] for case in cases})
 
 
 def statement(source: str, times: int, **names: Any) -> Clock:
@@ -71,6 +73,6 @@ def environment() -> str:
     build = "C" if "_wrappers" in wrapt.BaseObjectProxy.__module__ else "pure Python"
     return (
         f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"wrapt {wrapt.__version__} ({build} build), {platform.system()} on "
+        f"wrapt {version('wrapt')} ({build} build), {platform.system()} on "
         f"{platform.machine()}, one thread."
     )

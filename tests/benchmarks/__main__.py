@@ -1,0 +1,35 @@
+"""Runs all benchmarks and writes docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.benchmarks import importing, reading, registering, training
+from tests.benchmarks.table import Table, main
+from tests.benchmarks.timing import environment
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+INTRODUCTION = """\
+# Benchmarks
+
+What paramdesc costs, next to plain torch and to `torch.nn.utils.parametrize`. Written by
+`python -m tests.benchmarks`; run it to see your own machine's figures. All cases of a table run
+in turns, in one process where that is possible; ratios are medians of the rounds' ratios, and
+carry over to other machines better than times do.
+"""
+
+
+def tables(quick: bool) -> Iterator[Table]:
+    found = []
+    for benchmark in (reading, training, registering, importing):
+        for table in benchmark.tables(quick):
+            found.append(table)
+            yield table
+    if not quick:
+        parts = [INTRODUCTION, f"{environment()}\n", *(table.markdown() for table in found)]
+        PAGE.write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tables, __doc__)
