@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeAlias, TypeVar, Union, overload
+from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from torch import Tensor
 from torch.nn import Module
@@ -20,7 +20,7 @@ __all__ = ["Target", "cached"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-Target: TypeAlias = Union[Module, Iterable["Target"]]
+Target: TypeAlias = Module | Iterable["Target"]
 """What `cached` covers: modules, `ParametrizationList`s, and sets or iterables of them."""
 
 

@@ -101,10 +101,16 @@ def register_instances(cls: type[M], register: Callable[[Module], Module]) -> ty
 
 
 class Factory(wrapt.FunctionWrapper):  # type: ignore[type-arg]
-    """A decorated function. It pickles as functions do, by its name."""
+    """A decorated function. It is pickled and copied as functions are: by its name, as itself."""
 
     def __reduce_ex__(self, protocol: Any) -> str:
         return str(self.__qualname__)
+
+    def __copy__(self) -> Factory:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Factory:
+        return self
 
 
 def register_results(function: Any, register: Callable[[Module], Module]) -> Any:

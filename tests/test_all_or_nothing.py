@@ -112,7 +112,8 @@ def summed() -> nn.Module:
 
 def by_torch() -> nn.Module:
     linear = torch_engine.register_parametrization(nn.Linear(2, 2), "weight", Half())
-    return torch.nn.utils.parametrizations.weight_norm(linear, "bias", dim=None)  # type: ignore[no-untyped-call,no-any-return]
+    weight_norm: Any = torch.nn.utils.parametrizations.weight_norm
+    return weight_norm(linear, "bias", dim=None)  # type: ignore[no-any-return]
 
 
 def assign(module: nn.Module) -> None:

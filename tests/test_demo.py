@@ -23,16 +23,19 @@ from paramdesc.demo.saving import predicts_as_saved
 from paramdesc.demo.training import make_runs, train
 from paramdesc.demo.variants import VARIANTS
 
+ENVIRONMENT = {"PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "error", "COLUMNS": "80"}
 NAMES = [variant.name for variant in VARIANTS]
 
 
-def start(*arguments: str, cwd: Path, before: str = "") -> subprocess.Popen[str]:
+def start(
+    *arguments: str, cwd: Path, before: str = "", **environment: str
+) -> subprocess.Popen[str]:
     """`python -m paramdesc` with `arguments`, after the statements `before`."""
     code = f"{before}\nimport runpy; runpy.run_module('paramdesc', run_name='__main__')"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "error", "COLUMNS": "80"},
+        env={**os.environ, **ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,9 +43,9 @@ def start(*arguments: str, cwd: Path, before: str = "") -> subprocess.Popen[str]
     )
 
 
-def run(*arguments: str, cwd: Path, before: str = "") -> tuple[int, str, str]:
+def run(*arguments: str, cwd: Path, before: str = "", **environment: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `start`."""
-    process = start(*arguments, cwd=cwd, before=before)
+    process = start(*arguments, cwd=cwd, before=before, **environment)
     output, errors = process.communicate(timeout=240)
     return process.returncode, output, errors
 
@@ -84,6 +87,15 @@ def test_output_fits_into_80_columns_and_has_no_control_characters(
     assert max(map(len, lines)) <= 80
     assert all(character.isprintable() for line in lines for character in line)
     assert sum(line.startswith("step ") for line in lines) == 10
+
+
+def test_a_narrow_output_without_unicode_is_served(tmp_path: Path) -> None:
+    code, output, errors = run(
+        "--quick", "--output", "é", cwd=tmp_path, COLUMNS="50", PYTHONIOENCODING="ascii"
+    )
+    assert (code, errors) == (0, "")
+    assert output.isascii()
+    assert (tmp_path / "é" / PICTURE).exists()
 
 
 def test_picture_is_saved(quick: tuple[Path, str]) -> None:

@@ -141,7 +141,7 @@ def test_map_that_does_not_fit_is_refused_at_every_call() -> None:
 def test_what_is_no_map_or_no_tensor_is_refused_at_once() -> None:
     layer: Any = nn.LazyLinear(3)
     with pytest.raises(TypeError, match="Not a parametrization"):
-        register_parametrization(layer, "weight", 3)
+        register_parametrization(layer, "weight", 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="absent"):
         register_parametrization(layer, "absent", Double())
     assert len(layer._forward_pre_hooks) == len(nn.LazyLinear(3)._forward_pre_hooks)

@@ -43,12 +43,14 @@ def test_a_registered_weight_is_the_map_of_the_same_parameter_object() -> None:
     assert type(linear) is nn.Linear
     assert original_of(linear) is weight
     torch.testing.assert_close(linear.weight, before.exp())
-    linear.weight.sum().backward()
+    torch.autograd.backward(linear.weight.sum())
     torch.testing.assert_close(weight.grad, before.exp())
 
 
 def test_a_plain_function_has_its_inverse_beside_it() -> None:
-    linear = P.register_parametrization(nn.Linear(3, 2), "bias", torch.exp, right_inverse=torch.log)
+    linear: Any = P.register_parametrization(
+        nn.Linear(3, 2), "bias", torch.exp, right_inverse=torch.log
+    )
     linear.bias = torch.tensor([2.0, 3.0])
     torch.testing.assert_close(linear.bias, torch.tensor([2.0, 3.0]))
     torch.testing.assert_close(original_of(linear, "bias"), torch.tensor([2.0, 3.0]).log())
@@ -215,7 +217,7 @@ def test_every_kind_of_parameter_round_trips(weight: Tensor) -> None:
 @pytest.mark.parametrize("swap", [False, True])
 def test_tensor_subclasses_and_swapping_work(swap: bool) -> None:
     linear = nn.Linear(3, 3)
-    linear.weight = nn.Parameter(TwoTensor(torch.ones(3, 3), torch.zeros(3, 3)))
+    linear.weight = nn.Parameter(TwoTensor(torch.ones(3, 3), torch.zeros(3, 3)))  # type: ignore[no-untyped-call]
     weight = linear.weight
     torch.__future__.set_swap_module_params_on_conversion(swap)
     try:
@@ -365,7 +367,7 @@ def test_an_error_in_a_map_is_itself_with_its_address() -> None:
     def broken(X: Tensor) -> Tensor:
         return X.no_such_attribute  # type: ignore[attr-defined,no-any-return]
 
-    model = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(2, 2)))
+    model: Any = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(2, 2)))
     P.register_parametrization(model[1][0], "weight", Double())
     P.register_parametrization(model[1][0], "weight", broken, unsafe=True)
     with pytest.raises(AttributeError, match="no_such_attribute") as caught:

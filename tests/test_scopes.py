@@ -7,7 +7,7 @@ import copy
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -102,7 +102,8 @@ def test_targets_choose_what_is_covered() -> None:
 
 def test_an_empty_set_covers_nothing() -> None:
     linear, _ = counting()
-    for nothing in ([], P.get_parametrizations(nn.Linear(2, 2)), [[]]):
+    empty: tuple[Any, ...] = ([], P.get_parametrizations(nn.Linear(2, 2)), [[]])
+    for nothing in empty:
         with P.cached(nothing):
             assert linear.weight is not linear.weight
 
@@ -148,7 +149,7 @@ def test_an_inner_scope_adds_coverage_that_dies_with_it() -> None:
 
 
 def test_one_object_may_be_entered_again_inside_itself() -> None:
-    linear, parametrization = counting()
+    linear, _ = counting()
     scope = P.cached(linear)
     with scope:
         with scope:
@@ -160,10 +161,17 @@ def test_one_object_may_be_entered_again_inside_itself() -> None:
 
 def test_an_exception_ends_the_scope() -> None:
     linear, _ = counting()
-    with pytest.raises(KeyError), P.cached() as scope:
-        assert linear.weight is linear.weight
-        raise KeyError
-    assert len(scope) == 0
+    scopes: list[P.Scope] = []
+
+    def fail() -> None:
+        with P.cached() as scope:
+            scopes.append(scope)
+            assert linear.weight is linear.weight
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(scopes[0]) == 0
     assert linear.weight is not linear.weight
 
 
@@ -193,7 +201,7 @@ def test_a_generator_closed_elsewhere_frees_its_values() -> None:
     linear, _ = counting()
     scopes: list[P.Scope] = []
 
-    def steps() -> Iterator[Tensor]:
+    def steps() -> Generator[Tensor, None, None]:
         with P.cached() as scope:
             scopes.append(scope)
             yield linear.weight
@@ -270,7 +278,7 @@ def test_a_change_is_seen_inside_the_scope(name: str) -> None:
 def test_an_optimizer_step_is_seen_inside_the_scope(fused: bool) -> None:
     linear, _ = counting()
     optimizer = torch.optim.Adam(linear.parameters(), lr=0.1, fused=fused)
-    linear.weight.sum().backward()
+    torch.autograd.backward(linear.weight.sum())
     with P.cached(), torch.no_grad():
         before = linear.weight
         optimizer.step()
@@ -328,18 +336,18 @@ def test_two_backward_passes_in_one_scope_get_a_graph_each() -> None:
         for _ in range(2):
             linear.zero_grad()
             assert linear.weight is linear.weight
-            linear(torch.ones(1, 3)).sum().backward()
+            torch.autograd.backward(linear(torch.ones(1, 3)).sum())
             gradients.append(original_of(linear).grad.clone())
     torch.testing.assert_close(gradients[0], gradients[1])
     assert parametrization.calls.count == 2
 
 
 def test_a_backward_pass_that_does_not_reach_the_value_does_not_end_it() -> None:
-    linear, parametrization = counting()
+    linear, _ = counting()
     other = torch.ones(3, requires_grad=True)
     with P.cached():
         first = linear.weight
-        other.sum().backward()
+        torch.autograd.backward(other.sum())
         assert linear.weight is first
 
 
@@ -347,7 +355,7 @@ def test_the_backward_pass_may_come_after_the_scope() -> None:
     linear, _ = counting()
     with P.cached():
         loss = linear(linear(torch.ones(1, 3))).sum()
-    loss.backward()
+    torch.autograd.backward(loss)
     assert original_of(linear).grad.abs().sum() > 0
 
 
@@ -365,9 +373,8 @@ def test_a_kept_value_in_a_chain_is_itself_made_of_kept_values() -> None:
 
 
 def test_an_unsafe_map_may_return_what_is_no_tensor() -> None:
-    linear: Any = P.register_parametrization(
-        nn.Linear(2, 2), "weight", lambda X: (X, X), unsafe=True
-    )
+    pair: Any = lambda X: (X, X)  # noqa: E731
+    linear: Any = P.register_parametrization(nn.Linear(2, 2), "weight", pair, unsafe=True)
     with P.cached():
         assert isinstance(linear.weight, tuple)
         assert linear.weight is not linear.weight
@@ -410,7 +417,7 @@ def returns_the_new_weight_after_a_step(engine: Engine) -> None:
     linear = engine.linear()
     optimizer = torch.optim.SGD(linear.parameters(), lr=1.0)
     with engine.cached():
-        linear.weight.sum().backward()
+        torch.autograd.backward(linear.weight.sum())
         optimizer.step()
         torch.testing.assert_close(linear.weight, linear.parametrizations.weight.original.exp())
 
@@ -456,7 +463,7 @@ def keeps_the_gradient_after_a_read_without(engine: Engine) -> None:
     with engine.cached():
         with torch.no_grad():
             assert linear.weight is not None
-        linear.weight.sum().backward()
+        torch.autograd.backward(linear.weight.sum())
     assert linear.parametrizations.weight.original.grad is not None
 
 
@@ -487,7 +494,7 @@ def lets_threads_train_apart(engine: Engine) -> None:
         thread.start()
         thread.join(timeout=60)
     for value in (read_here, *values):
-        value.sum().backward()
+        torch.autograd.backward(value.sum())
 
 
 def gives_a_copy_its_own_weight(engine: Engine) -> None:
@@ -520,13 +527,13 @@ def survives_two_backward_passes(engine: Engine) -> None:
     linear = engine.linear()
     with engine.cached():
         for _ in range(2):
-            linear.weight.sum().backward()
+            torch.autograd.backward(linear.weight.sum())
 
 
 def can_be_traced(engine: Engine) -> None:
     linear = engine.linear()
     with engine.cached():
-        traced = torch.jit.trace(linear, torch.ones(1, 2))
+        traced: Any = torch.jit.trace(linear, torch.ones(1, 2))  # type: ignore[no-untyped-call]
         expected = linear(torch.ones(1, 2))
     torch.testing.assert_close(traced(torch.ones(1, 2)), expected)
 
@@ -566,7 +573,7 @@ def test_leaving_a_scope_frees_its_values_at_once() -> None:
         with P.cached():
             value = weakref.ref(linear.weight)
             assert value() is not None
-            linear(torch.ones(1, 3)).sum().backward()
+            torch.autograd.backward(linear(torch.ones(1, 3)).sum())
         assert value() is None
     finally:
         gc.enable()
@@ -597,7 +604,7 @@ def test_a_thread_does_not_see_the_scopes_of_another() -> None:
     assert seen == [False]
 
 
-def train(model: nn.Module, steps: int, lock: threading.Lock) -> None:
+def train(model: nn.Linear, steps: int, lock: threading.Lock) -> None:
     """Steps whose sum does not depend on their order: the gradient of exp(w) times exp(-w)."""
     original = original_of(model)
     for _ in range(steps):
@@ -622,7 +629,7 @@ def test_eight_threads_train_one_model_as_one_thread_does() -> None:
         lock = threading.Lock()
 
         def work(
-            model: nn.Module = model, lock: threading.Lock = lock, n: int = 2400 // workers
+            model: nn.Linear = model, lock: threading.Lock = lock, n: int = 2400 // workers
         ) -> None:
             try:
                 train(model, n, lock)

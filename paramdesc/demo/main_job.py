@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +26,8 @@ def run_demo(folder: Path, steps: int, seed: int) -> bool:
     """Write the picture and the model to `folder`; whether the model loads as it was."""
     start = time.monotonic()
     torch.set_num_threads(1)  # the matrices are too small to be shared among threads
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name or a line that it cannot encode
     console = Console(highlight=False)
     digits = load()
     console.print(

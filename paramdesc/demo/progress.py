@@ -32,13 +32,14 @@ def follow(training: Iterable[int], runs: Sequence[Run], steps: int, console: Co
 def show_bar(training: Iterable[int], runs: Sequence[Run], steps: int, console: Console) -> None:
     columns = (
         TextColumn("training"),
-        BarColumn(bar_width=None),
+        # a full line would let the terminal's ^C fall onto the next one
+        BarColumn(bar_width=max(4, min(40, console.width - 56))),
         MofNCompleteColumn(),
         TextColumn("steps, left"),
         TimeRemainingColumn(),
         TextColumn("accuracy {task.fields[accuracy]:.1%}"),
     )
-    with Progress(*columns, console=console, expand=True) as progress:
+    with Progress(*columns, console=console) as progress:
         bar = progress.add_task("training", total=steps, accuracy=0.0)
         for step in training:
             progress.update(bar, completed=step, accuracy=runs[-1].accuracies[-1])

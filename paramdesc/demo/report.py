@@ -22,9 +22,9 @@ evaluations  of the kernel's map, per training step"""
 def make_table(runs: Sequence[Run]) -> Table:
     """A row for each run; times are relative to the first. `LEGEND` says what the columns are."""
     table = Table()
-    table.add_column("variant", no_wrap=True)
+    table.add_column("variant")
     for column in ("accuracy", "time", "kernel", "norm", "evaluations"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right")
     for run in runs:
         table.add_row(
             run.variant.name,

@@ -133,7 +133,7 @@ NAMES: dict[str, Any] = {
 }
 
 
-class Namespace(wrapt.BaseObjectProxy):  # type: ignore[misc]  # untyped where wrapt is
+class Namespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     """Stands where a module's buffers do and hands out what it wraps, as paramdesc's does."""
 
     __getattribute__ = object.__getattribute__

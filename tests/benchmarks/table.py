@@ -43,7 +43,7 @@ class Table:
             ["", *self.columns],
             *([name, *map(show, figures)] for name, figures in self.rows.items()),
         ]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+        widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(cells[0]))]
         lines = [
             "| " + " | ".join(align(i, cell, widths[i]) for i, cell in enumerate(row)) + " |"
             for row in cells

@@ -32,16 +32,12 @@ class Series:
 
     def ratio(self, case: str, to: str) -> float:
         """How many times `to` the `case` takes: the median of the rounds' ratios."""
-        return median(a / b for a, b in zip(*self.columns(case, to), strict=True))
+        return median(a / b for a, b in zip(self.seconds[case], self.seconds[to], strict=True))
 
     def fraction(self, case: str, of: str, over: str) -> float:
         """What `case` takes over `over`, as a fraction of what `of` takes over it."""
-        return median(
-            (a - c) / (b - c) for a, b, c in zip(*self.columns(case, of, over), strict=True)
-        )
-
-    def columns(self, *cases: str) -> list[list[float]]:
-        return [self.seconds[case] for case in cases]
+        rounds = zip(self.seconds[case], self.seconds[of], self.seconds[over], strict=True)
+        return median((a - c) / (b - c) for a, b, c in rounds)
 
 
 def in_turns(cases: Mapping[str, Clock], rounds: int) -> Series:

@@ -29,7 +29,8 @@ class Cayley(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         A = X - X.mT
         identity = torch.eye(X.shape[-1], dtype=X.dtype)
-        return torch.linalg.solve(identity - A, identity + A)
+        Y: Tensor = torch.linalg.solve(identity - A, identity + A)
+        return Y
 
 
 class Cell(nn.Module):

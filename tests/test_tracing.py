@@ -1,0 +1,261 @@
+"""Scopes in code that torch traces: one evaluation in the graph, and nothing leaks either way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import paramdesc as P
+from paramdesc.parametrizations import SpectralNorm
+from paramdesc.scopes import _TRACED
+
+
+class Exp(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.exp()
+
+
+class Twice(nn.Module):
+    """Applies one parametrized layer twice, in a scope of its own."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        with P.cached(self.layer):
+            y: Tensor = self.layer(self.layer(x))
+        return y
+
+
+class Evaluations:
+    """A backend of torch.compile that counts the evaluations of `Exp` in each graph."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def __call__(self, graph: GraphModule, inputs: Any) -> GraphModule:
+        self.counts.append(count(graph.graph.nodes))
+        return graph
+
+
+def count(nodes: Any) -> int:
+    return sum("exp" in str(node.target) for node in nodes if node.op.startswith("call"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    assert _TRACED.scopes == ()
+
+
+@pytest.fixture
+def layer() -> nn.Linear:
+    return P.register_parametrization(nn.Linear(2, 2), "weight", Exp())
+
+
+INPUT = torch.ones(1, 2)
+
+
+def scope_of_all(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        with P.cached():
+            y: Tensor = layer(layer(x))
+        return y
+
+    return run
+
+
+def scope_of_a_set(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    found = P.get_parametrizations(layer)
+
+    def run(x: Tensor) -> Tensor:
+        with P.cached(found), P.cached():
+            y: Tensor = layer(layer(x))
+        return y
+
+    return run
+
+
+def decorated(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    @P.cached(layer)
+    def run(x: Tensor) -> Tensor:
+        y: Tensor = layer(layer(x))
+        return y
+
+    return run
+
+
+@pytest.mark.parametrize("make", [Twice, scope_of_all, scope_of_a_set, decorated])
+def test_a_scope_in_compiled_code_evaluates_once_in_one_graph(make: Any, layer: nn.Linear) -> None:
+    backend, run = Evaluations(), make(layer)
+    compiled: Any = torch.compile(run, backend=backend, fullgraph=True)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(INPUT), run(INPUT))
+    assert backend.counts == [1]
+
+
+def test_without_a_scope_compiled_code_evaluates_each_time(layer: nn.Linear) -> None:
+    backend = Evaluations()
+    model = nn.Sequential(layer, layer)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(INPUT), model(INPUT))
+    assert backend.counts == [2]
+
+
+def test_gradients_of_compiled_code_reach_the_original(layer: nn.Linear) -> None:
+    model = Twice(layer)
+    original = layer.get_parameter("parametrizations.weight.original")
+    gradients: list[Tensor] = []
+    for run in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        original.grad = None
+        torch.autograd.backward(run(INPUT).sum())
+        assert original.grad is not None
+        gradients.append(original.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_compiled_code_in_an_eager_scope_is_right(layer: nn.Linear) -> None:
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    with P.cached():
+        for _ in range(2):
+            torch.testing.assert_close(compiled(INPUT), layer(INPUT))
+            with torch.no_grad():
+                layer.get_parameter("parametrizations.weight.original").add_(1)
+
+
+def test_a_write_in_a_compiled_scope_is_seen(layer: nn.Linear) -> None:
+    original = layer.get_parameter("parametrizations.weight.original")
+
+    def run(x: Tensor) -> Tensor:
+        with P.cached():
+            y: Tensor = layer(x)
+            with torch.no_grad():
+                original.mul_(2)
+            z: Tensor = layer(y)
+        return z
+
+    before = original.detach().clone()
+    results = []
+    for function in (run, torch.compile(run, backend="eager")):
+        with torch.no_grad():
+            original.copy_(before)
+        results.append(function(INPUT))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_compiled_map_with_a_state_evaluates_once() -> None:
+    layer = P.register_parametrization(nn.Linear(3, 3), "weight", SpectralNorm())
+    model = Twice(layer).eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(torch.ones(1, 3)), model(torch.ones(1, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning")
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("around", [False, True])
+def test_an_export_evaluates_once_and_leaves_the_scope_alone(
+    strict: bool, around: bool, layer: nn.Linear
+) -> None:
+    model = Twice(layer)
+    with P.cached() if around else P.cached([]):
+        assert layer.weight is not None
+        program = torch.export.export(model, (INPUT,), strict=strict)
+        assert type(layer.weight) is Tensor
+        torch.testing.assert_close(program.module()(INPUT), model(INPUT))
+    assert count(program.graph.nodes) == 1
+    assert "layer.parametrizations.weight.original" in program.state_dict
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit.trace announces its end
+def test_a_jit_trace_evaluates_once_and_leaves_the_scope_alone(layer: nn.Linear) -> None:
+    model = Twice(layer)
+    with P.cached():
+        before = layer.weight
+        traced: Any = torch.jit.trace(model, INPUT)  # type: ignore[no-untyped-call]
+        assert str(traced.inlined_graph).count("aten::exp") == 1
+    with torch.no_grad():
+        layer.get_parameter("parametrizations.weight.original").add_(1)
+    assert before.grad_fn is not None
+    torch.testing.assert_close(traced(INPUT), model(INPUT))
+
+
+def test_a_proxy_of_one_trace_is_not_seen_in_the_next(layer: nn.Linear) -> None:
+    with P.cached():
+        eager = layer.weight
+        graphs = [make_fx(lambda x: layer(layer(x)))(INPUT) for _ in range(2)]
+        assert [count(graph.graph.nodes) for graph in graphs] == [1, 1]
+        torch.testing.assert_close(layer.weight, eager)
+
+
+def test_functional_call_uses_what_it_is_given(layer: nn.Linear) -> None:
+    name = "parametrizations.weight.original"
+    with P.cached():
+        before = layer.weight
+        for value in (0.0, 1.0):
+            given = {name: torch.full((2, 2), value), "bias": torch.zeros(2)}
+            result = torch.func.functional_call(layer, given, INPUT)
+            torch.testing.assert_close(result, torch.full((1, 2), 2 * value).exp().sqrt() * 2)
+        torch.testing.assert_close(layer.weight, before)
+
+
+def test_transforms_do_not_leave_their_tensors_in_the_scope(layer: nn.Linear) -> None:
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(layer, parameters, (x,)).sum()
+        return result
+
+    samples = torch.arange(6.0).reshape(3, 2)
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
+    expected = per_sample(parameters, samples)
+    with P.cached():
+        before = layer.weight
+        for _ in range(2):
+            for name, gradient in per_sample(parameters, samples).items():
+                torch.testing.assert_close(gradient, expected[name])
+            torch.func.vmap(layer)(samples)
+            torch.func.grad(lambda x: layer(layer(x)).sum())(INPUT)
+        assert type(layer.weight) is Tensor
+        torch.testing.assert_close(layer.weight, before)
+
+
+def test_a_transform_evaluates_what_it_wraps_once(layer: nn.Linear) -> None:
+    calls = []
+    layer.get_submodule("parametrizations.weight.0").register_forward_hook(
+        lambda *_: calls.append(1)
+    )
+
+    def loss(original: Tensor) -> Tensor:
+        given = {"parametrizations.weight.original": original}
+        result: Tensor = torch.func.functional_call(
+            nn.Sequential(layer, layer), prefixed(given), INPUT
+        )
+        return result.sum()
+
+    def prefixed(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"{i}.{name}": value for name, value in given.items() for i in (0,)}
+
+    with P.cached():
+        torch.func.grad(loss)(layer.get_parameter("parametrizations.weight.original").detach())
+    assert len(calls) == 1
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
+def test_registering_in_compiled_code_is_left_to_python() -> None:
+    def run(x: Tensor) -> Tensor:
+        layer = nn.Linear(2, 2)
+        P.register_parametrization(layer, "weight", torch.zeros_like)
+        y: Tensor = layer(x) - layer.bias
+        P.remove_parametrizations(layer, "weight")
+        return y
+
+    compiled = torch.compile(run, backend="eager")
+    torch.testing.assert_close(compiled(INPUT), torch.zeros(1, 2))
