@@ -11,6 +11,7 @@ from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
 from paramdesc.namespace import namespace_of
 from paramdesc.snapshot import Snapshot, below
+from paramdesc.steps import start_maps
 from paramdesc.torch_engine import is_torch_parametrized
 
 __all__ = ["adopt", "adopt_module"]
@@ -73,7 +74,7 @@ def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
         adopt_module(chain)  # one of its originals is parametrized in its turn
     chain.__class__ = ParametrizationList
     chain.tensor_name, chain.host = tensor_name, host
-    chain.start(anew=False)
+    start_maps(chain, anew=False)
 
 
 def tensor_name_of(hook: Any) -> str:

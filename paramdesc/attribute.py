@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
-from paramdesc.chain import evaluate
 from paramdesc.errors import AssignmentError
+from paramdesc.evaluation import evaluate
 from paramdesc.scopes import active_scopes, read
 
 __all__ = ["ParametrizedTensor"]

@@ -76,6 +76,7 @@ class Parametrization(Module):
         """Whether the state was ever set."""
         return all(name in self._buffers for name in self.warm_start)
 
+    @torch.inference_mode(False)  # a state made there could not be trained on elsewhere
     @torch.no_grad()
     def reset(self, *originals: Tensor) -> None:
         """Start anew from `guess`. Does nothing for a map that declares no state."""

@@ -35,7 +35,9 @@ def find_path(chain: Module) -> str:
     seen: set[int] = set()
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        runner = frame.f_locals.get("self")
+        # only where it is a method: a look into a running function keeps its variables alive
+        is_method = frame.f_code.co_varnames[:1] == ("self",)
+        runner = frame.f_locals["self"] if is_method else None
         if isinstance(runner, Module) and runner is not chain and id(runner) not in seen:
             seen.add(id(runner))
             for path, module in runner.named_modules():

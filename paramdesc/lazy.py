@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
@@ -16,22 +17,31 @@ class PendingRegistration:
 
     It runs after the hook with which a lazy module gives its tensors their shape, holds no
     reference to the module, and is copied and pickled with it. While it waits, the map is no
-    part of the module: it is not converted, and its own parameters are not listed.
+    part of the module: its parameters are not listed, and a checkpoint of a parametrized
+    module does not fit. It is converted, if its module was, when it is registered.
     """
 
     def __init__(
-        self, register: Callable[..., Any], tensor_name: str, parametrization: Module, unsafe: bool
+        self,
+        register: Callable[..., Any],
+        tensor_name: str,
+        parametrization: Module,
+        unsafe: bool,
+        kind: tuple[torch.device, torch.dtype],
     ) -> None:
         self.register = register
         self.tensor_name = tensor_name
         self.parametrization = parametrization
         self.unsafe = unsafe
+        self.kind = kind
 
     def __call__(self, module: Module, arguments: Any) -> None:
-        holders = (module._parameters, module._buffers)
-        tensors: list[Any] = [holder.get(self.tensor_name) for holder in holders]
-        if any(is_lazy(tensor) for tensor in tensors):
+        tensor: Any = getattr(module, self.tensor_name)
+        if is_lazy(tensor):
             return
+        kind = (tensor.device, tensor.dtype)
+        if kind != self.kind:  # the module was converted meanwhile
+            self.parametrization.to(*kind)
         self.register(module, self.tensor_name, self.parametrization, unsafe=self.unsafe)
         remove_hook(module, self)
 
@@ -50,8 +60,10 @@ def register_when_materialized(
     unsafe: bool,
 ) -> None:
     """Call `register` for the tensor at the module's first call that finds it with a shape."""
+    tensor: Any = getattr(module, tensor_name)
+    kind = (tensor.device, tensor.dtype)
     module.register_forward_pre_hook(
-        PendingRegistration(register, tensor_name, parametrization, unsafe)
+        PendingRegistration(register, tensor_name, parametrization, unsafe, kind)
     )
 
 

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from paramdesc.adoption import adopt_module
 from paramdesc.attribute import ParametrizedTensor
-from paramdesc.chain import ParametrizationList, evaluate, is_warm
+from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
 from paramdesc.errors import (
     MapResultError,
@@ -21,12 +21,14 @@ from paramdesc.errors import (
     NotParametrizedError,
     SeveralOriginalsError,
 )
+from paramdesc.evaluation import evaluate
 from paramdesc.function_map import as_map
 from paramdesc.lazy import cancel_pending, register_when_materialized
 from paramdesc.namespace import namespace_of, release_namespace
 from paramdesc.protocols import ParametrizationProto, TensorMap
 from paramdesc.scopes import forget
 from paramdesc.snapshot import Snapshot, below
+from paramdesc.steps import is_warm, start_maps
 from paramdesc.tensors import replace_data
 from paramdesc.torch_engine import is_torch_parametrized
 
@@ -137,7 +139,7 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
     chains[tensor_name] = chain
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
     chain.adopt_original(original)
-    chain.start(anew=True)
+    start_maps(chain, anew=True)
 
 
 def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> None:
@@ -147,7 +149,7 @@ def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> N
     if not unsafe:
         check_between(new, getattr(module, tensor_name), tensor_name)
     torch.nn.ModuleList.append(chain, new)
-    chain.start(anew=False)
+    start_maps(chain, anew=False)
     chain.unsafe = chain.unsafe or unsafe
 
 

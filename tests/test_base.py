@@ -148,6 +148,22 @@ def test_transforms_do_not_move_it(layer: nn.Linear) -> None:
     assert steps(layer) == 0
 
 
+@pytest.mark.parametrize("start", ["registration", "assignment", "reset"])
+def test_state_made_in_inference_mode_can_be_trained_later(start: str) -> None:
+    layer: Any = nn.Linear(3, 3) if start == "registration" else linear(Steps())
+    with torch.inference_mode():
+        if start == "registration":
+            register_parametrization(layer, "weight", Steps())
+        elif start == "assignment":
+            layer.weight = torch.eye(3)
+        else:
+            chain_of(layer)[0].reset(torch.eye(3))
+    layer(INPUTS).sum().backward()
+    train_step(layer)
+    layer(INPUTS).sum().backward()
+    assert steps(layer) == 1
+
+
 def test_conversion_does_not_move_it_and_the_next_step_does(layer: nn.Linear) -> None:
     layer.double()
     layer(INPUTS.double())

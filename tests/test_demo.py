@@ -237,9 +237,9 @@ def test_seeds_out_of_range_are_wrong_use(seed: str, capsys: pytest.CaptureFixtu
 
 
 def test_interruption_is_one_line(tmp_path: Path) -> None:
-    process = start("--output", "results", cwd=tmp_path)
+    process = start("--quick", "--output", "results", cwd=tmp_path)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("5 recurrent networks")
+    assert any(line.startswith("step ") for line in process.stdout)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "python -m paramdesc: interrupted\n")

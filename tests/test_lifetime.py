@@ -231,7 +231,7 @@ def test_removed_chain_is_freed() -> None:
 
 def blocks_left_by(cycle: Callable[[], object], count: int) -> int:
     """How many more blocks of memory Python holds after `count` cycles, after a warm-up."""
-    for _ in range(500):
+    for _ in range(3_000):
         cycle()
     before = sys.getallocatedblocks()
     for _ in range(count):
@@ -247,7 +247,7 @@ def test_ten_thousand_cycles_leave_memory_and_class_as_they_were() -> None:
         register_parametrization(layer, "weight", Double())
         remove_parametrizations(layer, "weight")
 
-    assert blocks_left_by(cycle, 10_000) < 1_000
+    assert blocks_left_by(cycle, 10_000) < 100
     assert type(layer) is nn.Linear
     assert len(nn.Linear.__subclasses__()) == classes
     assert vars(layer).keys() == names
@@ -261,4 +261,4 @@ def test_ten_thousand_scopes_leave_memory_as_it_was() -> None:
         with cached():
             layer(INPUTS).sum().backward()
 
-    assert blocks_left_by(cycle, 10_000) < 1_000
+    assert blocks_left_by(cycle, 10_000) < 100

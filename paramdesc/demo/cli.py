@@ -13,7 +13,7 @@ from paramdesc.demo.folder import MODEL, PICTURE, prepare_folder
 __all__ = ["main"]
 
 EXTRAS = {"matplotlib": "matplotlib", "rich": "rich", "sklearn": "scikit-learn"}
-STEPS = 720
+STEPS = 600
 QUICK_STEPS = 40
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130  # exit codes
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m paramdesc",
         description="Train a recurrent network with an orthogonal kernel and a read-out of "
         "spectral norm one to read handwritten digits pixel by pixel: without maps, with "
-        "torch.nn.utils.parametrize and with paramdesc, uncached and cached. Takes about two "
+        "torch.nn.utils.parametrize and with paramdesc, uncached and cached. Takes one or two "
         "minutes. Prints a table of what the variants reach and cost, and saves a picture of it "
         "and the model.",
     )

@@ -38,7 +38,7 @@ def tables(quick: bool) -> Iterator[Table]:
         "wrapt": import_of("wrapt", "import torch"),
         "paramdesc": import_of("paramdesc", "import torch"),
     }
-    series = in_turns(clocks, 1 if quick else 11)
+    series = in_turns(clocks, 1 if quick else 7)
     rows = {name: (series.median(name) * 1e3,) for name in clocks}
     yield Table(
         "Importing",

@@ -98,7 +98,7 @@ def reads(quick: bool) -> Table:
 
 def slices(quick: bool) -> tuple[int, int]:
     """How many reads a round makes of each kind, and how many rounds."""
-    return (20, 2) if quick else (1000, 151)
+    return (200, 1) if quick else (1000, 151)
 
 
 # what a cached read must ask, as expressions; `t` is a tensor
@@ -154,7 +154,7 @@ def probe(source: str) -> nn.Module:
 
 
 def parts(quick: bool) -> Table:
-    """What a cached read is made of."""
+    """What a cached read takes, part by part."""
     times, rounds = slices(quick)
     failed = "try: look(m, 'missing')\nexcept AttributeError: pass"
     everything = "; ".join([*GETTERS.values(), GETTERS["`_version` of a tensor"]])

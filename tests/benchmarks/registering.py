@@ -92,11 +92,13 @@ def resident_pages() -> int:
 
 def resident_in_fresh_process(engine: str, count: int) -> float:
     command = [sys.executable, "-c", PROGRAM.format(engine=engine, count=count)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    root = Path(__file__).parents[2]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)
+    return float(run.stdout)
 
 
 def registration(quick: bool) -> Table:
-    count, rounds = (20, 2) if quick else (1000, 15)
+    count, rounds = (20, 1) if quick else (1000, 9)
     engines = (TORCH, OURS)
     times = {
         new_map: in_turns(
@@ -155,7 +157,7 @@ def scaling(quick: bool) -> Table:
             "deepcopy": clocked(partial(copy.deepcopy, ours)),
             "get": clocked(partial(paramdesc.get_parametrizations, ours)),
         }
-        series = in_turns(clocks, 2 if quick or count > 1000 else 9)
+        series = in_turns(clocks, 1 if quick else 3 if count > 1000 else 7)
         rows[f"{count} modules"] = tuple(series.median(name) / count * 1e6 for name in clocks)
     return Table(
         "Large models",

@@ -32,7 +32,10 @@ def test_a_table_says_whether_its_goal_is_reached() -> None:
         "T", "Text.", ("a", "b"), {"row": (1.0, None)}, [Goal("x", 2, 1.5), Goal("y", 2, 3)]
     )
     assert table.markdown() == (
-        "## T\n\nText.\n\n|     | a | b |\n| --- | -: | -: |\n" + "| row | 1 |   |\n\n"
+        "## T\n\nText.\n\n"
+        "|     |   a |   b |\n"
+        "| --- | --: | --: |\n"
+        "| row |   1 |     |\n\n"
         "Goal: x at most 2. Measured: 1.5, reached.\n\n"
         "Goal: y at most 2. Measured: 3, **not reached**.\n"
     )

@@ -108,10 +108,10 @@ def steps(size: int, batch: int, length: int, quick: bool) -> Table:
         fast["geotorch, cached by torch"] = training_step(network, inputs, parametrize.cached)
 
     clocks = {name: clocked(step) for name, step in fast.items()}
-    series = in_turns(clocks, 2 if quick else 60)
+    series = in_turns(clocks, 1 if quick else 60)
     others = in_turns(
         {BY_HAND: clocks[BY_HAND], **{name: clocked(step) for name, step in slow.items()}},
-        2 if quick else 5,
+        1 if quick else 7,
     )
     measured = dict.fromkeys(fast, series) | dict.fromkeys(slow, others)
     return Table(
