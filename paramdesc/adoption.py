@@ -37,7 +37,7 @@ def adopt(model: M) -> M:
     'Linear'
     """
     targets = [module for module in model.modules() if is_torch_parametrized(module)]
-    snapshot = Snapshot(*below(targets))
+    snapshot = Snapshot(below(targets))
     try:
         for module in targets:
             adopt_module(module)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 from torch.nn import Module
@@ -60,7 +60,6 @@ class cached:
     """
 
     def __init__(self, *targets: Target) -> None:
-        self._given = targets
         self._targets = list(flatten(targets)) if targets else None
         self._scopes: list[Scope] = []
 
@@ -74,11 +73,7 @@ class cached:
     def __exit__(self, *exception: object) -> None:
         close_innermost(self._scopes)
 
-    @overload
-    def __call__(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]: ...
-    @overload
-    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]: ...
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Let every call of `function` run in a scope of its own; also a coroutine's."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
@@ -86,21 +81,25 @@ class cached:
                 "scope would be its caller's too. Write `with cached(...):` inside of it."
             )
 
-        targets = self._given
+        targets = () if self._targets is None else (self._targets,)
+        run: Any
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def run(*args: Any, **kwargs: Any) -> Any:
+            async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
                 with cached(*targets):
                     return await function(*args, **kwargs)
+
+            run = run_coroutine
         else:
 
             @functools.wraps(function)
-            def run(*args: Any, **kwargs: Any) -> Any:
+            def run_function(*args: Any, **kwargs: Any) -> Any:
                 with cached(*targets):  # made anew: torch.compile enters no older one
                     return function(*args, **kwargs)
 
-        return run
+            run = run_function
+        return run  # type: ignore[no-any-return]
 
 
 def flatten(targets: Iterable[Any]) -> Iterator[Module]:

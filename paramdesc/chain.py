@@ -19,7 +19,7 @@ from paramdesc.local_classes import picklable
 from paramdesc.scopes import forget
 from paramdesc.snapshot import Snapshot
 from paramdesc.steps import count_steps, has_stepped, is_warm, start_maps
-from paramdesc.tensors import alias, replace_data, shares_storage
+from paramdesc.tensors import address, alias, replace_data, shares_storage
 
 __all__ = ["ParametrizationList"]
 
@@ -53,13 +53,14 @@ class ParametrizationList(torch_engine.ParametrizationList):
         tensor_name: str = "original",
         host: str = "ParametrizationList",
     ) -> None:
-        self.tensor_name, self.host = tensor_name, host  # an error below is told with them
+        self.__dict__.update(tensor_name=tensor_name, host=host)  # errors below are told with them
         super().__init__(modules, alias(original), unsafe)
 
     def adopt_original(self, original: Tensor) -> None:
         """Let the one original be the object `original`, so that optimizers keep their grip."""
         if self.is_tensor:
-            replace_data(original, self.original)
+            if not (address(original) and original.is_set_to(self.original)):
+                replace_data(original, self.original)
             parameters: dict[str, Any] = self._parameters
             holder = parameters if "original" in parameters else self._buffers
             holder["original"] = original
@@ -71,6 +72,10 @@ class ParametrizationList(torch_engine.ParametrizationList):
     def original_names(self) -> list[str]:
         """What the originals are called here."""
         return ["original"] if self.is_tensor else [f"original{i}" for i in range(self.ntensors)]
+
+    def own_originals(self) -> dict[str, Tensor]:
+        """The originals that are not parametrized in their turn, by name."""
+        return dict((*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)))
 
     def originals(self) -> tuple[Tensor, ...]:
         """The tensors that the first map takes."""
@@ -129,12 +134,12 @@ class ParametrizationList(torch_engine.ParametrizationList):
             RuntimeError: if a map has no `right_inverse`.
             ValueError: if one returns what the originals cannot take, or refuses `value`.
         """
-        snapshot = Snapshot(*self.modules())
+        snapshot = Snapshot(self.modules(), self.own_originals().values())
         try:
             with torch.no_grad():
                 news = check_originals(self, self.invert(value))
             forget(self)  # a kept graph would stand in the way of swapping the originals
-            own: dict[str, Any] = {**self._parameters, **dict(self._buffers.items())}
+            own = self.own_originals()
             for name, new in zip(self.original_names(), news, strict=True):
                 original = own.get(name)
                 if original is None:  # it is parametrized itself

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.parameter import is_lazy
 
 from paramdesc.tensors import address, alias, is_wrapper, replace_data
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "below"]
 
 
 class Snapshot:
-    """The classes, attributes, tensors and hooks of `modules`, as they are now.
+    """The classes, attributes, tensors and hooks of modules, and the data of tensors, as they are.
 
-    Only what belongs to the modules themselves: name a child to include it.
+    Args:
+        modules: those whose own state is kept: name a child to include it.
+        tensors: those that may be given other data.
     """
 
-    def __init__(self, *modules: Module) -> None:
+    def __init__(self, modules: Iterable[Module], tensors: Iterable[Tensor] = ()) -> None:
         self.states = [
             (module, type(module), vars(module), dict(vars(module))) for module in modules
         ]
         self.containers = [
-            (value, value.copy())
+            (container, container.copy() if container else ())  # most are empty
             for _, _, state, _ in self.states
-            for value in map(unwrapped, state.values())
-            if isinstance(value, (dict, set))
+            for value in state.values()
+            if isinstance(container := getattr(value, "__wrapped__", value), (dict, set))
         ]
-        self.tensors = [
-            (tensor, alias(tensor), tensor._version, address(tensor))
-            for _, container in self.containers
-            if isinstance(container, dict)
-            for tensor in container.values()
-            if isinstance(tensor, Tensor) and not is_uncountable(tensor)
-        ]
+        self.tensors = [(x, alias(x), x._version, address(x)) for x in tensors if is_counted(x)]
 
     def restore(self) -> None:
         """Put everything back, in place: the same dicts, the same objects in the same order."""
@@ -53,14 +47,9 @@ class Snapshot:
                 replace_data(tensor, before)
 
 
-def unwrapped(value: Any) -> Any:
-    """The dict inside a namespace, which shows only a part of it."""
-    return getattr(value, "__wrapped__", value)
-
-
-def is_uncountable(tensor: Tensor) -> bool:
-    """Whether torch counts no changes to `tensor`, or it has no data yet that could change."""
-    return is_lazy(tensor) or tensor.is_inference()
+def is_counted(tensor: Tensor) -> bool:
+    """Whether torch counts the changes of `tensor`."""
+    return not tensor.is_inference()
 
 
 def below(modules: Iterable[Module]) -> list[Module]:

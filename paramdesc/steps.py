@@ -53,11 +53,14 @@ def has_stepped(chain: Module) -> bool:
     return any(before.get(place, version) != version for place, version in now.items())
 
 
-@torch.no_grad()
 def start_maps(chain: Any, *, anew: bool) -> None:
     """Give the maps of `chain` that keep a state their first one; all of them if `anew`."""
-    if not any(map(is_warm, chain.maps())):
-        return
+    if any(map(is_warm, chain.maps())):
+        with torch.no_grad():
+            start_warm_maps(chain, anew)
+
+
+def start_warm_maps(chain: Any, anew: bool) -> None:
     if "_steps" not in chain.__dict__:
         chain.register_load_state_dict_post_hook(count_loaded)
     count_steps(chain)

@@ -51,6 +51,8 @@ class Injector:
             return True
         finally:
             sys.settrace(before)
+            # an exception on the last line of a `with` block leaves it without __exit__
+            torch.set_grad_enabled(True)
         return False
 
 

@@ -18,7 +18,7 @@ from paramdesc.demo.variants import Variant
 __all__ = ["Run", "make_runs", "train"]
 
 BATCH = 128
-LEARNING_RATE = 3e-2
+LEARNING_RATE = 2e-2
 SLOW_LEARNING_RATE = 3e-3
 N_TESTS = 60
 

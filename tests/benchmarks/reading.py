@@ -98,7 +98,7 @@ def reads(quick: bool) -> Table:
 
 def slices(quick: bool) -> tuple[int, int]:
     """How many reads a round makes of each kind, and how many rounds."""
-    return (200, 1) if quick else (1000, 151)
+    return (200, 1) if quick else (500, 201)
 
 
 # what a cached read must ask, as expressions; `t` is a tensor
