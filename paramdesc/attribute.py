@@ -10,9 +10,17 @@ from torch.nn import Module
 
 from paramdesc.errors import AssignmentError
 from paramdesc.evaluation import evaluate
-from paramdesc.scopes import active_scopes, read
+from paramdesc.scopes import active_scopes, read, read_traced
 
-__all__ = ["ParametrizedTensor"]
+__all__ = ["ParametrizedTensor", "read_chain"]
+
+
+def read_chain(chain: Any) -> Any:
+    """The value of `chain`: a kept one in a scope that has a current one, else a fresh one."""
+    if is_dynamo_compiling():
+        return read_traced(chain, evaluate)
+    scopes = active_scopes()
+    return read(chain, evaluate, scopes) if scopes else evaluate(chain)
 
 
 class ParametrizedTensor:
@@ -41,10 +49,7 @@ class ParametrizedTensor:
     ) -> Tensor | ParametrizedTensor:
         if instance is None:
             return self
-        chain: Any = self.chains[self.name]
-        value: Tensor = (
-            read(chain, evaluate) if is_dynamo_compiling() or active_scopes() else evaluate(chain)
-        )
+        value: Tensor = read_chain(self.chains[self.name])
         return value
 
     def __set__(self, instance: object, value: Any) -> None:

@@ -7,13 +7,23 @@ back under the same identity or address.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.mode import Mode, belongs_to_transform, has_transforms, is_current_mode
+from paramdesc.mode import (
+    Mode,
+    belongs_to_transform,
+    count_dispatch_modes,
+    current_mode,
+    has_autocast,
+    has_transforms,
+    is_grad_enabled,
+    is_inference,
+    is_tracing,
+)
 from paramdesc.tensors import address
 
 __all__ = ["Entry", "Watch", "watch_originals", "watch_owned"]
@@ -103,63 +113,89 @@ def watch_owned(chain: Module) -> tuple[tuple[Watch, ...], tuple[Attribute, ...]
 
 
 class Entry:
-    """The value of one chain of maps, with everything that it depends on."""
+    """The value of one chain of maps, with everything that it depends on.
 
-    __slots__ = (
-        "attributes",
-        "children",
-        "graph",
-        "maps",
-        "mode",
-        "value",
-        "version",
-        "watches",
-    )
+    `is_current()` tells whether a fresh evaluation, here and now, would give `value`.
+    """
+
+    __slots__ = ("is_current", "value", "watches")
 
     def __init__(
         self, chain: Module, value: Tensor, mode: Mode, originals: tuple[Watch, ...]
     ) -> None:
-        owned, self.attributes = watch_owned(chain)
-        self.watches = originals + owned
-        self.children = chain._modules
-        self.maps = dict(chain._modules)
-        self.mode = mode
+        owned, attributes = watch_owned(chain)
         self.value = value
-        self.version = UNCOUNTED if value.is_inference() else value._version
-        self.graph = Graph()
+        self.watches = originals + owned
+        graph = Graph()
         if value.grad_fn is not None:
             # only the flag is referenced from the value: an entry there would be a cycle,
             # and the value would outlive its scope until the garbage collector runs
-            value.register_hook(self.graph.consume)  # type: ignore[no-untyped-call]
-
-    def is_current(self) -> bool:
-        """Whether a fresh evaluation, here and now, would give `value`."""
-        version = self.version
-        if (
-            self.graph.consumed
-            or not is_current_mode(self.mode)
-            or (version != UNCOUNTED and self.value._version != version)
-            or self.children != self.maps
-        ):
-            return False
-        try:
-            for holder, key, tensor, version, place, needs_gradient, _ in self.watches:
-                if (
-                    holder[key] is not tensor
-                    or tensor._version != version
-                    or (place and tensor.data_ptr() != place)
-                    or tensor.requires_grad is not needs_gradient
-                ):
-                    return False
-            for holder, key, value in self.attributes:
-                if holder[key] is not value:
-                    return False
-        except LookupError:
-            return False
-        return True
+            value.register_hook(graph.consume)  # type: ignore[no-untyped-call]
+        self.is_current = make_check(value, graph, mode, chain._modules, self.watches, attributes)
 
     def may_be_kept(self) -> bool:
         """Whether `is_current` can tell this entry's circumstances from all others."""
         if any(watch.version == UNCOUNTED for watch in self.watches):
             return False
         return not has_transforms() or belongs_to_transform(watch.tensor for watch in self.watches)
+
+
+def make_check(
+    value: Tensor,
+    graph: Graph,
+    mode: Mode,
+    children: dict[str, Module | None],
+    watches: tuple[Watch, ...],
+    attributes: tuple[Attribute, ...],
+) -> Callable[[], bool]:
+    """The check of one entry, with all that it needs in reach: it runs at every read.
+
+    Most chains have one tensor to watch. It is compared in line, any others in a loop.
+    """
+    maps = dict(children)
+    version = UNCOUNTED if value.is_inference() else value._version
+    first, *rest = watches or (watch({0: value}, 0, value),)
+    holder, key, tensor, tensor_version, place, needs_gradient, _ = first
+    gradients, inference, *more = mode
+    is_special = any(more)
+    # plain tuples: to take a named one apart takes twice as long
+    others, places = [tuple(watch) for watch in rest], [tuple(place) for place in attributes]
+
+    def is_current() -> bool:
+        if (
+            graph.consumed
+            or is_grad_enabled() is not gradients
+            or is_inference() is not inference
+            or (
+                mode != current_mode()
+                if is_special
+                else has_autocast() or has_transforms() or count_dispatch_modes() or is_tracing()
+            )
+            or (version != UNCOUNTED and value._version != version)
+            or children != maps
+        ):
+            return False
+        try:
+            if (
+                holder[key] is not tensor
+                or tensor._version != tensor_version
+                or (place and tensor.data_ptr() != place)
+                or tensor.requires_grad is not needs_gradient
+            ):
+                return False
+            for there, name, x, x_version, x_place, x_needs_gradient, _ in others:
+                if (
+                    there[name] is not x
+                    or x._version != x_version
+                    or (x_place and x.data_ptr() != x_place)
+                    or x.requires_grad is not x_needs_gradient
+                ):
+                    return False
+            for there, name, attribute in places:
+                if there[name] is not attribute:
+                    return False
+        except LookupError:
+            return False
+        return True
+
+    return is_current

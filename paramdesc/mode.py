@@ -31,7 +31,17 @@ from torch._C import (
 from torch._C._functorch import maybe_current_level, maybe_get_level
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-__all__ = ["Mode", "belongs_to_transform", "current_mode", "has_transforms", "is_current_mode"]
+__all__ = [
+    "Mode",
+    "belongs_to_transform",
+    "count_dispatch_modes",
+    "current_mode",
+    "has_autocast",
+    "has_transforms",
+    "is_grad_enabled",
+    "is_inference",
+    "is_tracing",
+]
 
 is_grad_enabled = torch.is_grad_enabled
 is_inference = torch.is_inference_mode_enabled
@@ -48,23 +58,6 @@ def current_mode() -> Mode:
         has_transforms() and maybe_current_level(),
         count_dispatch_modes() and tuple(_get_current_dispatch_mode_stack()),
         is_tracing() and tracing_state(),
-    )
-
-
-def is_current_mode(mode: Mode) -> bool:
-    """`mode == current_mode()`, without making one."""
-    grad, inference, autocast, level, modes, trace = mode
-    return (
-        is_grad_enabled() is grad
-        and is_inference() is inference
-        and (autocast_state() == autocast if has_autocast() else not autocast)
-        and (maybe_current_level() == level if has_transforms() else not level)
-        and (
-            tuple(_get_current_dispatch_mode_stack()) == modes
-            if count_dispatch_modes()
-            else not modes
-        )
-        and (tracing_state() is trace if is_tracing() else not trace)
     )
 
 

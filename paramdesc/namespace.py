@@ -17,7 +17,7 @@ from typing import Any
 import wrapt
 from torch import Tensor, nn
 
-from paramdesc.attribute import ParametrizedTensor
+from paramdesc.attribute import ParametrizedTensor, read_chain
 from paramdesc.errors import AssignmentError
 
 __all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
@@ -51,7 +51,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     def __getitem__(self, name: str) -> Any:
         value = self.__wrapped__[name]
         if type(value) is ParametrizedTensor:
-            return value.__get__(self)
+            return read_chain(value.chains[name])  # what its __get__ does, one call sooner
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:

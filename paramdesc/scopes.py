@@ -19,7 +19,15 @@ from paramdesc.entry import Entry, watch_originals
 from paramdesc.fused import count_uncounted_steps
 from paramdesc.mode import current_mode
 
-__all__ = ["Scope", "active_scopes", "close_innermost", "forget", "open_scope", "read"]
+__all__ = [
+    "Scope",
+    "active_scopes",
+    "close_innermost",
+    "forget",
+    "open_scope",
+    "read",
+    "read_traced",
+]
 
 
 class Scope:
@@ -112,11 +120,8 @@ def forget(chain: Any) -> None:
         scope.entries.pop(chain, None)
 
 
-def read(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
-    """The value of `chain`: a kept one while it is current, else a fresh `evaluate(chain)`."""
-    if is_dynamo_compiling():
-        return read_traced(chain, evaluate)
-    scopes = active_scopes()
+def read(chain: Any, evaluate: Callable[[Any], Any], scopes: tuple[Scope, ...]) -> Any:
+    """The value of `chain` in `scopes`: a kept one while it is current, else a fresh one."""
     for scope in scopes:
         entry = scope.entries.get(chain)
         if entry is not None:
