@@ -187,7 +187,7 @@ class Rescaled(Parametrization):
 
 
 rescaled = Rescaled()
-assert_type(rescaled.warm_start, tuple[str, ...])
+assert_type(Parametrization.warm_start, tuple[str, ...])
 assert_type(rescaled.has_state(), bool)
 assert_type(rescaled.guess(torch.ones(3)), tuple[Tensor, ...])
 assert_type(rescaled.forward(torch.ones(3)) if rescaled.has_state() else None, Tensor | None)
