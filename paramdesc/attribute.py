@@ -5,22 +5,13 @@ from __future__ import annotations
 from typing import Any, overload
 
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
 from paramdesc.errors import AssignmentError
 from paramdesc.evaluation import evaluate
-from paramdesc.scopes import active_scopes, read, read_traced
+from paramdesc.scopes import read
 
-__all__ = ["ParametrizedTensor", "read_chain"]
-
-
-def read_chain(chain: Any) -> Any:
-    """The value of `chain`: a kept one in a scope that has a current one, else a fresh one."""
-    if is_dynamo_compiling():
-        return read_traced(chain, evaluate)
-    scopes = active_scopes()
-    return read(chain, evaluate, scopes) if scopes else evaluate(chain)
+__all__ = ["ParametrizedTensor"]
 
 
 class ParametrizedTensor:
@@ -49,7 +40,7 @@ class ParametrizedTensor:
     ) -> Tensor | ParametrizedTensor:
         if instance is None:
             return self
-        value: Tensor = read_chain(self.chains[self.name])
+        value: Tensor = read(self.chains[self.name], evaluate)
         return value
 
     def __set__(self, instance: object, value: Any) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 import wrapt
 from torch import Tensor, nn
 
-from paramdesc.attribute import ParametrizedTensor, read_chain
+from paramdesc.attribute import ParametrizedTensor
 from paramdesc.errors import AssignmentError
+from paramdesc.evaluation import evaluate
+from paramdesc.scopes import read
 
 __all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
 
@@ -51,7 +53,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     def __getitem__(self, name: str) -> Any:
         value = self.__wrapped__[name]
         if type(value) is ParametrizedTensor:
-            return read_chain(value.chains[name])  # what its __get__ does, one call sooner
+            return read(value.chains[name], evaluate)  # what its __get__ does, a call sooner
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:

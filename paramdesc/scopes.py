@@ -21,12 +21,10 @@ from paramdesc.mode import current_mode
 
 __all__ = [
     "Scope",
-    "active_scopes",
     "close_innermost",
     "forget",
     "open_scope",
     "read",
-    "read_traced",
 ]
 
 
@@ -120,8 +118,13 @@ def forget(chain: Any) -> None:
         scope.entries.pop(chain, None)
 
 
-def read(chain: Any, evaluate: Callable[[Any], Any], scopes: tuple[Scope, ...]) -> Any:
-    """The value of `chain` in `scopes`: a kept one while it is current, else a fresh one."""
+def read(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
+    """The value of `chain`: a kept one in a scope that has a current one, else a fresh one."""
+    if is_dynamo_compiling():
+        return read_traced(chain, evaluate)
+    scopes = active_scopes()
+    if not scopes:
+        return evaluate(chain)
     for scope in scopes:
         entry = scope.entries.get(chain)
         if entry is not None:

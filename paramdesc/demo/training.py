@@ -44,7 +44,7 @@ class Run:
         self.measure()
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """One training step, timed and counted."""
+        """One training step, timed and counted; the clock stands still for the measurements."""
         evaluations = self.count_evaluations()
         start = time.perf_counter()
         with self.variant.step_scope(self.model):
@@ -52,9 +52,12 @@ class Run:
             with self.variant.forward_scope(self.model):
                 loss = cross_entropy(self.model(images), labels)
             torch.autograd.backward(loss)
+            pause = time.perf_counter()
+            self.evaluations.append(self.count_evaluations() - evaluations)
+            self.measure()
+            resume = time.perf_counter()
             self.optimizer.step()
-        self.seconds.append(time.perf_counter() - start)
-        self.evaluations.append(self.count_evaluations() - evaluations)
+        self.seconds.append(time.perf_counter() - resume + pause - start)
         self.schedule.step()
 
     def count_evaluations(self) -> int:
@@ -63,12 +66,10 @@ class Run:
 
     @torch.no_grad()
     def measure(self) -> None:
-        """How far the weights that a prediction would now read are from what they should be."""
-        self.model.eval()
+        """How far the weights that the step is made with are from what they should be."""
         norm = torch.linalg.matrix_norm(self.model.readout.weight, 2).item()
         self.norm_deviations.append(abs(norm - 1))
         self.kernel_deviations.append(orthogonality_deviation(self.model.cell.weight_hh))
-        self.model.train()
 
     @torch.no_grad()
     def test(self, images: Tensor, labels: Tensor) -> None:
@@ -120,7 +121,6 @@ def train(runs: Sequence[Run], digits: Digits, steps: int, seed: int) -> Iterato
         batch = next(batches)
         for run in order.sample(runs, len(runs)):
             run.step(digits.train_images[batch], digits.train_labels[batch])
-            run.measure()
         if step % max(1, steps // N_TESTS) == 0 or step == steps:
             test_all(runs, digits)
         yield step
