@@ -97,13 +97,18 @@ class ParametrizationList(torch_engine.ParametrizationList):
         value: Tensor = values[0]
         return value
 
+    def add_map(self, module: Module) -> str:
+        """Add a map after the others, unchecked; its name."""
+        name = str(len(list(self.maps())))
+        self.add_module(name, module)
+        return name
+
     def append(self, module: Module) -> ParametrizationList:
         """Add a map after the others, if the chain can be evaluated with it.
 
         torch's engine comes here for a name that is parametrized already.
         """
-        name = str(len(self))
-        super().append(module)
+        name = self.add_map(module)
         try:
             start_maps(self, anew=False)
             with torch.no_grad():

@@ -158,7 +158,7 @@ def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> N
     chain: ParametrizationList = chains[tensor_name]
     if not unsafe:
         check_between(new, getattr(module, tensor_name), tensor_name)
-    torch.nn.ModuleList.append(chain, new)
+    chain.add_map(new)
     start_maps(chain, anew=False)
     chain.unsafe = chain.unsafe or unsafe
 
@@ -230,8 +230,10 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         return module
     if not is_parametrized(module, tensor_name):
         raise NotParametrizedError(module, tensor_name)
-    originals = module.get_submodule(f"parametrizations.{tensor_name}").parameters(recurse=False)
-    snapshot = Snapshot([module, *below(chains_of(module))], originals)
+    owned = module.get_submodule(f"parametrizations.{tensor_name}")
+    snapshot = Snapshot(
+        [module, *below(chains_of(module))], [*owned.parameters(), *owned.buffers()]
+    )
     try:
         adopt_module(module)
         chains: Any = module.parametrizations
@@ -264,16 +266,22 @@ def tensor_to_leave(
     if not chain.is_tensor:
         if not leave_parametrized:
             raise SeveralOriginalsError(tensor_name, chain.ntensors)
-        value: Tensor = getattr(module, tensor_name)
-        forget(chain)
-        return Parameter(value.detach()) if value.requires_grad else value
+        value = evaluate_detached(chain)
+        trained = [x for x in chain.originals() if isinstance(x, Parameter)]
+        needs_gradient = any(x.requires_grad for x in trained)
+        return Parameter(value, needs_gradient) if trained else value
     original: Tensor = chain.original
     if leave_parametrized:
-        with torch.no_grad():
-            value = evaluate(chain)
-        forget(chain)  # a kept graph would stand in the way of swapping
-        replace_data(original, value)
+        replace_data(original, evaluate_detached(chain))
     return original
+
+
+@torch.no_grad()
+def evaluate_detached(chain: ParametrizationList) -> Tensor:
+    """A last value of `chain`, when no scope keeps one: its graph would hold the originals."""
+    forget(chain)
+    value: Tensor = evaluate(chain)
+    return value
 
 
 def transfer_parametrizations_and_params(
@@ -326,3 +334,4 @@ def transfer_chain(from_module: Module, source: Any, to_module: Module, tensor_n
     target: Any = to_module.parametrizations
     for name in source._parameters.keys() | dict(source._buffers.items()).keys():
         setattr(target[tensor_name], name, getattr(source, name))
+    transfer_parametrizations_and_params(source, target[tensor_name])  # of the originals

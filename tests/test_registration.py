@@ -330,6 +330,35 @@ def test_transfer_shares_maps_and_originals() -> None:
     assert P.transfer_parametrizations_and_params(plain, target) is target
 
 
+def test_transfer_reaches_parametrized_originals() -> None:
+    source: Any = P.register_parametrization(nn.Linear(2, 2), "weight", Double())
+    P.register_parametrization(source.parametrizations.weight, "original", torch.sinh)
+    target = P.transfer_parametrizations_and_params(source, nn.Linear(2, 2))
+    torch.testing.assert_close(target.weight, source.weight)
+    path = "parametrizations.weight.parametrizations.original.original"
+    assert target.get_parameter(path) is source.get_parameter(path)
+
+
+def test_a_map_follows_the_others_though_the_original_is_parametrized() -> None:
+    linear: Any = P.register_parametrization(nn.Linear(2, 2), "weight", Double())
+    chain = linear.parametrizations.weight
+    P.register_parametrization(chain, "original", torch.sinh)
+    P.register_parametrization(linear, "weight", torch.cos)
+    torch.testing.assert_close(linear.weight, (2 * chain.original).cos())
+    assert isinstance(chain[0], Double)
+    assert [name for name, _ in chain.named_children()] == ["0", "parametrizations", "1"]
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_several_originals_leave_a_parameter_whatever_the_grad_mode(requires_grad: bool) -> None:
+    linear = nn.Linear(2, 2).requires_grad_(requires_grad)
+    P.register_parametrization(linear, "weight", Product())
+    with torch.no_grad():
+        P.remove_parametrizations(linear, "weight")
+    assert isinstance(linear.weight, nn.Parameter)
+    assert linear.weight.requires_grad == requires_grad
+
+
 def test_transfer_makes_what_is_missing_as_it_was() -> None:
     source = nn.Module()
     source.register_buffer("mask", torch.ones(2))
