@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 import paramdesc as P
+from paramdesc.errors import add_note
 from paramdesc.namespace import AttributeNamespace
 
 
@@ -472,3 +473,56 @@ def test_a_parameter_may_take_the_place_of_a_real_buffer() -> None:
     module.real = nn.Parameter(torch.zeros(1))
     assert list(dict(module.named_parameters())) == ["real"]
     assert "real" not in module._buffers
+
+
+class Bad(nn.Module):
+    """A map whose forward and right_inverse are given."""
+
+    def __init__(self, forward: Any, inverse: Any = None) -> None:
+        super().__init__()
+        self.functions = (forward, inverse)
+
+    def forward(self, X: Tensor) -> Any:
+        return self.functions[0](X)
+
+    def right_inverse(self, X: Tensor) -> Any:
+        if self.functions[1] is None:
+            raise NotImplementedError
+        return self.functions[1](X)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Bad(lambda X: (X, X)), "A parametrization must return a tensor. Got tuple"),
+        (Bad(lambda X: X.double()), "may not change the dtype"),
+        (Bad(lambda X: X[:1]), r"may not change the shape(.|\n)*weight\.shape: torch.Size\(\[2, 2"),
+        (Bad(torch.sin, lambda X: (X, X)), "right_inverse must return a tensor. Got tuple"),
+        (Bad(torch.sin, lambda X: X.double()), "right_inverse must have the same dtype"),
+        (Bad(torch.sin, lambda X: X[:1]), "right_inverse must have the same shape"),
+    ],
+)
+def test_a_map_that_does_not_fit_between_is_refused(wrong: Bad, message: str) -> None:
+    linear = P.register_parametrization(nn.Linear(2, 2), "weight", Double())
+    before = linear.weight.detach().clone()
+    with pytest.raises(ValueError, match=message):
+        P.register_parametrization(linear, "weight", wrong)
+    torch.testing.assert_close(linear.weight.detach(), before)
+
+
+def test_an_inverse_that_is_not_implemented_is_the_identity_at_registration() -> None:
+    linear = P.register_parametrization(nn.Linear(2, 2), "weight", Double())
+    before = linear.weight.detach().clone()
+    P.register_parametrization(linear, "weight", Bad(torch.sin))
+    torch.testing.assert_close(linear.weight.detach(), before.sin())
+    with pytest.raises(NotImplementedError):
+        linear.weight = torch.ones(2, 2)
+
+
+def test_a_note_is_kept_where_exceptions_take_none() -> None:
+    class OldError:
+        pass
+
+    error: Any = OldError()
+    add_note(error, "where it was")
+    assert error.__notes__ == ["where it was"]

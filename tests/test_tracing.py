@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import paramdesc as P
 from paramdesc.parametrizations import SpectralNorm
-from paramdesc.scopes import _TRACED
+from paramdesc.scopes import _TRACED, active_scopes
 
 
 class Exp(nn.Module):
@@ -108,6 +108,26 @@ def test_without_a_scope_compiled_code_evaluates_each_time(layer: nn.Linear) -> 
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(INPUT), model(INPUT))
     assert backend.counts == [2]
+
+
+def test_the_traced_path_does_in_python_what_it_does_in_a_graph(
+    layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paramdesc.scopes.is_dynamo_compiling", lambda: True)
+    calls: list[int] = []
+    layer.get_submodule("parametrizations.weight.0").register_forward_hook(
+        lambda *_: calls.append(1)
+    )
+    Twice(layer)(INPUT)
+    assert len(calls) == 1
+    with P.cached([]):
+        assert layer.weight is not layer.weight
+    with P.cached():
+        first = layer.weight
+        layer.get_parameter("parametrizations.weight.original").data = torch.ones(2, 2)
+        assert layer.weight is not first
+        with torch.no_grad():
+            assert not layer.weight.requires_grad
 
 
 def test_gradients_of_compiled_code_reach_the_original(layer: nn.Linear) -> None:
@@ -225,6 +245,17 @@ def test_transforms_do_not_leave_their_tensors_in_the_scope(layer: nn.Linear) ->
             torch.func.grad(lambda x: layer(layer(x)).sum())(INPUT)
         assert type(layer.weight) is Tensor
         torch.testing.assert_close(layer.weight, before)
+
+
+def test_what_one_call_of_a_transform_wraps_is_not_seen_in_the_next(layer: nn.Linear) -> None:
+    gradient = torch.func.grad(lambda x: layer(layer(x)).sum())
+    jacobian = torch.func.jacrev(lambda x: layer(x), has_aux=False)
+    expected = gradient(INPUT), jacobian(INPUT)
+    with P.cached():
+        for _ in range(3):
+            torch.testing.assert_close((gradient(INPUT), jacobian(INPUT)), expected)
+        dead = [entry for scope in active_scopes() for entry in scope.entries.values()]
+        assert dead == []  # nothing there was wrapped, so nothing tells one call from the next
 
 
 def test_a_transform_evaluates_what_it_wraps_once(layer: nn.Linear) -> None:
