@@ -27,23 +27,23 @@ class Parametrization(Module):
     Under torch's own engine, `follow` takes an input that is no leaf for a step each time.
 
     What moves the state is a **training step**: the first evaluation in training mode after
-    an original was written to in place, by an optimizer say. Reading the weight any number
-    of times, in evaluation mode or without gradients, recomputing it for a checkpoint, and
-    several forward passes in one step all see the same state. Registering and assigning
-    start it anew, and so does `reset`.
+    an original was written to in place, by an optimizer say. However often the weight is
+    read after that, recomputed for a checkpoint, or used in several forward passes of one
+    step, all see the same state, and evaluation mode never moves it. Registering and
+    assigning start it anew, and so does `reset`.
 
-    >>> class Largest(Parametrization):  # divides by the largest entry, found in two looks
-    ...     warm_start = ("index",)
+    >>> class Balanced(Parametrization):  # divides each row by its length, as far as it is known
+    ...     warm_start = ("length",)
     ...     def guess(self, X):
-    ...         return (X.abs().argmax(),)
-    ...     def refine(self, X, index):
-    ...         return (X.abs().argmax(),)
+    ...         return (X.norm(dim=-1, keepdim=True),)
+    ...     def refine(self, X, length):  # one Newton step for the square root
+    ...         return ((length + X.square().sum(-1, keepdim=True) / length) / 2,)
     ...     def forward(self, X):
     ...         self.follow(X)
-    ...         return X / X.flatten()[self.index].abs()
-    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Largest())
-    >>> linear.weight.abs().max().item()
-    1.0
+    ...         return X / self.length.clone()
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Balanced())
+    >>> torch.allclose(linear.weight.norm(dim=-1), torch.ones(2))
+    True
     """
 
     warm_start: ClassVar[tuple[str, ...]] = ()

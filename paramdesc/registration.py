@@ -85,12 +85,12 @@ def register_parametrization(
     if is_dynamo_compiling():
         torch._dynamo.graph_break()
     new = as_map(parametrization, right_inverse)
-    snapshot = Snapshot(
-        [module, *below([*chains_of(module), new])], tensors_of(module, tensor_name)
-    )
+    parts = below([*chains_of(module), new])
+    snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name))
     try:
         adopt_module(module)
-        new.train(module.training)
+        if any(part.training is not module.training for part in parts):
+            new.train(module.training)
         if is_parametrized(module, tensor_name):
             append_map(module, tensor_name, new, unsafe)
         elif is_lazy(find_tensor(module, tensor_name)):
@@ -136,20 +136,29 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
     if tensor_name in module._non_persistent_buffers_set:
         chain._non_persistent_buffers_set.update(chain._buffers)
     delattr(module, tensor_name)
-    if not isinstance(module._modules.get("parametrizations"), ParametrizationDict):
-        if hasattr(module, "parametrizations"):
-            raise ValueError(
-                f"{type(module).__name__} has an attribute 'parametrizations' of its own, and that "
-                "name is where the maps go. Rename the attribute."
-            )
-        module.parametrizations = ParametrizationDict()
-        if not module.training:
-            module.parametrizations.training = False
-    chains: Any = module.parametrizations
+    chains = module._modules.get("parametrizations")
+    if not isinstance(chains, ParametrizationDict):
+        chains = make_container(module)
     chains[tensor_name] = chain
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
     chain.adopt_original(original)
     start_maps(chain, anew=True)
+
+
+def make_container(module: Module) -> ParametrizationDict:
+    """`module.parametrizations`, new and empty."""
+    holders: tuple[Any, ...] = (vars(module), module._modules, module._parameters, module._buffers)
+    name = "parametrizations"
+    if any(name in holder for holder in holders) or hasattr(type(module), name):
+        raise ValueError(
+            f"{type(module).__name__} has an attribute 'parametrizations' of its own, and that "
+            "name is where the maps go. Rename the attribute."
+        )
+    chains = ParametrizationDict()
+    if not module.training:
+        chains.training = False
+    module.parametrizations = chains
+    return chains
 
 
 def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.tensors import address, alias, is_wrapper, replace_data
+from paramdesc.namespace import AttributeNamespace
+from paramdesc.tensors import address, is_wrapper, replace_data
 
 __all__ = ["Snapshot", "below"]
 
@@ -24,13 +26,14 @@ class Snapshot:
         self.states = [
             (module, type(module), vars(module), dict(vars(module))) for module in modules
         ]
-        self.containers = [
-            (container, container.copy() if container else ())  # most are empty
+        containers: list[Any] = [
+            value.__wrapped__ if type(value) is AttributeNamespace else value
             for _, _, state, _ in self.states
             for value in state.values()
-            if isinstance(container := getattr(value, "__wrapped__", value), (dict, set))
+            if isinstance(value, (dict, set, AttributeNamespace))
         ]
-        self.tensors = [(x, alias(x), x._version, address(x)) for x in tensors if is_counted(x)]
+        self.containers = [(value, value.copy() if value else ()) for value in containers]
+        self.tensors = [(x, x.detach(), x._version, address(x)) for x in tensors if is_counted(x)]
 
     def restore(self) -> None:
         """Put everything back, in place: the same dicts, the same objects in the same order."""

@@ -14,7 +14,7 @@ __all__ = ["address", "alias", "is_wrapper", "replace_data", "shares_storage"]
 def alias(tensor: Tensor) -> Tensor:
     """Another tensor object of the same kind over the same memory."""
     if isinstance(tensor, Parameter):
-        return Parameter(tensor.detach(), tensor.requires_grad)
+        return Parameter(tensor, tensor.requires_grad)
     has_memory = tensor.layout == torch.strided and not is_wrapper(tensor)
     if not has_memory:
         return tensor.detach()
