@@ -15,7 +15,7 @@ __all__ = ["N_POWER_ITERATIONS", "BoundedReadout", "Cell", "OrthogonalCell", "Re
 
 SIZE = 64
 CLASSES = 10
-N_POWER_ITERATIONS = 5
+N_POWER_ITERATIONS = 20
 
 
 class Cell(nn.RNNCell):

@@ -14,8 +14,8 @@ __all__ = ["LEGEND", "make_table"]
 LEGEND = """
 accuracy     on 360 digits that none was trained on
 time         of a training step, median, relative to the plain RNN
-kernel       largest |Q'Q - I| of the recurrent kernel Q, after any step
-norm         largest |s - 1| of the read-out's spectral norm s, after any step
+kernel       largest |Q'Q - I| of the recurrent kernel Q, in any step
+norm         largest |s - 1| of the read-out's spectral norm s, in any step
 evaluations  of the kernel's map, per training step"""
 
 
