@@ -83,8 +83,8 @@ class SpectralNorm(Parametrization):
 
     def forward(self, X: Tensor) -> Tensor:
         self.follow(X)
-        matrix, scale = self.scaled(X)
-        sigma = self.leading_value(matrix)  # of X it is scale times that
+        matrix, scale = self.matrix(X), largest_entry(X)
+        sigma = self.leading_value(matrix, scale)  # of X it is scale times that
         eps = torch.finfo(sigma.dtype).tiny if self.eps is None else self.eps
         divided = scale * sigma > (self.bound if self.only_shrink else eps)
         # what is not divided must give a finite quotient all the same: it has a gradient
@@ -94,62 +94,53 @@ class SpectralNorm(Parametrization):
 
     def norm(self, X: Tensor) -> Tensor:
         """The spectral norm of `X`, from the state, differentiable: a real scalar."""
-        matrix, scale = self.scaled(X)
-        return self.leading_value(matrix) * scale
+        scale = largest_entry(X)
+        return self.leading_value(self.matrix(X), scale) * scale
 
-    def leading_value(self, matrix: Tensor) -> Tensor:
-        """The singular value of `matrix` that belongs to the state."""
+    def leading_value(self, matrix: Tensor, scale: Tensor) -> Tensor:
+        """The singular value of `matrix / scale` that belongs to the state."""
         if matrix.ndim == 1:
-            length: Tensor = torch.linalg.vector_norm(matrix)
+            length: Tensor = torch.linalg.vector_norm(matrix / scale)
             return length
         # the state is written in place by later steps, while this graph may still need it
         u = self._u.to(matrix.dtype, copy=True)
         v = self._v.to(matrix.dtype, copy=True)
         with without_autocast(matrix):
-            sigma: Tensor = torch.vdot(u, matrix @ v).real
+            sigma: Tensor = torch.vdot(u, matrix @ (v / scale)).real
         return sigma
 
     def right_inverse(self, X: Tensor) -> Tensor:
         return X
 
     def guess(self, X: Tensor) -> tuple[Tensor, ...]:
-        matrix, _ = self.scaled(X)
+        matrix = self.matrix(X)
         # a generator of its own: registering a map must not shift the user's random numbers
         generator = torch.Generator().manual_seed(0)
         u, v = (
             torch.randn(size, dtype=matrix.dtype, generator=generator).to(matrix.device)
             for size in (matrix.shape[0], 1 if X.ndim == 1 else matrix.shape[1])
         )
-        return self.iterate(matrix, u, v, FIRST_ITERATIONS, X.dtype)
+        return self.iterate(X, u, v, FIRST_ITERATIONS)
 
     def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        return self.iterate(self.scaled(X)[0], u, v, self.n_power_iterations, X.dtype)
+        return self.iterate(X, u, v, self.n_power_iterations)
 
-    def iterate(
-        self, matrix: Tensor, u: Tensor, v: Tensor, count: int, dtype: torch.dtype
-    ) -> tuple[Tensor, ...]:
-        """The leading singular vectors of `matrix` after `count` power iterations."""
+    def iterate(self, X: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, ...]:
+        """The leading singular vectors of `X` after `count` power iterations from `u`, `v`."""
+        matrix, scale = self.matrix(X), largest_entry(X)
         u, v = u.to(matrix.dtype), v.to(matrix.dtype)
         with without_autocast(matrix):
-            for _ in range(count if matrix.ndim > 1 else 0):
-                u = direction(matrix @ v, u)
-                v = direction(matrix.mH @ u, v)
-        return u.to(dtype), v.to(dtype)
+            for _ in range(count if X.ndim > 1 else 0):
+                u = direction(matrix @ (v / scale), u)
+                v = direction(matrix.mH @ (u / scale), v)
+        return u.to(X.dtype), v.to(X.dtype)
 
-    def scaled(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """`X` as a matrix of largest entry one, in a dtype that products are accurate in.
-
-        And the scale: squares of the entries of `X` itself may overflow or vanish.
-        """
+    def matrix(self, X: Tensor) -> Tensor:
+        """`X` as the matrix whose norm counts, in a dtype that products are accurate in."""
         if not -X.ndim <= self.dim < X.ndim:
             raise ValueError(f"a weight of shape {tuple(X.shape)} has no dimension {self.dim}.")
         matrix = widened(X)
-        if X.ndim > 1:
-            matrix = matrix.movedim(self.dim, 0).flatten(1)
-        largest = matrix.detach().abs()
-        scale = largest.amax() if X.numel() else largest.sum()
-        scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
-        return matrix / scale, scale
+        return matrix if X.ndim == 1 else matrix.movedim(self.dim, 0).flatten(1)
 
     def extra_repr(self) -> str:
         shown = [f"bound={self.bound}", f"dim={self.dim}"]
@@ -159,6 +150,17 @@ class SpectralNorm(Parametrization):
 def widened(X: Tensor) -> Tensor:
     """`X`, in float32 if it is in half precision."""
     return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
+
+
+def largest_entry(X: Tensor) -> Tensor:
+    """The largest absolute value in `X`, or one if that is zero.
+
+    The products are made with vectors divided by it: squares of the entries themselves may
+    overflow or vanish.
+    """
+    entries = widened(X.detach())
+    largest = torch.linalg.vector_norm(entries, math.inf if X.numel() else 2)
+    return torch.where(largest > torch.finfo(largest.dtype).tiny, largest, 1.0)
 
 
 def direction(x: Tensor, otherwise: Tensor) -> Tensor:
