@@ -21,10 +21,9 @@ class ParametrizationDict(nn.ModuleDict):
     def __contains__(self, tensor_name: object) -> bool:
         found = tensor_name in self._modules
         function = caller_in_torch_engine()
-        # registering on a name that is here only appends to the chain, and that works
-        if function == "remove_parametrizations" or (
-            function == "register_parametrization" and not found
-        ):
+        # a name that is not here cannot be removed, which torch says itself; registering on
+        # one that is here only appends to its chain, and that works
+        if function == ("remove_parametrizations" if found else "register_parametrization"):
             raise MixedEnginesError(function)
         return found
 

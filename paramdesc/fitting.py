@@ -1,15 +1,17 @@
-"""What the originals of a chain can take."""
+"""What the maps of a chain must return to fit: to its originals, and to one another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Module
 
-from paramdesc.errors import OriginalError
+from paramdesc.errors import MapResultError, OriginalError
 
-__all__ = ["check_originals"]
+__all__ = ["check_between", "check_originals"]
 
 
 def check_originals(chain: Any, result: Any) -> tuple[Tensor, ...]:
@@ -56,3 +58,30 @@ def check_element(i: int, original: Tensor, tensor: Any) -> None:
             f"Tensor {i} returned by `right_inverse` has dtype {tensor.dtype} "
             f"while `original{i}` has dtype {original.dtype}"
         )
+
+
+@torch.no_grad()
+def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
+    """Check that `new` and its `right_inverse` go from tensors like `before` to such."""
+    after = new(before)
+    if not isinstance(after, Tensor):
+        raise MapResultError.type_of("A parametrization", after)
+    for aspect in ("dtype", "shape"):
+        if getattr(after, aspect) != getattr(before, aspect):
+            raise MapResultError.changed(
+                aspect, tensor_name, getattr(before, aspect), getattr(after, aspect)
+            )
+    right_inverse = getattr(new, "right_inverse", None)
+    if right_inverse is None:
+        return
+    try:
+        back = right_inverse(after)
+    except NotImplementedError:
+        return
+    if not isinstance(back, Tensor):
+        raise MapResultError.type_of("parametrization.right_inverse", back)
+    for aspect in ("dtype", "shape"):
+        if getattr(back, aspect) != getattr(before, aspect):
+            raise MapResultError.inverse_changed(
+                aspect, tensor_name, getattr(before, aspect), getattr(back, aspect)
+            )

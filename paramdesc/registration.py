@@ -16,12 +16,12 @@ from paramdesc.attribute import ParametrizedTensor
 from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
 from paramdesc.errors import (
-    MapResultError,
     MissingTensorError,
     NotParametrizedError,
     SeveralOriginalsError,
 )
 from paramdesc.evaluation import evaluate
+from paramdesc.fitting import check_between
 from paramdesc.function_map import as_map
 from paramdesc.lazy import cancel_pending, register_when_materialized
 from paramdesc.namespace import namespace_of, release_namespace
@@ -170,33 +170,6 @@ def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> N
     chain.add_map(new)
     start_maps(chain, anew=False)
     chain.unsafe = chain.unsafe or unsafe
-
-
-@torch.no_grad()
-def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
-    """Check that `new` and its `right_inverse` go from tensors like `before` to such."""
-    after = new(before)
-    if not isinstance(after, Tensor):
-        raise MapResultError.type_of("A parametrization", after)
-    for aspect in ("dtype", "shape"):
-        if getattr(after, aspect) != getattr(before, aspect):
-            raise MapResultError.changed(
-                aspect, tensor_name, getattr(before, aspect), getattr(after, aspect)
-            )
-    right_inverse = getattr(new, "right_inverse", None)
-    if right_inverse is None:
-        return
-    try:
-        back = right_inverse(after)
-    except NotImplementedError:
-        return
-    if not isinstance(back, Tensor):
-        raise MapResultError.type_of("parametrization.right_inverse", back)
-    for aspect in ("dtype", "shape"):
-        if getattr(back, aspect) != getattr(before, aspect):
-            raise MapResultError.inverse_changed(
-                aspect, tensor_name, getattr(before, aspect), getattr(back, aspect)
-            )
 
 
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:

@@ -264,3 +264,9 @@ def test_layers_of_both_engines_train_in_one_model() -> None:
     ]
     assert {name.partition(".")[0] for name in changed} == {"0", "1", "2"}
     assert get_parametrizations(model).names() == ["0.weight"]
+
+
+def test_torch_says_itself_that_a_plain_name_cannot_be_removed() -> None:
+    layer = linear()
+    with pytest.raises(ValueError, match="does not have a parametrization on bias"):
+        torch_engine.remove_parametrizations(layer, "bias")

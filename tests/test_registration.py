@@ -13,14 +13,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 import paramdesc as P
 from paramdesc.errors import add_note
 from paramdesc.namespace import AttributeNamespace
-
-
-class Double(nn.Module):
-    def forward(self, X: Tensor) -> Tensor:
-        return 2 * X
-
-    def right_inverse(self, X: Tensor) -> Tensor:
-        return X / 2
+from tests.helpers import Double
 
 
 class Product(nn.Module):
