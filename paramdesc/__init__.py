@@ -1,6 +1,6 @@
 """Weights that are functions of other tensors, on any `nn.Module`, in place."""
 
-from paramdesc import parametrizations
+from paramdesc import jit, parametrizations
 from paramdesc.adoption import adopt
 from paramdesc.base import Parametrization
 from paramdesc.caching import cached
@@ -31,6 +31,7 @@ __all__ = [
     "cached",
     "get_parametrizations",
     "is_parametrized",
+    "jit",
     "parametrizations",
     "parametrized",
     "register_parametrization",

@@ -14,6 +14,7 @@ from paramdesc.chain import ParametrizationList
 from paramdesc.collection import get_parametrizations
 from paramdesc.errors import CacheTargetError
 from paramdesc.scopes import Scope, close_innermost, open_scope
+from paramdesc.scripted import is_scripted_list, open_programs
 
 __all__ = ["Target", "cached"]
 
@@ -68,6 +69,8 @@ class cached:
         scope = Scope(covered)
         self._scopes.append(scope)
         open_scope(scope)
+        if covered:
+            scope.programs = open_programs(covered)
         return scope
 
     def __exit__(self, *exception: object) -> None:
@@ -115,9 +118,9 @@ def flatten(targets: Iterable[Any]) -> Iterator[Module]:
 
 def get_covered(modules: Iterable[Module]) -> frozenset[ParametrizationList]:
     """The chains at and below `modules`."""
-    covered: set[ParametrizationList] = set()
+    covered: set[Any] = set()
     for module in modules:
-        if isinstance(module, ParametrizationList):
+        if isinstance(module, ParametrizationList) or is_scripted_list(module):
             covered.add(module)
         covered |= set(get_parametrizations(module))
     return frozenset(covered)

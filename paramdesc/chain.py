@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils import parametrize as torch_engine
 
+from paramdesc.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.errors import MissingRightInverseError
 from paramdesc.evaluation import evaluate
 from paramdesc.explain import explain
 from paramdesc.fitting import check_originals
 from paramdesc.local_classes import picklable
-from paramdesc.scopes import forget
+from paramdesc.scopes import fetch, forget, keep
 from paramdesc.snapshot import Snapshot
 from paramdesc.steps import count_steps, has_stepped, is_warm, start_maps
 from paramdesc.tensors import address, alias, replace_data, shares_storage
@@ -97,6 +98,14 @@ class ParametrizationList(torch_engine.ParametrizationList):
         value: Tensor = values[0]
         return value
 
+    def _kept(self) -> Any:
+        """For the guards of compiled code: what a scope keeps of this chain, or None."""
+        return keep(self, evaluate)
+
+    def _fetched(self) -> Any:
+        """For compiled code: the value."""
+        return fetch(self, evaluate)
+
     def add_map(self, module: Module) -> str:
         """Add a map after the others, unchecked; its name."""
         name = str(len(list(self.maps())))
@@ -139,6 +148,9 @@ class ParametrizationList(torch_engine.ParametrizationList):
             RuntimeError: if a map has no `right_inverse`.
             ValueError: if one returns what the originals cannot take, or refuses `value`.
         """
+        if is_dynamo_compiling():
+            uncompiled(type(self).right_inverse)(self, value)
+            return
         snapshot = Snapshot(self.modules(), self.own_originals().values())
         try:
             with torch.no_grad():

@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
+from paramdesc.scripted import RecursiveScriptModule, is_scripted_list
 
 __all__ = ["ParametrizationSet", "get_parametrizations"]
 
@@ -76,14 +77,16 @@ class ParametrizationSet(Set[ParametrizationList]):
 
         Args:
             tensor_name: the name of the tensor in its module, `weight`.
-            map_type: a type, or several, that one of the maps is an instance of.
+            map_type: a type, or several, that one of the maps is an instance of. TorchScript
+                keeps no more of it than its name.
             path: a shell pattern for the path of the module, `encoder.*`; `""` is the root.
         """
         tests: list[Callable[[str, ParametrizationList], bool]] = []
         if tensor_name is not None:
             tests.append(lambda name, chain: name.rpartition(".")[2] == tensor_name)
         if map_type is not None:
-            tests.append(lambda name, chain: any(isinstance(m, map_type) for m in chain.maps()))
+            types = map_type if isinstance(map_type, tuple) else (map_type,)
+            tests.append(lambda name, chain: any(has_map(chain, cls) for cls in types))
         if path is not None:
             tests.append(lambda name, chain: fnmatchcase(name.rpartition(".")[0], path))
         return self.named(
@@ -124,6 +127,14 @@ class ParametrizationSet(Set[ParametrizationList]):
         return f"ParametrizationSet([{', '.join(map(repr, self.names()))}])"
 
 
+def has_map(chain: Any, map_type: type[Module]) -> bool:
+    """Whether one of the maps of `chain`, which may be scripted, is of that type."""
+    if is_scripted_list(chain):
+        maps = (child for name, child in chain._modules.items() if name.isdigit())
+        return any(child.original_name == map_type.__name__ for child in maps)
+    return any(isinstance(child, map_type) for child in chain.maps())
+
+
 def named_items(chains: Iterable[Any]) -> list[tuple[str, ParametrizationList]]:
     known = chains if isinstance(chains, ParametrizationSet) else ParametrizationSet(chains)
     return known.items()
@@ -150,22 +161,26 @@ def get_parametrizations(*modules: Module) -> ParametrizationSet:
     )
 
 
-def find_chains(root: Module, seen: set[Module]) -> Iterator[tuple[str, ParametrizationList]]:
+def find_chains(root: Module, seen: set[Any]) -> Iterator[tuple[str, ParametrizationList]]:
     """The chains below `root` with their names, depth first, each module visited once."""
     stack = [("", root)]
     while stack:
         path, module = stack.pop()
-        if module in seen:
+        # a loaded program has several Python objects for one module
+        identity = module._c if isinstance(module, RecursiveScriptModule) else module
+        if identity in seen:
             continue
-        seen.add(module)
+        seen.add(identity)
         prefix = f"{path}." if path else ""
-        chains = module._modules.get("parametrizations")
-        if isinstance(chains, ParametrizationDict):
-            for name, chain in chains._modules.items():
-                if isinstance(chain, ParametrizationList):
+        children = module._modules
+        chains: Any = "parametrizations" in children and children["parametrizations"]
+        if isinstance(chains, (ParametrizationDict, RecursiveScriptModule)):
+            found: Any = chains._modules
+            for name, chain in found.items():
+                if isinstance(chain, ParametrizationList) or is_scripted_list(chain):
                     yield f"{prefix}{name}", chain
         stack += [
             (f"{prefix}{name}", child)
-            for name, child in reversed(module._modules.items())
+            for name, child in reversed(list(children.items()))
             if child is not None
         ]

@@ -18,6 +18,8 @@ __all__ = [
     "MixedEnginesError",
     "NotParametrizedError",
     "OriginalError",
+    "ScriptedScopeError",
+    "ScriptingError",
     "SeveralOriginalsError",
 ]
 
@@ -178,4 +180,39 @@ class CacheTargetError(TypeError):
         super().__init__(
             "cached() takes modules, ParametrizationLists, and sets or iterables of them. "
             f"Got {target!r:.200} of type {type(target).__name__}.{hint}"
+        )
+
+
+class ScriptingError(RuntimeError):
+    """TorchScript refuses a map."""
+
+    def __init__(
+        self, name: str, index: int | None, refused: Module, refusal: BaseException
+    ) -> None:
+        self.name = name
+        what = "the chain" if index is None else f"map {index}, {type(refused).__name__},"
+        super().__init__(
+            f"TorchScript cannot compile {what} of {name!r}:\n{str(refusal).strip()}\n"
+            "Rewrite that line in TorchScript's part of Python, or let torch.jit.trace, "
+            "torch.compile or torch.export read the model: they take every map."
+        )
+
+
+class ScriptedScopeError(ValueError):
+    """`cached(...)` in a scripted method covers what TorchScript cannot reach from there."""
+
+    @classmethod
+    def unknown(cls, module: Module, call: str, error: NameError) -> ScriptedScopeError:
+        return cls(
+            f"{call} in a method of {type(module).__name__} cannot be scripted: {error}. Its "
+            "arguments are evaluated when the model is scripted, and may use self and global "
+            "names only. Write cached(self), or cached(self.<name of a module>)."
+        )
+
+    @classmethod
+    def outside(cls, module: Module, call: str, names: list[str]) -> ScriptedScopeError:
+        return cls(
+            f"{call} in a method of {type(module).__name__} cannot be scripted: it covers "
+            f"{', '.join(map(repr, names))}, which TorchScript cannot reach from self. Open the "
+            "scope in a module that contains it, or around the call of the scripted program."
         )

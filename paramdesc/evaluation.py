@@ -11,12 +11,35 @@ from torch.nn.modules.module import (
     _global_forward_hooks,
     _global_forward_pre_hooks,
 )
+from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.explain import explain
+from paramdesc.mode import count_dispatch_modes
 
-__all__ = ["evaluate"]
+__all__ = ["CALL", "evaluate", "is_symbolic"]
 
-_CALL = Module.__call__
+CALL = Module.__call__
+
+
+def is_symbolic() -> bool:
+    """Whether `torch.fx.symbolic_trace` is running, where values are no tensors.
+
+    It follows the calls of modules. So do tracers that work on tensors, in a dispatch mode.
+    """
+    return Module.__call__ is not CALL and not count_dispatch_modes()
+
+
+def call_as_leaf(chain: Module) -> Any:
+    """Call `chain` such that torch.fx takes it for one of torch's own modules.
+
+    Those are a single node each, so the maps need not be traceable: they ask for the shape
+    of what they are given, which a tracer does not know.
+    """
+    chain.__dict__["__module__"] = torch_engine.__name__
+    try:
+        return chain()
+    finally:
+        del chain.__dict__["__module__"]
 
 
 def evaluate(chain: Module) -> Any:
@@ -30,7 +53,7 @@ def evaluate(chain: Module) -> Any:
     parameters = state["_parameters"]
     if (
         "original" not in parameters
-        or Module.__call__ is not _CALL
+        or Module.__call__ is not CALL
         or state["_forward_hooks"]
         or state["_forward_pre_hooks"]
         or state["_backward_hooks"]
@@ -41,7 +64,7 @@ def evaluate(chain: Module) -> Any:
         or _global_backward_pre_hooks
         or "_steps" in state
     ):
-        return chain()
+        return call_as_leaf(chain) if is_symbolic() else chain()
     value = parameters["original"]
     parametrization: Any = None
     try:
@@ -53,7 +76,7 @@ def evaluate(chain: Module) -> Any:
                 or own["_backward_hooks"]
                 or own["_backward_pre_hooks"]
                 or "_compiled_call_impl" in own
-                or type(parametrization).__call__ is not _CALL
+                or type(parametrization).__call__ is not CALL
             ):
                 value = parametrization(value)
             else:

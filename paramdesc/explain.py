@@ -7,6 +7,7 @@ from types import FrameType
 
 from torch.nn import Module
 
+from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.errors import add_note
 
 __all__ = ["explain"]
@@ -16,6 +17,8 @@ def explain(
     error: BaseException, chain: Module, doing: str, parametrization: Module | None
 ) -> None:
     """Note on `error` what `chain` was doing with which of its maps when it was raised."""
+    if is_dynamo_compiling():
+        return  # Python evaluates it again, and raises
     host = str(chain.host)
     path = find_path(chain)
     if path:

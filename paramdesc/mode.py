@@ -40,6 +40,7 @@ __all__ = [
     "has_transforms",
     "is_grad_enabled",
     "is_inference",
+    "is_plain",
     "is_tracing",
 ]
 
@@ -59,6 +60,11 @@ def current_mode() -> Mode:
         count_dispatch_modes() and tuple(_get_current_dispatch_mode_stack()),
         is_tracing() and tracing_state(),
     )
+
+
+def is_plain() -> bool:
+    """Whether tensors are what they seem: nothing wraps, fakes or records them."""
+    return not (has_transforms() or count_dispatch_modes() or is_tracing())
 
 
 def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:

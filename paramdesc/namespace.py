@@ -12,7 +12,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import wrapt
 from torch import Tensor, nn
@@ -20,11 +20,19 @@ from torch import Tensor, nn
 from paramdesc.attribute import ParametrizedTensor
 from paramdesc.errors import AssignmentError
 from paramdesc.evaluation import evaluate
+from paramdesc.interception import PREPARE, prepare
+from paramdesc.lending import lend_through
 from paramdesc.scopes import read
 
 __all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
 
 _REPLICATE = nn.Module._replicate_for_data_parallel.__code__
+
+
+class Lent(NamedTuple):
+    """A tensor in whose place another one is lent."""
+
+    tensor: Tensor | None
 
 
 class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
@@ -33,6 +41,11 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     The descriptors are values of the wrapped dict. Asking for `keys()` shows them too:
     `nn.Module.__dir__` does, and nothing else.
     """
+
+    def __init__(self, buffers: dict[str, Any]) -> None:
+        super().__init__(buffers)
+        self._self_lent: dict[str, bool] = {}  # the names under which a tensor is lent
+        lend_through(AttributeNamespace)
 
     # wrapt's own lookup takes three times as long as object's, on every read of a weight
     __getattribute__ = object.__getattribute__
@@ -48,10 +61,16 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         return self.__self_dict__
 
     def __contains__(self, name: object) -> bool:
-        return name in self.__wrapped__  # wrapt's, in C, is closed to torch.compile
+        # wrapt's, in C, is closed to torch.compile
+        return name in self.__wrapped__ or name == PREPARE
 
     def __getitem__(self, name: str) -> Any:
-        value = self.__wrapped__[name]
+        try:
+            value = self.__wrapped__[name]
+        except KeyError:
+            if name == PREPARE:
+                return prepare
+            raise
         if type(value) is ParametrizedTensor:
             return read(value.chains[name], evaluate)  # what its __get__ does, a call sooner
         return value
@@ -87,6 +106,38 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     def uninstall(self, name: str) -> None:
         """Let the name be free again."""
         del self.__wrapped__[name]
+
+    def lends(self, name: str, value: Any) -> bool:
+        """Whether it is `swap` that lets `value` take its place under `name`.
+
+        That is so for a tensor, where the name is parametrized, and for what `swap` returned.
+        """
+        if isinstance(value, (ParametrizedTensor, Lent)):
+            return True
+        is_ours = name in self._self_lent or type(self.__wrapped__.get(name)) is ParametrizedTensor
+        return is_ours and (value is None or isinstance(value, Tensor))
+
+    def swap(self, name: str, value: Any) -> Any:
+        """Lend the tensor `value` to `name`, or put back what a swap has returned.
+
+        Nothing is evaluated or assigned. Returns what was there: for a tensor the descriptor,
+        or a `Lent`; and for these the tensor. A module at two paths is lent to twice, and gets
+        the first back first: after the descriptor, nothing may take its place.
+        """
+        current = self.__wrapped__[name]
+        if isinstance(value, ParametrizedTensor):
+            self._self_lent.pop(name, None)
+            self.__wrapped__[name] = value
+        elif isinstance(value, Lent):
+            if name not in self._self_lent:
+                return value.tensor
+            self.__wrapped__[name] = value.tensor
+        else:
+            self.__wrapped__[name] = value
+            if name in self._self_lent:
+                return Lent(current)
+            self._self_lent[name] = True
+        return current
 
     def attributes(self) -> Iterator[ParametrizedTensor]:
         """The descriptors in it."""

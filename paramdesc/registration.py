@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
 from torch.nn import Module, Parameter
 from torch.nn.parameter import is_lazy
 
@@ -15,6 +14,7 @@ from paramdesc.adoption import adopt_module
 from paramdesc.attribute import ParametrizedTensor
 from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
+from paramdesc.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.errors import (
     MissingTensorError,
     NotParametrizedError,
@@ -83,7 +83,9 @@ def register_parametrization(
     [1.0, 2.0, 3.0]
     """
     if is_dynamo_compiling():
-        torch._dynamo.graph_break()
+        return uncompiled(register_parametrization)(
+            module, tensor_name, parametrization, unsafe=unsafe, right_inverse=right_inverse
+        )
     new = as_map(parametrization, right_inverse)
     parts = below([*chains_of(module), new])
     snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name))
@@ -207,7 +209,7 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         Exception: whatever the maps raise. In every case `module` is as it was before.
     """
     if is_dynamo_compiling():
-        torch._dynamo.graph_break()
+        return uncompiled(remove_parametrizations)(module, tensor_name, leave_parametrized)
     if cancel_pending(module, tensor_name):
         return module
     if not is_parametrized(module, tensor_name):
@@ -284,6 +286,8 @@ def transfer_parametrizations_and_params(
     Raises:
         Exception: as `register_parametrization` does. Then `to_module` is as it was before.
     """
+    if is_dynamo_compiling():
+        return uncompiled(transfer_parametrizations_and_params)(from_module, to_module, tensor_name)
     if not is_parametrized(from_module):
         return to_module
     if tensor_name is not None and not is_parametrized(from_module, tensor_name):

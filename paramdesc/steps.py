@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 import torch
-from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
 from paramdesc.base import Parametrization
+from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.mode import has_transforms
 
 __all__ = ["count_steps", "has_stepped", "is_warm", "start_maps"]

@@ -1,6 +1,7 @@
-"""Weights of bounded operator norm."""
+"""Weights of bounded operator norm.
 
-from __future__ import annotations
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -85,7 +86,9 @@ class SpectralNorm(Parametrization):
         self.follow(X)
         matrix, scale = self.matrix(X), largest_entry(X)
         sigma = self.leading_value(matrix, scale)  # of X it is scale times that
-        eps = torch.finfo(sigma.dtype).tiny if self.eps is None else self.eps
+        eps = self.eps
+        if eps is None:
+            eps = smallest_normal(sigma)
         divided = scale * sigma > (self.bound if self.only_shrink else eps)
         # what is not divided must give a finite quotient all the same: it has a gradient
         quotient = self.bound / torch.where(divided, sigma, 1.0) / scale
@@ -105,8 +108,7 @@ class SpectralNorm(Parametrization):
         # the state is written in place by later steps, while this graph may still need it
         u = self._u.to(matrix.dtype, copy=True)
         v = self._v.to(matrix.dtype, copy=True)
-        with without_autocast(matrix):
-            sigma: Tensor = torch.vdot(u, matrix @ (v / scale)).real
+        sigma: Tensor = torch.vdot(u, product(matrix, v / scale)).real
         return sigma
 
     def right_inverse(self, X: Tensor) -> Tensor:
@@ -122,23 +124,22 @@ class SpectralNorm(Parametrization):
         )
         return self.iterate(X, u, v, FIRST_ITERATIONS)
 
-    def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self.iterate(X, u, v, self.n_power_iterations)
 
-    def iterate(self, X: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, ...]:
+    def iterate(self, X: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The leading singular vectors of `X` after `count` power iterations from `u`, `v`."""
         matrix, scale = self.matrix(X), largest_entry(X)
         u, v = u.to(matrix.dtype), v.to(matrix.dtype)
-        with without_autocast(matrix):
-            for _ in range(count if X.ndim > 1 else 0):
-                u = direction(matrix @ (v / scale), u)
-                v = direction(matrix.mH @ (u / scale), v)
+        for _ in range(count if X.ndim > 1 else 0):
+            u = direction(product(matrix, v / scale), u)
+            v = direction(product(matrix.mH, u / scale), v)
         return u.to(X.dtype), v.to(X.dtype)
 
     def matrix(self, X: Tensor) -> Tensor:
         """`X` as the matrix whose norm counts, in a dtype that products are accurate in."""
         if not -X.ndim <= self.dim < X.ndim:
-            raise ValueError(f"a weight of shape {tuple(X.shape)} has no dimension {self.dim}.")
+            raise ValueError(f"a weight of shape {list(X.shape)} has no dimension {self.dim}.")
         matrix = widened(X)
         return matrix if X.ndim == 1 else matrix.movedim(self.dim, 0).flatten(1)
 
@@ -159,8 +160,8 @@ def largest_entry(X: Tensor) -> Tensor:
     overflow or vanish.
     """
     entries = widened(X.detach())
-    largest = torch.linalg.vector_norm(entries, math.inf if X.numel() else 2)
-    return torch.where(largest > torch.finfo(largest.dtype).tiny, largest, 1.0)
+    largest = torch.linalg.vector_norm(entries, math.inf if X.numel() > 0 else 2.0)
+    return torch.where(largest > smallest_normal(largest), largest, 1.0)
 
 
 def direction(x: Tensor, otherwise: Tensor) -> Tensor:
@@ -169,7 +170,25 @@ def direction(x: Tensor, otherwise: Tensor) -> Tensor:
     return torch.where(length > 0, x / torch.where(length > 0, length, 1.0), otherwise)
 
 
-def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """A block in which products of tensors like this one keep their dtype."""
-    kind = tensor.device.type
-    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
+def smallest_normal(x: Tensor) -> float:
+    """The smallest positive number of full precision in the dtype of `x`, as `torch.finfo` has it.
+
+    TorchScript knows no `torch.finfo`.
+    """
+    return 2.2250738585072014e-308 if x.dtype == torch.float64 else 1.1754943508222875e-38
+
+
+def product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """`matrix @ vector` in their own dtype, under autocast too."""
+    # TorchScript wants the devices written out
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return matrix @ vector
+    with without_autocast(matrix.device.type):
+        return matrix @ vector
+
+
+@torch.jit.unused
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """A block in which products on that device keep their dtype."""
+    return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()

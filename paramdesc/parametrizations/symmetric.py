@@ -59,4 +59,4 @@ class Symmetric(Parametrization):
 
 def check_square(X: Tensor) -> None:
     if X.ndim < 2 or X.shape[-2] != X.shape[-1]:
-        raise ValueError(f"symmetric matrices are square, (*, n, n). Got shape {tuple(X.shape)}.")
+        raise ValueError(f"symmetric matrices are square, (*, n, n). Got shape {list(X.shape)}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks import importing, reading, registering, training
+from tests.benchmarks import compiling, importing, reading, registering, training
 from tests.benchmarks.table import Table, main
 from tests.benchmarks.timing import environment
 
@@ -22,7 +22,7 @@ ratios are medians of the rounds' ratios, and carry over to other machines bette
 
 def tables(quick: bool) -> Iterator[Table]:
     found = []
-    for benchmark in (reading, training, registering, importing):
+    for benchmark in (reading, training, compiling, registering, importing):
         for table in benchmark.tables(quick):
             found.append(table)
             yield table

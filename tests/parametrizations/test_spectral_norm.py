@@ -319,7 +319,7 @@ def test_arguments_out_of_range_are_refused_by_name(arguments: dict[str, Any]) -
 def test_dimension_that_the_weight_lacks_is_refused_with_its_shape(dim: int) -> None:
     layer = nn.Linear(3, 4)
     weight = layer.weight
-    with pytest.raises(ValueError, match=rf"shape \(4, 3\) has no dimension {dim}"):
+    with pytest.raises(ValueError, match=rf"shape \[4, 3\] has no dimension {dim}"):
         register_parametrization(layer, "weight", SpectralNorm(dim=dim))
     assert layer.weight is weight
 

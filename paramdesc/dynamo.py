@@ -1,0 +1,238 @@
+"""What paramdesc knows of Dynamo, the tracer of torch.compile: the one door to its private parts.
+
+A value that a scope of eager code keeps enters compiled code as an input of the graph. The
+code holds no tensor and trusts none: at each call its guards ask the chain for the value,
+which checks it as every read does, and the call fetches it from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+from torch.nn import Module, Parameter
+
+from paramdesc.tensors import address
+
+__all__ = ["fetch_kept", "is_dynamo_compiling", "uncompiled"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+MOST_TRACES = 4
+"""How often a function may be compiled for what is kept of one chain: torch gives up at eight."""
+
+_traces: WeakKeyDictionary[Module, dict[Any, set[Any]]] = WeakKeyDictionary()
+
+
+def parts() -> Any:
+    """Dynamo itself. Torch imports it when something is first compiled: that takes a second."""
+    return torch._dynamo
+
+
+def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """In compiled code: `function`, left to Python with all that it calls."""
+    torch._dynamo.graph_break(msg="paramdesc leaves changes of a module to Python")
+    result: Callable[_P, _T] = parts().disable(function)
+    return result
+
+
+def fetch_kept(chain: Any) -> Any:
+    """In compiled code: what an eager scope keeps of `chain`, as an input of the graph, or None.
+
+    None also where Dynamo cannot tell that it is what an evaluation in the graph would give.
+    """
+    value = None
+    torch._dynamo.comptime.comptime(bind_kept)  # may give `value` another one
+    return value
+
+
+def bind_kept(context: Any) -> None:
+    """While `fetch_kept` is traced: let its local `value` be what is kept of its `chain`.
+
+    The parts used here change from one torch to the next. Where one is missing, the local
+    stays what it is, and the chain is evaluated in the graph.
+    """
+    try:
+        tracer = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+        variable = build_kept(tracer, tracer.symbolic_locals["chain"].realize())
+    except parts().exc.RestartAnalysis:
+        raise
+    except Exception:
+        return
+    if variable is not None:
+        tracer.symbolic_locals["value"] = variable
+
+
+class Trace:
+    """What one trace has taken from scopes so far."""
+
+    def __init__(self) -> None:
+        self.chains: dict[Module, None] = {}
+        self.variables: dict[Any, Any] = {}
+
+    def moves_state_of(self, chain: Module) -> bool:
+        """Whether evaluating another of its chains may write to a map of `chain`.
+
+        They are all evaluated before the call, in another order than the code reads them.
+        """
+        maps = {part for part in chain.modules() if part._buffers}
+        others = (other for other in self.chains if other is not chain)
+        return any(maps.intersection(other.modules()) for other in others)
+
+
+def build_kept(tracer: Any, chain_variable: Any) -> Any:
+    """The variable that stands for the kept value, guarded; None where there is none to use."""
+    output = tracer.output
+    chain, place = chain_variable.value, chain_variable.source
+    trace = vars(output).setdefault("_paramdesc", Trace())
+    if (
+        place is None  # made by the compiled code
+        or not may_ask(output)
+        or is_touched(output, chain)
+        or trace.moves_state_of(chain)
+        or not may_compile(output, chain)
+    ):
+        return None
+    place = without_module_marks(place)
+    build = parts().variables.builder.VariableBuilder(tracer, result_of(place, "_kept"))
+    value = chain._kept()
+    with static_shape(value):
+        variable = build(value)
+    if value is None:
+        return None
+    node = variable.as_proxy().node
+    if node.meta["example_value"]._version > 0:  # the traced code has written to it
+        return None
+    trace.chains[chain] = None
+    if node not in trace.variables:
+        argument = node.meta["grapharg"]
+        if argument.source == build.source:
+            leave_uncompiled(type(chain), "_fetched")
+            argument.source = result_of(place, "_fetched")
+        trace.variables[node] = as_result(output, variable)
+    return trace.variables[node]
+
+
+def may_ask(output: Any) -> bool:
+    """Whether what is traced has guards that ask, and asks in the mode that it was called in."""
+    mode = parts().convert_frame.initial_global_state
+    if mode is None or output.export:
+        return False  # compiled ahead of time: guards are dropped, or checked just once
+    return bool(mode.check()) and not torch._C._are_functorch_transforms_active()
+
+
+def is_touched(output: Any, chain: Module) -> bool:
+    """Whether the traced code may have changed something that `chain` depends on, up to here."""
+    effects = output.side_effects
+    for thing in state_of(chain):
+        variable = effects.id_to_variable.get(id(thing))
+        if variable is not None and effects.is_modified(variable):
+            return True
+    # not every write raises the version of a tensor while it is traced: any use counts as one
+    places = {place_of(thing) for thing in state_of(chain) if isinstance(thing, Tensor)}
+    inputs = {
+        id(fake)
+        for node, fake in inputs_of(output.root_tracer)
+        if place_of(node.meta["grapharg"].example) in places
+    }
+    return any(
+        id(fake) in inputs and node.users
+        for tracer in output.tracers
+        for node, fake in inputs_of(tracer)
+    )
+
+
+def state_of(chain: Module) -> Iterator[Any]:
+    """The modules of `chain`, their attributes and what these contain, one level deep."""
+    for module in chain.modules():
+        state = vars(module)
+        yield from (module, state)
+        for value in state.values():
+            yield value
+            if isinstance(value, dict):
+                yield from value.values()
+            elif isinstance(value, (list, tuple)):
+                yield from value
+
+
+def inputs_of(tracer: Any) -> Iterator[tuple[Any, Tensor]]:
+    """The tensors that a graph takes: the node of each, and what stands for it in the trace."""
+    for node in tracer.graph.find_nodes(op="placeholder"):
+        fake = node.meta.get("example_value")
+        if isinstance(fake, Tensor):
+            yield node, fake
+
+
+def place_of(tensor: Tensor) -> int:
+    """Equal for tensors that share memory."""
+    return tensor.untyped_storage().data_ptr() if address(tensor) else id(tensor)
+
+
+def may_compile(output: Any, chain: Module) -> bool:
+    """Whether the traced function may be compiled once more for what is kept of `chain`.
+
+    It is for scopes that cover other parts of a model each time: some day, the graph must
+    serve them all.
+    """
+    traces = _traces.setdefault(chain, {}).setdefault(output.root_tx.f_code, set())
+    traces.add(output.compile_id)
+    return len(traces) <= MOST_TRACES
+
+
+def result_of(place: Any, method: str) -> Any:
+    """The source of what `method` of the object at `place` returns."""
+    sources = parts().source
+    return sources.CallFunctionNoArgsSource(sources.AttrSource(place, method))
+
+
+def without_module_marks(place: Any) -> Any:
+    """The same source, not marked as an attribute of a module.
+
+    What is marked counts as static: CUDA graphs take its address for fixed.
+    """
+    sources = parts().source
+    while isinstance(place, sources.NNModuleSource):
+        place = place.base
+    if isinstance(place, sources.ChainedSource):
+        return dataclasses.replace(place, base=without_module_marks(place.base))
+    return place
+
+
+@contextmanager
+def static_shape(value: Any) -> Iterator[None]:
+    """Inside, Dynamo takes the shape of `value` for fixed, as it does with every Parameter."""
+    if not isinstance(value, Tensor) or isinstance(value, Parameter):
+        yield
+        return
+    name = "_dynamo_static_indices"
+    vars(value)[name] = set(range(value.ndim))
+    try:
+        yield
+    finally:
+        del vars(value)[name]
+
+
+def as_result(output: Any, variable: Any) -> Any:
+    """The same variable as if the graph had computed it.
+
+    What has a source is fetched from there once more when the code returns it, and may have
+    changed by then.
+    """
+    result = variable.clone(source=None, mutation_type=None)
+    kind = parts().variables.base.AttributeMutationNew
+    output.side_effects._track_obj(object(), result, kind)
+    return result
+
+
+def leave_uncompiled(owner: type, method: str) -> None:
+    """Let Dynamo compile nothing of what `method` calls, when compiled code calls it."""
+    function = getattr(owner, method)
+    if not hasattr(function, "_torchdynamo_disable"):
+        setattr(owner, method, parts().disable(function))

@@ -1,0 +1,63 @@
+"""`torch.jit.script` of a model: the one door to its private steps.
+
+It asks each module first for `__prepare_scriptable__`, and compiles the model then. A
+parametrized module answers, through its namespace, and that arms the second step: it will
+compile the model's twin. So torch never puts anything in the place of a module, and the
+model stays what it is. torch's own function is back before it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from torch.jit import _recursive
+from torch.nn import Module
+
+__all__ = ["PREPARE", "compile_module", "on_script", "prepare"]
+
+PREPARE = "__prepare_scriptable__"
+
+_create: Any = _recursive.create_script_module
+_lock = threading.Lock()
+_preparing: set[int] = set()  # the threads between the two steps
+_script: Callable[[Module], Module]
+
+
+def on_script(script: Callable[[Module], Module]) -> None:
+    """Let `script` compile the models that have a parametrized module."""
+    global _script
+    _script = script
+
+
+def compile_module(module: Module, *, share_types: bool = True) -> Any:
+    """The scripted module that torch makes of `module`, which must hold nothing parametrized.
+
+    Args:
+        share_types: whether equal modules may have one type. A type whose compilation failed
+            once cannot be compiled again.
+    """
+    return _create(module, _recursive.infer_methods_to_compile, share_types=share_types)
+
+
+def prepare() -> Module:
+    """The first step: the module that is asked, as it is."""
+    with _lock:
+        _preparing.add(threading.get_ident())
+        vars(_recursive)["create_script_module"] = create_script_module
+    # a namespace knows no module: it is a variable of torch's function, which calls this
+    module: Module = sys._getframe(1).f_locals["obj"]
+    return module
+
+
+def create_script_module(module: Module, stubs: Any, *args: Any, **kwargs: Any) -> Any:
+    """The second step, in the place of torch's."""
+    with _lock:
+        _preparing.discard(threading.get_ident())
+        if not _preparing:
+            vars(_recursive)["create_script_module"] = _create
+    if stubs is _recursive.infer_methods_to_compile and not kwargs and not args:
+        return _script(module)
+    return _create(module, stubs, *args, **kwargs)

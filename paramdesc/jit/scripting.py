@@ -1,0 +1,70 @@
+"""Scripting a model with parametrized modules, and what is wrong with a map that cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from paramdesc.collection import get_parametrizations
+from paramdesc.errors import ScriptingError
+from paramdesc.interception import compile_module, on_script
+from paramdesc.jit.twins import Twins
+
+__all__ = ["script"]
+
+
+def script(model: Module) -> torch.jit.ScriptModule:
+    """A TorchScript program that evaluates parametrized tensors as `model` does.
+
+    It has the parameters and buffers of `model` itself, under the same names in its
+    `state_dict`, and trains them. `model` is only read. `torch.jit.script(model)` gives the
+    same, if a module of `model` is parametrized.
+
+    `with paramdesc.cached(...)` may stand in the methods that are scripted, and around the
+    calls of the program and of one that was saved and loaded.
+
+    Raises:
+        ScriptingError: a RuntimeError, if TorchScript refuses a map. It names the map, the
+            tensor and the line.
+        Exception: whatever else TorchScript refuses, as torch raises it.
+    """
+    twins = Twins(model, compile_module)
+    try:
+        twin = twins.twin(model)
+        if isinstance(twin, torch.jit.ScriptModule):
+            return twin
+        program: torch.jit.ScriptModule = compile_module(twin)
+        return program
+    except Exception as error:
+        explain_refusal(model, twins, error)
+        raise
+
+
+def explain_refusal(model: Module, twins: Twins, error: Exception) -> None:
+    """Raise an error that names the map which TorchScript refuses, if it is one."""
+    for name, chain in get_parametrizations(model).items():
+        twin = twins.made.get(chain)
+        refusal = None if twin is None else refusal_of(twin)
+        if twin is not None and refusal is not None:
+            for index, _ in enumerate(chain.maps()):
+                child: Any = twin._modules[str(index)]
+                refused = refusal_of(child)
+                if refused is not None:
+                    raise ScriptingError(name, index, child, refused) from error
+            raise ScriptingError(name, None, chain, refusal) from error
+
+
+def refusal_of(module: Module) -> Exception | None:
+    """What torch raises when it compiles `module`, if anything."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
+    try:
+        compile_module(module, share_types=False)
+    except Exception as error:
+        return error
+    return None
+
+
+on_script(script)

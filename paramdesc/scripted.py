@@ -1,0 +1,49 @@
+"""The chains of scripted programs: finding them, and opening scopes on them.
+
+A scripted program keeps its values itself, since no Python runs where it reads them. It is
+recognised by the names of its classes, so that a loaded one is as good as a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.jit._script import RecursiveScriptModule
+
+__all__ = ["OpenProgram", "RecursiveScriptModule", "is_scripted_list", "open_programs"]
+
+CLASS_NAME = "ScriptedParametrizationList"
+
+
+def is_scripted_list(module: object) -> bool:
+    """Whether it is what TorchScript made of a `ParametrizationList`."""
+    return isinstance(module, RecursiveScriptModule) and module.original_name == CLASS_NAME
+
+
+class OpenProgram:
+    """One scope on one scripted chain."""
+
+    def __init__(self, chain: Any) -> None:
+        self.chain = chain
+        chain.open_scope()
+        # TorchScript cannot tell that a backward pass has gone through the value that it keeps
+        self.hooks = [
+            parameter.register_hook(self.forget)
+            for parameter in chain.parameters()
+            if parameter.requires_grad and parameter.is_leaf
+        ]
+
+    def forget(self, gradient: Tensor) -> None:
+        self.chain.forget()
+
+    def close(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        self.chain.close_scope()
+
+
+def open_programs(covered: Iterable[Any]) -> list[OpenProgram]:
+    """A scope on each of the scripted chains in `covered`."""
+    return [OpenProgram(chain) for chain in covered if is_scripted_list(chain)]

@@ -1,0 +1,1 @@
+"""The ways to run and ship a model, each tried with both engines."""

@@ -1,0 +1,104 @@
+"""Every world takes what paramdesc parametrizes, and the page says what torch's engine does."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor
+from torch.nn.functional import linear
+
+from tests.worlds.case import WrongError, check_evaluated_once, of_linear, of_loop
+from tests.worlds.engines import PARAMDESC, TORCH
+from tests.worlds.page import (
+    PAGE,
+    WORLDS,
+    World,
+    attempt,
+    outcome,
+    read_page,
+    shortened,
+    torch_version,
+)
+
+# packages that a cell may need, and a user of it
+OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "torchao"}
+VERSION, ROWS = read_page(PAGE.read_text(encoding="utf-8"))
+
+every_world = pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+
+
+def skip_without(error: ModuleNotFoundError) -> None:
+    if error.name not in OPTIONAL:
+        raise error
+    pytest.skip(f"{error.name} is not installed")
+
+
+@every_world
+def test_paramdesc_works_in(world: World) -> None:
+    try:
+        attempt(world, PARAMDESC)
+    except ModuleNotFoundError as error:
+        skip_without(error)
+
+
+@every_world
+def test_the_page_says_what_torch_does_in(world: World) -> None:
+    if torch_version() != VERSION:
+        pytest.skip(f"the page was written with torch {VERSION}")
+    try:
+        found = outcome(world, TORCH)
+    except ModuleNotFoundError as error:
+        skip_without(error)
+    assert ROWS[world.group, world.title] == (found, "yes")
+
+
+def test_the_page_has_a_row_for_each_world_and_no_other() -> None:
+    assert list(ROWS) == [(world.group, world.title) for world in WORLDS]
+
+
+# what the cells check
+
+
+def test_a_case_finds_what_is_wrong() -> None:
+    case = of_linear(PARAMDESC)
+    model, kept = case.model, []
+
+    def constant(x: Tensor) -> Tensor:
+        kept.append(model.weight.detach())  # of the first call, before the original changes
+        right_gradient = model.weight - model.weight.detach()
+        return linear(x, kept[0] + right_gradient, model.bias)
+
+    def scaled_gradient(x: Tensor) -> Tensor:
+        y: Tensor = 2 * model(x)
+        return y - y.detach() / 2
+
+    case.check(model)
+    for run, mistake in (
+        (lambda x: 2 * model(x), "wrong outputs"),
+        (constant, "the weight is a constant"),
+        (lambda x: linear(x, model.weight.detach(), model.bias), "no gradient reaches"),
+        (lambda x: model(x).detach(), "no gradient reaches"),
+        (scaled_gradient, "wrong gradients"),
+    ):
+        with pytest.raises(WrongError, match=mistake):
+            case.check(run)
+
+
+def test_evaluations_are_counted() -> None:
+    case = of_loop(PARAMDESC)
+    with PARAMDESC.cached(case.model):
+        check_evaluated_once(lambda: case.model(*case.inputs))
+        with pytest.raises(WrongError, match="never evaluated"):
+            check_evaluated_once(lambda: case.model(*case.inputs))
+    with pytest.raises(WrongError, match="evaluated 3 times"):
+        check_evaluated_once(lambda: case.model(*case.inputs))
+    with pytest.raises(WrongError, match="evaluated 2 times"):
+        check_evaluated_once("aten::exp(%1) aten::exp(%2) aten::expand(%3)")
+
+
+def test_a_message_is_told_without_what_differs_from_run_to_run() -> None:
+    message = "\n at /a/b-c/d.py:3, <F object at 0x7f00>, __torch__.___torch_mangle_3.F\nmore"
+    assert shortened(message) == r"at ...:3, \<F object at 0x...\>, \_\_torch\_\_.F"
+    interpreter = "The following operation failed in the TorchScript interpreter.\nat\nE: why"
+    assert shortened(interpreter) == "E: why"
+    assert shortened("word " * 50).endswith("word word ...")
+    assert shortened("") == ""
