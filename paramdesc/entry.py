@@ -92,14 +92,24 @@ def watch_originals(chain: Module) -> tuple[Watch, ...]:
     return tuple(watch(*place) for place in tensors_in(holders))
 
 
-def watch_owned(chain: Module) -> tuple[tuple[Watch, ...], tuple[Attribute, ...]]:
+class Owned(NamedTuple):
+    """What the maps of a chain own."""
+
+    watches: tuple[Watch, ...]
+    attributes: tuple[Attribute, ...]
+    sizes: tuple[tuple[dict[str, Any], int], ...]  # a new attribute may hide one of the class
+
+
+def watch_owned(chain: Module) -> Owned:
     """Watch what the maps of `chain` own. Take it *after* an evaluation, which may write to it."""
     holders: list[Any] = []
     attributes: list[Attribute] = []
+    sizes: list[tuple[dict[str, Any], int]] = []
     for module in chain.modules():
         if module is chain:
             continue
         state = vars(module)
+        sizes.append((state, len(state)))
         holders += (module._parameters, module._buffers)
         attributes += (Attribute(module._modules, *item) for item in module._modules.items())
         for name in state.keys() - _MODULE_STATE:
@@ -109,7 +119,8 @@ def watch_owned(chain: Module) -> tuple[tuple[Watch, ...], tuple[Attribute, ...]
                 holders.append({name: value})
             elif isinstance(value, (list, tuple, dict)):
                 holders.append(value)
-    return tuple(watch(*place) for place in tensors_in(holders)), tuple(attributes)
+    watches = tuple(watch(*place) for place in tensors_in(holders))
+    return Owned(watches, tuple(attributes), tuple(sizes))
 
 
 class Entry:
@@ -123,15 +134,15 @@ class Entry:
     def __init__(
         self, chain: Module, value: Tensor, mode: Mode, originals: tuple[Watch, ...]
     ) -> None:
-        owned, attributes = watch_owned(chain)
+        owned = watch_owned(chain)
         self.value = value
-        self.watches = originals + owned
+        self.watches = originals + owned.watches
         graph = Graph()
         if value.grad_fn is not None:
             # only the flag is referenced from the value: an entry there would be a cycle,
             # and the value would outlive its scope until the garbage collector runs
             value.register_hook(graph.consume)  # type: ignore[no-untyped-call]
-        self.is_current = make_check(value, graph, mode, chain._modules, self.watches, attributes)
+        self.is_current = make_check(value, graph, mode, chain._modules, self.watches, owned)
 
     def may_be_kept(self) -> bool:
         """Whether `is_current` can tell this entry's circumstances from all others."""
@@ -146,7 +157,7 @@ def make_check(
     mode: Mode,
     children: dict[str, Module | None],
     watches: tuple[Watch, ...],
-    attributes: tuple[Attribute, ...],
+    owned: Owned,
 ) -> Callable[[], bool]:
     """The check of one entry, with all that it needs in reach: it runs at every read.
 
@@ -159,7 +170,9 @@ def make_check(
     gradients, inference, *more = mode
     is_special = any(more)
     # plain tuples: to take a named one apart takes twice as long
-    others, places = [tuple(watch) for watch in rest], [tuple(place) for place in attributes]
+    others = [tuple(watch) for watch in rest]
+    places = [tuple(place) for place in owned.attributes]
+    sizes = owned.sizes
 
     def is_current() -> bool:
         if (
@@ -193,6 +206,9 @@ def make_check(
                     return False
             for there, name, attribute in places:
                 if there[name] is not attribute:
+                    return False
+            for there, count in sizes:
+                if len(there) != count:
                     return False
         except LookupError:
             return False

@@ -711,3 +711,21 @@ def test_a_decorated_coroutine_keeps_its_scope_while_it_waits() -> None:
         assert first is not second
 
     asyncio.run(main())
+
+
+def test_a_new_attribute_of_a_map_that_hides_one_of_its_class_is_noticed() -> None:
+    class Scaled(nn.Module):
+        factor = 1.0
+
+        def forward(self, X: Tensor) -> Tensor:
+            return self.factor * X
+
+    scaled = Scaled()
+    layer = P.register_parametrization(nn.Linear(2, 2), "weight", scaled)
+    with P.cached():
+        before = layer.weight
+        assert layer.weight is before
+        scaled.factor = 2.0
+        torch.testing.assert_close(layer.weight, 2 * before)
+        del scaled.factor
+        torch.testing.assert_close(layer.weight, before)
