@@ -9,7 +9,7 @@ from torch.nn import Module
 
 from paramdesc.errors import AssignmentError
 from paramdesc.evaluation import evaluate
-from paramdesc.scopes import read
+from paramdesc.reading import read
 
 __all__ = ["ParametrizedTensor"]
 

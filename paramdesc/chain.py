@@ -17,7 +17,8 @@ from paramdesc.evaluation import evaluate
 from paramdesc.explain import explain
 from paramdesc.fitting import check_originals
 from paramdesc.local_classes import picklable
-from paramdesc.scopes import fetch, forget, keep
+from paramdesc.reading import fetch, keep
+from paramdesc.scopes import forget
 from paramdesc.snapshot import Snapshot
 from paramdesc.steps import count_steps, has_stepped, is_warm, start_maps
 from paramdesc.tensors import address, alias, replace_data, shares_storage

@@ -22,7 +22,7 @@ from paramdesc.errors import AssignmentError
 from paramdesc.evaluation import evaluate
 from paramdesc.interception import PREPARE, prepare
 from paramdesc.lending import lend_through
-from paramdesc.scopes import read
+from paramdesc.reading import read
 
 __all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
 

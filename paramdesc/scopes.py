@@ -1,37 +1,32 @@
 """The scopes in which values are kept: the one door to the context variable.
 
-`read` answers every access to a parametrized tensor. A value belongs to the outermost
-active scope that covers its chain, and is used again only while its entry is current.
+A value belongs to the outermost active scope that covers its chain.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import Module
-
-from paramdesc.checkpointing import Rerun, is_rerun, region_of, saving_hooks
-from paramdesc.dynamo import fetch_kept, is_dynamo_compiling
-from paramdesc.entry import Entry, watch_originals
-from paramdesc.evaluation import CALL, is_symbolic
+from paramdesc.checkpointing import Rerun
+from paramdesc.dynamo import is_dynamo_compiling
+from paramdesc.entry import Entry
 from paramdesc.fused import count_uncounted_steps
-from paramdesc.mode import current_mode, is_inference, is_plain
 from paramdesc.scripted import OpenProgram
 
 __all__ = [
+    "TRACED",
+    "RerunScope",
     "Scope",
+    "active_scopes",
     "close_innermost",
-    "fetch",
+    "find_scope",
     "forget",
-    "keep",
     "open_scope",
-    "read",
+    "rerun",
 ]
 
 
@@ -130,17 +125,17 @@ class TracedScopes(threading.local):
         self.opened = OpenScopes()
 
 
-_TRACED = TracedScopes()
+TRACED = TracedScopes()
 
 
 def open_scope(scope: Scope) -> None:
     """Make `scope` the innermost one of the calling thread or task."""
     if is_dynamo_compiling():
-        _TRACED.scopes = (*_TRACED.scopes, scope)
+        TRACED.scopes = (*TRACED.scopes, scope)
         return
     count_uncounted_steps()
     _SCOPES.set((*active_scopes(), scope))
-    scope.opened = _TRACED.opened
+    scope.opened = TRACED.opened
     scope.opened.add(scope)
 
 
@@ -156,7 +151,7 @@ def close_innermost(scopes: list[Scope]) -> None:
         active = active_scopes()
         scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
         _SCOPES.set(tuple(other for other in active if other is not scope))
-    _TRACED.scopes = tuple(other for other in _TRACED.scopes if other is not scope)
+    TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
     scopes.remove(scope)
     scope.close()
 
@@ -168,49 +163,9 @@ def forget(chain: Any) -> None:
         scope.refused.discard(chain)
 
 
-def read(chain: Any, evaluate: Callable[[Any], Any], is_watched: bool = False) -> Any:
-    """The value of `chain`: a kept one in a scope that has a current one, else a fresh one.
-
-    `is_watched` says that `read_in_region` is asking.
-    """
-    if is_dynamo_compiling():
-        return read_traced(chain, evaluate)
-    scopes = active_scopes()
-    if not scopes or (Module.__call__ is not CALL and is_symbolic()):
-        return evaluate(chain)
-    if not is_watched and saving_hooks(True) is not None:
-        return read_in_region(saving_hooks(True), scopes[0], chain, evaluate)
-    for scope in scopes:
-        entry = scope.entries.get(chain)
-        if entry is not None:
-            if entry.is_current():
-                scope.hits += 1
-                return entry.value
-            entry = None  # the old value must be gone before the new one is made
-            break
-    owner = find_scope(chain)
-    return evaluate(chain) if owner is None else evaluate_into(owner, chain, evaluate)
-
-
-def read_in_region(hooks: Any, outermost: Scope, chain: Any, evaluate: Callable[[Any], Any]) -> Any:
-    """`read` where these hooks for saved tensors are set, by a checkpointed region mostly."""
-    if isinstance(outermost, RerunScope):
-        # a region in a region is not remembered: nothing that it saves now is ever asked for
-        return outermost.rerun.read(chain, evaluate) if is_rerun(hooks) else evaluate(chain)
-    if is_rerun(hooks):
-        return evaluate(chain)  # no scope was open the first time
-    region = region_of(hooks, rerun)
-    if region is None:
-        return read(chain, evaluate, is_watched=True)
-    evaluated: list[Any] = []
-
-    def evaluate_watched(chain: Any) -> Any:
-        evaluated.append(chain)
-        return evaluate(chain)
-
-    value = read(chain, evaluate_watched, is_watched=True)
-    region.add(chain, value, is_fresh=bool(evaluated))
-    return value
+def find_scope(chain: Any) -> Scope | None:
+    """The active scope that values of `chain` belong to."""
+    return next((scope for scope in active_scopes() if scope.covers(chain)), None)
 
 
 class RerunScope(Scope):
@@ -231,92 +186,3 @@ def rerun(run: Rerun) -> Iterator[None]:
         yield
     finally:
         _SCOPES.reset(token)
-
-
-def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[[Any], Any]) -> Any:
-    """A fresh value of `chain`, kept in `scope` if it can be told from others."""
-    scope.misses += 1
-    scope.entries.pop(chain, None)
-    mode, originals = current_mode(), watch_originals(chain)
-    value = evaluate(chain)
-    if isinstance(value, Tensor):  # an unsafe map may return anything
-        entry = Entry(chain, value, mode, originals)
-        if entry.may_be_kept():
-            scope.entries[chain] = entry
-    return value
-
-
-def keep(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
-    """What an active scope keeps of `chain`, evaluated now if need be, or None.
-
-    The guards of compiled code ask this before each call. They must not raise: what a map
-    raises, it raises again when the compiled code evaluates it.
-    """
-    if is_inference():  # torch.compile traces without it: there, no tensor is an inference tensor
-        with torch.inference_mode(False), torch.no_grad():
-            return keep(chain, evaluate)
-    scope = find_scope(chain)
-    if scope is None or chain in scope.refused or not is_plain() or saving_hooks(True):
-        return None
-    entry = scope.entries.get(chain)
-    if entry is not None and entry.is_current():
-        return entry.value
-    entry = None
-    with suppress(Exception):
-        evaluate_into(scope, chain, evaluate)
-    entry = scope.entries.get(chain)
-    if entry is None:
-        scope.refused.add(chain)
-        return None
-    scope.ahead.add(chain)
-    return entry.value
-
-
-def fetch(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
-    """`read` for compiled code whose guards have let `keep` evaluate."""
-    if is_inference():
-        with torch.inference_mode(False), torch.no_grad():
-            return fetch(chain, evaluate)
-    scope = find_scope(chain)
-    if scope is not None and chain in scope.ahead:
-        scope.ahead.discard(chain)
-        entry = scope.entries.get(chain)
-        if entry is not None and entry.is_current():
-            return entry.value  # counted as a miss when it was evaluated
-        entry = None
-    return read(chain, evaluate)
-
-
-def find_scope(chain: Any) -> Scope | None:
-    """The active scope that values of `chain` belong to."""
-    return next((scope for scope in active_scopes() if scope.covers(chain)), None)
-
-
-def read_traced(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
-    """`read` in compiled code: the value that a scope of eager code keeps, or one evaluation in the
-    graph for each scope opened there.
-
-    To the tracer, two addresses are equal if nothing wrote to the tensor in between. Where
-    something did, it cannot tell, and hands the rest to eager code.
-    """
-    if _TRACED.opened.any:
-        value = fetch_kept(chain)
-        if value is not None:
-            return value
-    for scope in _TRACED.scopes:
-        if scope.covers(chain):
-            kept = scope.traced.get(chain)
-            if kept is None or kept[0] != torch.is_grad_enabled() or are_moved(kept[1], chain):
-                value = evaluate(chain)
-                kept = scope.traced[chain] = (torch.is_grad_enabled(), addresses(chain), value)
-            return kept[2]
-    return evaluate(chain)
-
-
-def addresses(chain: Any) -> list[int]:
-    return [tensor.data_ptr() for tensor in (*chain.parameters(), *chain.buffers())]
-
-
-def are_moved(before: list[int], chain: Any) -> bool:
-    now = addresses(chain)
-    return len(before) != len(now) or any(b != n for b, n in zip(before, now, strict=True))

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
 from paramdesc.parametrizations import SpectralNorm, Symmetric
-from paramdesc.scopes import _TRACED
+from paramdesc.scopes import TRACED
 from tests.helpers import Double, Sum, chain_of, linear, torch_linear, train_step
 
 # torch looks at the .grad of each tensor that compiled code is given, and hides its own warning
@@ -67,8 +67,8 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
     Exp.evaluations = 0
     yield
-    assert _TRACED.scopes == ()
-    assert not _TRACED.opened.any
+    assert TRACED.scopes == ()
+    assert not TRACED.opened.any
 
 
 @pytest.fixture
@@ -798,11 +798,11 @@ def test_each_task_has_its_own_scopes(graphs: Graphs, layer: nn.Linear) -> None:
 def test_a_scope_that_another_thread_ends_is_over_here_too(layer: nn.Linear) -> None:
     scope = P.cached(layer)
     scope.__enter__()
-    assert _TRACED.opened.any
+    assert TRACED.opened.any
     thread = threading.Thread(target=scope.__exit__)
     thread.start()
     thread.join()
-    assert not _TRACED.opened.any
+    assert not TRACED.opened.any
 
 
 # what is left behind

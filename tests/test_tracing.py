@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import paramdesc as P
 from paramdesc.parametrizations import SpectralNorm
-from paramdesc.scopes import _TRACED, active_scopes
+from paramdesc.scopes import TRACED, active_scopes
 
 
 class Exp(nn.Module):
@@ -53,7 +53,7 @@ def count(nodes: Any) -> int:
 def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
     yield
-    assert _TRACED.scopes == ()
+    assert TRACED.scopes == ()
 
 
 @pytest.fixture
@@ -113,7 +113,8 @@ def test_without_a_scope_compiled_code_evaluates_each_time(layer: nn.Linear) -> 
 def test_the_traced_path_does_in_python_what_it_does_in_a_graph(
     layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paramdesc.scopes.is_dynamo_compiling", lambda: True)
+    for file in ("scopes", "reading"):
+        monkeypatch.setattr(f"paramdesc.{file}.is_dynamo_compiling", lambda: True)
     calls: list[int] = []
     layer.get_submodule("parametrizations.weight.0").register_forward_hook(
         lambda *_: calls.append(1)

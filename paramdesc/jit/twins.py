@@ -7,24 +7,19 @@ calls the twin of the chain. The model itself is only read.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Module
 
 from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
-from paramdesc.function_map import FunctionMap
-from paramdesc.jit.chain import ScriptedParametrizationList
-from paramdesc.jit.paths import child_expression, find_expressions, is_attribute
+from paramdesc.jit.lists import make_list
+from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
 from paramdesc.jit.scopes import methods_with_scopes
-from paramdesc.jit.source import functions_in, with_source
-from paramdesc.steps import is_warm
 
 __all__ = ["Twins"]
 
@@ -78,26 +73,6 @@ class Twins:
         return twin
 
 
-def replica(module: Module, cls: type, children: dict[str, Module | None]) -> Module:
-    """A module of class `cls` with the state of `module`, but these children."""
-    twin: Module = object.__new__(cls)
-    twin.__dict__.update(module.__dict__)
-    twin.__dict__["_buffers"] = dict(module._buffers.items())
-    twin.__dict__["_modules"] = children
-    return twin
-
-
-def parametrized_names(module: Module) -> list[str]:
-    """The names that are to be properties: TorchScript has no other way to read a name."""
-    chains = module._modules.get("parametrizations")
-    names = chains._modules if isinstance(chains, ParametrizationDict) else ()
-    return [name for name in names if is_attribute(name)]
-
-
-def property_text(name: str) -> str:
-    return f"@property\ndef {name}(self) -> Tensor:\n    return self.parametrizations[{name!r}]()\n"
-
-
 def flat_weights(module: Module, parametrized: Sequence[str]) -> str:
     """The list of weights that `nn.RNN`, `nn.LSTM` and `nn.GRU` keep, as a property."""
     names = module.__dict__.get("_flat_weights_names", ())
@@ -105,170 +80,3 @@ def flat_weights(module: Module, parametrized: Sequence[str]) -> str:
         return ""
     listed = ", ".join(f"self.{name}" for name in names)
     return f"@property\ndef _flat_weights(self) -> list[Tensor]:\n    return [{listed}]\n"
-
-
-@functools.cache
-def twin_class(cls: Any, text: str, methods: tuple[tuple[str, str], ...] = ()) -> type:
-    """A subclass of `cls`, by the same name, with what `text` defines.
-
-    Kept for good, as TorchScript keeps the types that it made of classes.
-    """
-    members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    texts = {
-        name: with_source(inspect.unwrap(inspect.getattr_static(cls, name)), method)
-        for name, method in methods
-    }
-    metaclass: Any = type(cls)
-    twin: type = metaclass(cls.__name__, (cls,), {**members, **functions_in(text), **texts})
-    return twin
-
-
-def make_list(chain: ParametrizationList, children: dict[str, Module | None]) -> Module:
-    """The twin of `chain`, whose children have their twins already."""
-    count = len(chain.original_names())
-    for name, child in children.items():
-        if name.isdigit() and child is not None:
-            children[name] = make_map(child, count if name == "0" else 1)
-    twin = replica(chain, list_class(list_text(chain)), children)
-    steps = chain.__dict__.get("_steps", {})
-    for name in ("_steps", "_stepped", "host", "unsafe", "is_tensor", "ntensors"):
-        twin.__dict__.pop(name, None)
-    twin.__dict__.update(
-        scopes=0,
-        is_kept=False,
-        kept=torch.empty(0),
-        kept_version=-1,
-        kept_grad=False,
-        kept_inference=False,
-        kept_dtype=torch.float32,
-        kept_lowered=False,
-        steps=[steps.get(id(tensor), 0) for _, tensor in trained_tensors(chain)],
-    )
-    for i, _ in enumerate(watched_tensors(chain)):
-        twin.__dict__.update(
-            {f"version_{i}": 0, f"needs_gradient_{i}": False, f"memory_{i}": torch.empty(0)}
-        )
-    for i in range(len(list(chain.modules())) - 1):
-        twin.__dict__[f"training_{i}"] = False
-    return twin
-
-
-def make_map(parametrization: Module, count: int) -> Module:
-    """The twin of a map of `count` tensors, if a method of it takes any number of them."""
-    names = [f"X{i}" for i in range(count)]
-    arguments = ", ".join(f"{name}: Tensor" for name in names)
-    if is_warm(parametrization):  # its chain leads it, so there is nothing to do
-        text = f"def follow(self, {arguments}) -> None:\n    pass\n"
-    elif isinstance(parametrization, FunctionMap):
-        body = f"return self.function({', '.join(names)})"
-        text = f"def forward(self, {arguments}) -> Tensor:\n    {body}\n"
-    else:
-        return parametrization
-    cls: Any = type(parametrization)
-    return replica(parametrization, twin_class(cls, text), dict(parametrization._modules))
-
-
-@functools.cache
-def list_class(text: str) -> type:
-    cls = ScriptedParametrizationList
-    members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {**members, **functions_in(text)})
-
-
-def trained_tensors(chain: ParametrizationList) -> list[tuple[str, Tensor]]:
-    """What a training step writes to in `chain`, with an expression for each."""
-    return [
-        (f"{place}.{name}", tensor)
-        for module, place in find_expressions(chain)
-        for name, tensor in (
-            *module._parameters.items(),
-            *(module._buffers.items() if module is chain else ()),
-        )
-        if tensor is not None
-    ]
-
-
-def watched_tensors(chain: ParametrizationList) -> list[str]:
-    """Expressions for all tensors that the value of `chain` depends on."""
-    return [
-        f"{place}.{name}"
-        for module, place in find_expressions(chain)
-        for holder in (module._parameters, module._buffers, vars(module))
-        for name, tensor in holder.items()
-        if isinstance(tensor, Tensor)
-    ]
-
-
-def list_text(chain: ParametrizationList) -> str:
-    """The methods of the twin of `chain` that depend on its form."""
-    tensors = watched_tensors(chain)
-    places = [place for module, place in find_expressions(chain) if module is not chain]
-    text = "".join(map(property_text, parametrized_names(chain))) + evaluate_text(chain)
-    if not all([*places, *(is_attribute(x.rpartition(".")[2]) for x in tensors)]):
-        # what TorchScript cannot name it cannot watch, so nothing is kept
-        return f"{text}def forward(self) -> Tensor:\n    return self.evaluate()\n"
-    counted, same, remember, forget = ["True"], ["True"], ["pass"], ["pass"]
-    for i, x in enumerate(tensors):
-        counted.append(f"(not {x}.is_inference())")
-        same += [
-            f"({x}._version() == self.version_{i})",
-            f"({x}.requires_grad == self.needs_gradient_{i})",
-            f"{x}.is_set_to(self.memory_{i})",
-        ]
-        remember += [
-            f"self.version_{i} = {x}._version()",
-            f"self.needs_gradient_{i} = {x}.requires_grad",
-            f"self.memory_{i} = {x}.detach()",
-        ]
-        forget.append(f"self.memory_{i} = torch.empty(0)")
-    for i, place in enumerate(places):
-        same.append(f"({place}.training == self.training_{i})")
-        remember.append(f"self.training_{i} = {place}.training")
-    return (
-        f"{text}def is_counted(self) -> bool:\n    return {' & '.join(counted)}\n"
-        f"def is_same(self) -> bool:\n    return {' & '.join(same)}\n"
-        f"def remember(self) -> None:\n    {indented(remember)}\n"
-        f"def forget_memory(self) -> None:\n    {indented(forget)}\n"
-    )
-
-
-def indented(lines: Sequence[str]) -> str:
-    return "\n    ".join(lines)
-
-
-def evaluate_text(chain: ParametrizationList) -> str:
-    """The method that applies the maps, and moves their states on after a training step."""
-    lines = []
-    arguments = ", ".join(f"self.{name}" for name in chain.original_names())
-    maps = list(chain.maps())
-    for i, parametrization in enumerate(maps):
-        place = f"self{child_expression(chain, str(i))}"
-        if is_warm(parametrization):
-            state = [f"{place}.{name}" for name in parametrization.warm_start]
-            lines += [
-                f"if stepped and {place}.training:",
-                "    with torch.no_grad():",
-                f"        better = {place}.refine({', '.join([arguments, *state])})",
-                *(f"        {name}.copy_(better[{j}])" for j, name in enumerate(state)),
-            ]
-        lines.append(f"value = {place}({arguments})")
-        arguments = "value"
-    body = "".join(f"    {line}\n" for line in lines) + "    return value\n"
-    if not any(map(is_warm, maps)):
-        return f"def evaluate(self) -> Tensor:\n{body}"
-    places = [place for place, _ in trained_tensors(chain)]
-    versions = ", ".join(f"0 if {x}.is_inference() else {x}._version()" for x in places)
-    return (
-        f"def evaluate(self) -> Tensor:\n    stepped = self.has_stepped()\n{body}"
-        "def has_stepped(self) -> bool:\n"
-        "    if not torch.jit.is_scripting():\n"
-        "        return False\n"
-        "    stepped = False\n"
-        "    if self.training:\n"
-        f"        now = [{versions}]\n"
-        "        for i, version in enumerate(now):\n"
-        "            if version > self.steps[i]:\n"
-        "                stepped = True\n"
-        "        self.steps = now\n"
-        "    return stepped\n"
-    )
