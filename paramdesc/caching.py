@@ -67,10 +67,10 @@ class cached:
     def __enter__(self) -> Scope:
         covered = None if self._targets is None else get_covered(self._targets)
         scope = Scope(covered)
-        self._scopes.append(scope)
-        open_scope(scope)
         if covered:
             scope.programs = open_programs(covered)
+        self._scopes.append(scope)
+        open_scope(scope)
         return scope
 
     def __exit__(self, *exception: object) -> None:

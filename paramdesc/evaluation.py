@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.fx._symbolic_trace import is_fx_tracing
 from torch.nn import Module
 from torch.nn.modules.module import (
     _global_backward_hooks,
@@ -26,7 +27,8 @@ def is_symbolic() -> bool:
 
     It follows the calls of modules. So do tracers that work on tensors, in a dispatch mode.
     """
-    return Module.__call__ is not CALL and not count_dispatch_modes()
+    is_traced = is_fx_tracing() and Module.__call__ is not CALL
+    return is_traced and not count_dispatch_modes()
 
 
 def call_as_leaf(chain: Module) -> Any:

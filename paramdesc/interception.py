@@ -44,11 +44,13 @@ def compile_module(module: Module, *, share_types: bool = True) -> Any:
 
 def prepare() -> Module:
     """The first step: the module that is asked, as it is."""
+    # a namespace knows no module: it is a variable of torch's function, which calls this
+    module: Any = sys._getframe(1).f_locals.get("obj")
+    if not isinstance(module, Module):
+        raise TypeError(f"{PREPARE} is for torch.jit.script. Call that, or paramdesc.jit.script.")
     with _lock:
         _preparing.add(threading.get_ident())
         vars(_recursive)["create_script_module"] = create_script_module
-    # a namespace knows no module: it is a variable of torch's function, which calls this
-    module: Module = sys._getframe(1).f_locals["obj"]
     return module
 
 

@@ -27,13 +27,16 @@ class OpenProgram:
 
     def __init__(self, chain: Any) -> None:
         self.chain = chain
+        self.hooks: list[Any] = []
         chain.open_scope()
-        # TorchScript cannot tell that a backward pass has gone through the value that it keeps
-        self.hooks = [
-            parameter.register_hook(self.forget)
-            for parameter in chain.parameters()
-            if parameter.requires_grad and parameter.is_leaf
-        ]
+        try:
+            # TorchScript cannot tell that a backward pass has gone through what it keeps
+            for parameter in chain.parameters():
+                if parameter.requires_grad and parameter.is_leaf:
+                    self.hooks.append(parameter.register_hook(self.forget))
+        except BaseException:
+            self.close()
+            raise
 
     def forget(self, gradient: Tensor) -> None:
         self.chain.forget()
@@ -46,4 +49,12 @@ class OpenProgram:
 
 def open_programs(covered: Iterable[Any]) -> list[OpenProgram]:
     """A scope on each of the scripted chains in `covered`."""
-    return [OpenProgram(chain) for chain in covered if is_scripted_list(chain)]
+    opened: list[OpenProgram] = []
+    try:
+        for chain in filter(is_scripted_list, covered):
+            opened += [OpenProgram(chain)]
+    except BaseException:
+        for program in opened:
+            program.close()
+        raise
+    return opened

@@ -45,6 +45,8 @@ class ScriptedParametrizationList(nn.ModuleList):
     """
 
     scopes: int
+    entries: Tensor
+    entered: int
     is_kept: bool
     kept: Tensor
     kept_version: int
@@ -69,12 +71,8 @@ class ScriptedParametrizationList(nn.ModuleList):
     def forget_memory(self) -> None:
         raise NotImplementedError
 
-    def __getitem__(self, index: int) -> nn.Module:  # type: ignore[override]
-        """The child at that place, as TorchScript counts: it asks in Python too, once."""
-        return list(self.children())[index]
-
     def forward(self) -> Tensor:
-        if self.scopes == 0:
+        if not self.is_open():
             return self.evaluate()
         kept = self.kept
         if self.is_current(kept):
@@ -91,6 +89,12 @@ class ScriptedParametrizationList(nn.ModuleList):
             self.kept_lowered = self.kept_dtype != torch.float32
             self.is_kept = True
         return value
+
+    def is_open(self) -> bool:
+        """Whether a scope is open. None is in what was saved or copied in one: its tensors are
+        new, so no write to them has been counted.
+        """
+        return (self.scopes > 0) & (version(self.entries) == self.entered)
 
     def is_current(self, kept: Tensor) -> bool:
         current = self.is_kept & self.is_same() & (torch.is_grad_enabled() == self.kept_grad)
@@ -114,6 +118,11 @@ class ScriptedParametrizationList(nn.ModuleList):
 
     @torch.jit.export
     def __enter__(self) -> None:
+        if not self.is_open():
+            self.forget()
+            self.scopes = 0
+            self.entries.zero_()
+            self.entered = version(self.entries)
         self.scopes += 1
 
     @torch.jit.export

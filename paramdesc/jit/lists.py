@@ -13,9 +13,9 @@ from torch.nn import Module
 from paramdesc.chain import ParametrizationList
 from paramdesc.function_map import FunctionMap
 from paramdesc.jit.chain import ScriptedParametrizationList
-from paramdesc.jit.paths import child_expression, find_expressions, is_attribute
+from paramdesc.jit.paths import child_expression, find_expressions, tensor_expression
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
-from paramdesc.jit.source import functions_in
+from paramdesc.jit.source import functions_in, keep_source
 from paramdesc.steps import is_warm
 
 __all__ = ["make_list"]
@@ -27,12 +27,16 @@ def make_list(chain: ParametrizationList, children: dict[str, Module | None]) ->
     for name, child in children.items():
         if name.isdigit() and child is not None:
             children[name] = make_map(child, count if name == "0" else 1)
-    twin = replica(chain, list_class(list_text(chain)), children)
+    text = list_text(chain)
+    keep_source(text)
+    twin = replica(chain, list_class(text), children)
     steps = chain.__dict__.get("_steps", {})
     for name in ("_steps", "_stepped", "host", "unsafe", "is_tensor", "ntensors"):
         twin.__dict__.pop(name, None)
     twin.__dict__.update(
         scopes=0,
+        entries=torch.empty(0),
+        entered=0,
         is_kept=False,
         kept=torch.empty(0),
         kept_version=-1,
@@ -63,6 +67,7 @@ def make_map(parametrization: Module, count: int) -> Module:
     else:
         return parametrization
     cls: Any = type(parametrization)
+    keep_source(text)
     return replica(parametrization, twin_class(cls, text), dict(parametrization._modules))
 
 
@@ -76,20 +81,20 @@ def list_class(text: str) -> type:
 def trained_tensors(chain: ParametrizationList) -> list[tuple[str, Tensor]]:
     """What a training step writes to in `chain`, with an expression for each."""
     return [
-        (f"{place}.{name}", tensor)
+        (place + tensor_expression(module, name), tensor)
         for module, place in find_expressions(chain)
         for name, tensor in (
             *module._parameters.items(),
             *(module._buffers.items() if module is chain else ()),
         )
-        if tensor is not None
+        if tensor is not None and place and tensor_expression(module, name)
     ]
 
 
 def watched_tensors(chain: ParametrizationList) -> list[str]:
     """Expressions for all tensors that the value of `chain` depends on."""
     return [
-        f"{place}.{name}"
+        place + step if (step := tensor_expression(module, name)) else ""
         for module, place in find_expressions(chain)
         for holder in (module._parameters, module._buffers, vars(module))
         for name, tensor in holder.items()
@@ -102,7 +107,7 @@ def list_text(chain: ParametrizationList) -> str:
     tensors = watched_tensors(chain)
     places = [place for module, place in find_expressions(chain) if module is not chain]
     text = "".join(map(property_text, parametrized_names(chain))) + evaluate_text(chain)
-    if not all([*places, *(is_attribute(x.rpartition(".")[2]) for x in tensors)]):
+    if not all([*places, *tensors]):
         # what TorchScript cannot name it cannot watch, so nothing is kept
         return f"{text}def forward(self) -> Tensor:\n    return self.evaluate()\n"
     counted, same, remember, forget = ["True"], ["True"], ["pass"], ["pass"]
@@ -159,8 +164,6 @@ def evaluate_text(chain: ParametrizationList) -> str:
     return (
         f"def evaluate(self) -> Tensor:\n    stepped = self.has_stepped()\n{body}"
         "def has_stepped(self) -> bool:\n"
-        "    if not torch.jit.is_scripting():\n"
-        "        return False\n"
         "    stepped = False\n"
         "    if self.training:\n"
         f"        now = [{versions}]\n"

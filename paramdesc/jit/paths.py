@@ -25,6 +25,13 @@ def child_expression(parent: Module, name: str) -> str:
     return f".{name}" if is_attribute(name) else ""
 
 
+def tensor_expression(module: Module, name: str) -> str:
+    """What follows an expression for `module` to give its tensor; empty if nothing does."""
+    if isinstance(module, nn.ParameterList):
+        return f"[{name}]"
+    return f".{name}" if is_attribute(name) else ""
+
+
 def find_expressions(root: Module) -> Iterator[tuple[Module, str]]:
     """The modules at and below `root`, each with an expression in which `self` is `root`.
 

@@ -6,7 +6,8 @@ import functools
 import inspect
 from typing import Any
 
-from torch.nn import Module
+from torch._jit_internal import FunctionModifiers, get_torchscript_modifier
+from torch.nn import Module, ModuleDict, ModuleList, Sequential
 
 from paramdesc.container import ParametrizationDict
 from paramdesc.jit.paths import is_attribute
@@ -15,12 +16,21 @@ from paramdesc.jit.source import functions_in, with_source
 __all__ = ["parametrized_names", "property_text", "replica", "twin_class"]
 
 
+modifier: Any = get_torchscript_modifier
+CONTAINERS = (ModuleDict, ModuleList, Sequential)
+
+
 def replica(module: Module, cls: type, children: dict[str, Module | None]) -> Module:
     """A module of class `cls` with the state of `module`, but these children."""
     twin: Module = object.__new__(cls)
     twin.__dict__.update(module.__dict__)
     twin.__dict__["_buffers"] = dict(module._buffers.items())
     twin.__dict__["_modules"] = children
+    # torch lets a scripted container answer in Python by these methods of what it was made of
+    for name in dir(type(module)) if isinstance(module, CONTAINERS) else ():
+        method = inspect.getattr_static(type(module), name)
+        if modifier(method) is FunctionModifiers.COPY_TO_SCRIPT_WRAPPER:
+            twin.__dict__[name] = getattr(module, name)
     return twin
 
 
@@ -32,7 +42,22 @@ def parametrized_names(module: Module) -> list[str]:
 
 
 def property_text(name: str) -> str:
-    return f"@property\ndef {name}(self) -> Tensor:\n    return self.parametrizations[{name!r}]()\n"
+    # torch asks for every attribute in Python too, which must not evaluate a map
+    return (
+        f"@property\ndef {name}(self) -> Tensor:\n"
+        "    if not torch.jit.is_scripting():\n"
+        "        return torch.empty(0)\n"
+        f"    return self.parametrizations[{name!r}]()\n"
+    )
+
+
+class Quiet:
+    """Makes no subclass known: those of users register, count or refuse theirs."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
 
 
 @functools.cache
@@ -43,9 +68,15 @@ def twin_class(cls: Any, text: str, methods: tuple[tuple[str, str], ...] = ()) -
     """
     members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     texts = {
-        name: with_source(inspect.unwrap(inspect.getattr_static(cls, name)), method)
+        name: with_source(inspect.unwrap(member), method)
         for name, method in methods
+        for member in [inspect.getattr_static(cls, name)]
     }
-    metaclass: Any = type(cls)
-    twin: type = metaclass(cls.__name__, (cls,), {**members, **functions_in(text), **texts})
+    for name, _ in methods:  # `torch.jit.export` may have marked the outermost function only
+        marks = dict(vars(inspect.getattr_static(cls, name)))
+        marks.pop("__wrapped__", None)
+        vars(texts[name]).update(marks)
+    # not by the call of the metaclass, which may do more than make a class
+    content = {**members, **functions_in(text), **texts}
+    twin: type = type.__new__(type(cls), cls.__name__, (Quiet, cls), content)
     return twin

@@ -8,13 +8,17 @@ method that opens a scope is given a text in which the covered chains stand in t
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
+import re
 import textwrap
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import FunctionType
 from typing import Any
 
+from torch._jit_internal import is_ignored_fn
 from torch.nn import Module
 
 from paramdesc.caching import cached, flatten, get_covered
@@ -24,22 +28,35 @@ from paramdesc.jit.paths import find_expressions
 __all__ = ["methods_with_scopes"]
 
 
-def methods_with_scopes(module: Module) -> tuple[tuple[str, str], ...]:
-    """The methods of `module` that open scopes: their names, and their texts for TorchScript."""
-    texts = ((name, rewritten(module, method)) for name, method in methods_of(type(module)))
-    return tuple((name, text) for name, text in texts if text)
+def methods_with_scopes(module: Module, refused: list[Exception]) -> tuple[tuple[str, str], ...]:
+    """The methods of `module` that open scopes: their names, and their texts for TorchScript.
+
+    Which methods will be compiled is not known here. What is wrong with one goes to `refused`.
+    """
+    texts: list[tuple[str, str]] = []
+    for name, method in methods_of(type(module)):
+        try:
+            text = rewritten(module, method)
+        except Exception as error:  # noqa: PERF203
+            refused.append(error)
+        else:
+            texts += [(name, text)] if text else []
+    return tuple(texts)
 
 
 def methods_of(cls: type) -> Iterator[tuple[str, FunctionType]]:
     """The functions that `cls` and its bases define, those of torch left out."""
     for name in dir(cls):
         member = inspect.getattr_static(cls, name)
-        if isinstance(member, FunctionType) and not member.__module__.startswith("torch."):
+        if isinstance(member, FunctionType) and not (member.__module__ or "").startswith("torch."):
             yield name, member
 
 
 def rewritten(module: Module, method: FunctionType) -> str:
     """The text of `method` with the chains in the place of `cached(...)`; empty without one."""
+    function = inspect.unwrap(method)
+    if not isinstance(function, FunctionType) or is_ignored_fn(method):
+        return ""
     try:
         text = textwrap.dedent(inspect.getsource(method))
         tree = ast.parse(text).body[0]
@@ -47,13 +64,35 @@ def rewritten(module: Module, method: FunctionType) -> str:
         return ""
     if not isinstance(tree, ast.FunctionDef):
         return ""
-    scopes = Scopes(module, inspect.unwrap(method), tree)
+    scopes = Scopes(module, function, tree)
     if any(scopes.is_scope(decorator) for decorator in tree.decorator_list):
-        return scopes.undecorated()
+        return scopes.undecorated(type_comment_of(text))
     edits = sorted(scopes.edits(text), reverse=True)
     for start, end, header in edits:
         text = text[:start] + header + text[end:]
     return text if edits else ""
+
+
+def nonlocals_of(function: FunctionType) -> dict[str, Any]:
+    """The names of `function` from the functions around it; those without a value left out."""
+    cells: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # it is empty
+            cells[name] = cell.cell_contents
+    return cells
+
+
+def type_comment_of(text: str) -> str:
+    """The signature of the function defined in `text`, where a comment gives it."""
+    with suppress(SyntaxError):
+        tree: Any = ast.parse(text, type_comments=True).body[0]
+        return tree.type_comment or ""
+    return ""
+
+
+def colon_in(text: str) -> int:
+    """Where the first colon is that stands in no comment."""
+    return re.sub(r"#[^\n]*", lambda comment: " " * len(comment[0]), text).index(":")
 
 
 class Scopes:
@@ -63,9 +102,8 @@ class Scopes:
         self.module = module
         self.method = method
         self.tree = tree
-        variables = inspect.getclosurevars(method)
         self.names: Mapping[str, Any] = ChainMap(
-            dict(variables.nonlocals), method.__globals__, dict(variables.builtins)
+            nonlocals_of(method), method.__globals__, vars(builtins)
         )
 
     def is_scope(self, node: ast.expr) -> bool:
@@ -80,7 +118,9 @@ class Scopes:
 
     def expressions(self, call: Any) -> list[str]:
         """Expressions for the chains that this call of `cached` covers."""
-        known = {self.tree.args.args[0].arg: self.module, **self.names}
+        local = set(self.method.__code__.co_varnames)
+        known = {name: value for name, value in self.names.items() if name not in local}
+        known[self.tree.args.args[0].arg] = self.module
         arguments = ast.Expression(ast.List(call.args, ast.Load()))
         code = compile(ast.fix_missing_locations(arguments), "<targets>", "eval")
         try:
@@ -97,8 +137,8 @@ class Scopes:
     def edits(self, text: str) -> Iterator[tuple[int, int, str]]:
         """For each `with cached(...):`, where its header starts and ends, and the new one."""
         starts = [0]
-        for line in text.splitlines(keepends=True):
-            starts.append(starts[-1] + len(line))
+        for line in text.split("\n"):  # as Python counts lines; splitlines() knows more of them
+            starts.append(starts[-1] + len(line) + 1)
 
         def place(line: int, column: int) -> int:
             before = text[starts[line - 1] :].encode()[:column]
@@ -110,7 +150,9 @@ class Scopes:
             ):
                 last = node.items[-1].optional_vars or node.items[-1].context_expr
                 end = place(last.end_lineno or 0, last.end_col_offset or 0)
-                yield place(node.lineno, node.col_offset), text.index(":", end), self.header(node)
+                body = place(node.body[0].lineno, node.body[0].col_offset)
+                colon = end + colon_in(text[end:body])
+                yield place(node.lineno, node.col_offset), colon, self.header(node)
 
     def header(self, node: ast.With) -> str:
         """The line that opens the block in TorchScript, up to its colon."""
@@ -122,7 +164,7 @@ class Scopes:
                 items.append(ast.unparse(item))
         return f"with {', '.join(items)}" if items else "if True"
 
-    def undecorated(self) -> str:
+    def undecorated(self, comment: str) -> str:
         """The definition without its decorator `@cached(...)`, its body in a block."""
         items: list[ast.expr] = [
             ast.parse(expression, mode="eval").body
@@ -131,7 +173,24 @@ class Scopes:
             for expression in self.expressions(decorator)
         ]
         self.tree.decorator_list = []
+        self.tree.body = [Replacement(self).visit(statement) for statement in self.tree.body]
         if items:
             block = ast.With([ast.withitem(item) for item in items], self.tree.body)
             self.tree.body = [block]
-        return ast.unparse(ast.fix_missing_locations(self.tree))
+        head, body = ast.unparse(ast.fix_missing_locations(self.tree)).split("\n", 1)
+        return f"{head}\n    # type: {comment}\n{body}" if comment else f"{head}\n{body}"
+
+
+class Replacement(ast.NodeTransformer):
+    """Lets the chains stand in the place of `cached(...)`, in a definition without its text."""
+
+    def __init__(self, scopes: Scopes) -> None:
+        self.scopes = scopes
+
+    def visit_With(self, node: ast.With) -> ast.stmt:
+        self.generic_visit(node)
+        if not any(self.scopes.is_scope(item.context_expr) for item in node.items):
+            return node
+        header = ast.parse(f"{self.scopes.header(node)}:\n    pass").body[0]
+        header.body = node.body  # type: ignore[attr-defined]
+        return header

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["functions_in", "with_source"]
+__all__ = ["functions_in", "keep_source", "with_source"]
 
 
 def keep_source(text: str) -> str:
-    """The name of a file that is not there, under which `inspect` finds `text`."""
+    """The name of a file that is not there, under which `inspect` finds `text`.
+
+    Until somebody clears `linecache`: so it is kept anew at each use.
+    """
     name = f"<paramdesc {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
     # without a time, linecache does not compare it with a file
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)

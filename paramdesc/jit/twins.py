@@ -20,6 +20,7 @@ from paramdesc.container import ParametrizationDict
 from paramdesc.jit.lists import make_list
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
 from paramdesc.jit.scopes import methods_with_scopes
+from paramdesc.jit.source import keep_source
 
 __all__ = ["Twins"]
 
@@ -36,6 +37,7 @@ class Twins:
     def __init__(self, root: Module, compile_module: Callable[[Module], Module]) -> None:
         self.compile_module = compile_module
         self.made: dict[Module, Module] = {}
+        self.refused: list[Exception] = []  # what is wrong with scopes in methods
         self.uses = Counter(
             child for module in root.modules() for child in module._modules.values()
         )
@@ -61,12 +63,14 @@ class Twins:
         if isinstance(module, ParametrizationDict):
             return replica(module, nn.ModuleDict, children)
         names = parametrized_names(module)
-        methods = methods_with_scopes(module)
+        methods = methods_with_scopes(module, self.refused)
         if not names and not methods and children == module._modules:
             return module
         cls: Any = type(module)
         flat = flat_weights(module, names)
         text = "".join(property_text(name) for name in names) + flat
+        for source in (text, *(method for _, method in methods)):
+            keep_source(source)
         twin = replica(module, twin_class(cls, text, methods), children)
         if flat:
             del twin.__dict__["_flat_weights"]
