@@ -20,7 +20,7 @@ from torch.nn import Module, Parameter
 
 from paramdesc.tensors import address
 
-__all__ = ["fetch_kept", "is_dynamo_compiling", "uncompiled"]
+__all__ = ["answered_by_tracer", "fetch_kept", "is_dynamo_compiling", "uncompiled"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -41,6 +41,32 @@ def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
     torch._dynamo.graph_break(msg="paramdesc leaves changes of a module to Python")
     result: Callable[_P, _T] = parts().disable(function)
     return result
+
+
+def answered_by_tracer(question: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """`question`, which compiled code asks about a chain once, while it is traced.
+
+    The answer is a constant there, and false where Dynamo has no way to give it. To trace the
+    question itself would make a guard of each thing that it looks at.
+    """
+
+    def bind_answer(context: Any) -> None:
+        try:
+            tracer = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+            answer = question(tracer.symbolic_locals["chain"].realize().value)
+            variable = parts().variables.ConstantVariable.create(answer)
+        except parts().exc.RestartAnalysis:
+            raise
+        except Exception:
+            return
+        tracer.symbolic_locals["answer"] = variable
+
+    def ask(chain: Any) -> bool:
+        answer = False
+        torch._dynamo.comptime.comptime(bind_answer)  # may give `answer` another value
+        return answer
+
+    return ask
 
 
 def fetch_kept(chain: Any) -> Any:

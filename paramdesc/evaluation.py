@@ -14,10 +14,11 @@ from torch.nn.modules.module import (
 )
 from torch.nn.utils import parametrize as torch_engine
 
+from paramdesc.dynamo import answered_by_tracer
 from paramdesc.explain import explain
 from paramdesc.mode import count_dispatch_modes
 
-__all__ = ["CALL", "evaluate", "is_symbolic"]
+__all__ = ["CALL", "evaluate", "evaluate_traced", "is_symbolic"]
 
 CALL = Module.__call__
 
@@ -86,4 +87,41 @@ def evaluate(chain: Module) -> Any:
     except Exception as error:
         explain(error, chain, "evaluating", parametrization)
         raise
+    return value
+
+
+@answered_by_tracer
+def is_applied_only(chain: Module) -> bool:
+    """Whether evaluating `chain` is to apply the `forward` of each map, and nothing else.
+
+    As with torch's own tracing of modules, hooks that are added later are not seen.
+    """
+    modules = [chain, *chain._modules.values()]
+    return (
+        "original" in chain._parameters
+        and "_steps" not in vars(chain)
+        and not any(map(does_more_when_called, modules))
+        and not (_global_forward_hooks or _global_forward_pre_hooks)
+        and not (_global_backward_hooks or _global_backward_pre_hooks)
+    )
+
+
+def does_more_when_called(module: Any) -> bool:
+    state = vars(module)
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return (
+        any(state[name] for name in names)
+        or "_compiled_call_impl" in state
+        or type(module).__call__ is not CALL
+    )
+
+
+def evaluate_traced(chain: Module) -> Any:
+    """`evaluate` in compiled code, where each thing that is looked at costs time to compile."""
+    if not is_applied_only(chain):
+        return evaluate(chain)
+    state = chain.__dict__
+    value = state["_parameters"]["original"]
+    for parametrization in state["_modules"].values():
+        value = parametrization.forward(value)
     return value

@@ -17,7 +17,7 @@ from torch.nn import Module
 from paramdesc.checkpointing import is_rerun, region_of, saving_hooks
 from paramdesc.dynamo import fetch_kept, is_dynamo_compiling
 from paramdesc.entry import Entry, watch_originals
-from paramdesc.evaluation import CALL, is_symbolic
+from paramdesc.evaluation import CALL, evaluate_traced, is_symbolic
 from paramdesc.mode import current_mode, is_inference, is_plain
 from paramdesc.scopes import TRACED, RerunScope, Scope, active_scopes, find_scope, rerun
 
@@ -30,7 +30,7 @@ def read(chain: Any, evaluate: Callable[[Any], Any], is_watched: bool = False) -
     `is_watched` says that `read_in_region` is asking.
     """
     if is_dynamo_compiling():
-        return read_traced(chain, evaluate)
+        return read_traced(chain)
     scopes = active_scopes()
     if not scopes or (Module.__call__ is not CALL and is_symbolic()):
         return evaluate(chain)
@@ -123,7 +123,7 @@ def fetch(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
     return read(chain, evaluate)
 
 
-def read_traced(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
+def read_traced(chain: Any) -> Any:
     """`read` in compiled code: the value that a scope of eager code keeps, or one evaluation in the
     graph for each scope opened there.
 
@@ -138,10 +138,10 @@ def read_traced(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
         if scope.covers(chain):
             kept = scope.traced.get(chain)
             if kept is None or kept[0] != torch.is_grad_enabled() or are_moved(kept[1], chain):
-                value = evaluate(chain)
+                value = evaluate_traced(chain)
                 kept = scope.traced[chain] = (torch.is_grad_enabled(), addresses(chain), value)
             return kept[2]
-    return evaluate(chain)
+    return evaluate_traced(chain)
 
 
 def addresses(chain: Any) -> list[int]:

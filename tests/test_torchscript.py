@@ -888,7 +888,7 @@ def test_parameters_in_a_list_are_scripted_and_watched() -> None:
 
 def test_the_children_of_a_program_are_what_torch_gives(script: Any) -> None:
     plain = nn.Sequential(nn.Linear(3, 3))
-    assert torch.jit.script(plain)[0] is plain[0]  # type: ignore[index]
+    assert torch.jit.script(plain)[0] is plain[0]
     model = nn.Sequential(linear())
     assert script(model)[0] is model[0]
 
