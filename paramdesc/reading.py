@@ -15,7 +15,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.checkpointing import is_rerun, region_of, saving_hooks
-from paramdesc.dynamo import fetch_kept, is_dynamo_compiling
+from paramdesc.dynamo import (
+    fetch_kept,
+    is_dynamo_compiling,
+    mark_of,
+    mode_in_trace,
+    plain_attributes,
+)
 from paramdesc.entry import Entry, watch_originals
 from paramdesc.evaluation import CALL, evaluate_traced, is_symbolic
 from paramdesc.mode import current_mode, is_inference, is_plain
@@ -125,10 +131,7 @@ def fetch(chain: Any, evaluate: Callable[[Any], Any]) -> Any:
 
 def read_traced(chain: Any) -> Any:
     """`read` in compiled code: the value that a scope of eager code keeps, or one evaluation in the
-    graph for each scope opened there.
-
-    To the tracer, two addresses are equal if nothing wrote to the tensor in between. Where
-    something did, it cannot tell, and hands the rest to eager code.
+    graph for each scope opened there, and one more after each change that the trace can see.
     """
     if TRACED.opened.any:
         value = fetch_kept(chain)
@@ -137,17 +140,29 @@ def read_traced(chain: Any) -> Any:
     for scope in TRACED.scopes:
         if scope.covers(chain):
             kept = scope.traced.get(chain)
-            if kept is None or kept[0] != torch.is_grad_enabled() or are_moved(kept[1], chain):
+            if kept is None or has_changed(chain, *kept):
                 value = evaluate_traced(chain)
-                kept = scope.traced[chain] = (torch.is_grad_enabled(), addresses(chain), value)
-            return kept[2]
+                kept = scope.traced[chain] = (value, *circumstances(chain, value))
+            return kept[0]
     return evaluate_traced(chain)
 
 
-def addresses(chain: Any) -> list[int]:
-    return [tensor.data_ptr() for tensor in (*chain.parameters(), *chain.buffers())]
+def circumstances(chain: Any, value: Any) -> tuple[list[Any], list[Any]]:
+    """What a value depends on: constants of the trace, and the modules of the chain."""
+    tensors, modules = [*chain.parameters(), *chain.buffers()], list(chain.modules())
+    if isinstance(value, Tensor):
+        tensors.append(value)  # it may be written to, too
+    constants = [mode_in_trace()] + [mark_of(tensor) for tensor in tensors]
+    for module in modules:
+        constants += plain_attributes(module)
+    return constants, modules
 
 
-def are_moved(before: list[int], chain: Any) -> bool:
-    now = addresses(chain)
-    return len(before) != len(now) or any(b != n for b, n in zip(before, now, strict=True))
+def has_changed(chain: Any, value: Any, constants: list[Any], modules: list[Any]) -> bool:
+    """Whether a fresh evaluation may give another tensor than `value`."""
+    constants_now, modules_now = circumstances(chain, value)
+    return (
+        constants != constants_now
+        or len(modules) != len(modules_now)
+        or any(old is not new for old, new in zip(modules, modules_now, strict=True))
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import gc
 import itertools
@@ -245,7 +246,7 @@ def test_modules_of_one_class_share_their_graphs(count: int) -> None:
     layers = nn.Sequential(*(linear(Exp()) for _ in range(count)))
     for module in layers:
         module.compile(backend=graphs, fullgraph=True)
-    small = INPUT / 100
+    small = (INPUT / 100).requires_grad_()  # as what the first of them returns
     layers(small)
     assert graphs.evaluations == [1]
     with P.cached(layers) as scope:
@@ -661,6 +662,7 @@ def test_what_cannot_be_kept_is_evaluated_in_the_graph(graphs: Graphs) -> None:
     assert graphs.evaluations == [1]
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")  # torch 2.10 to 2.12
 def test_a_map_that_raises_says_so_itself_and_recovers(graphs: Graphs) -> None:
     class Moody(Exp):
         def __init__(self) -> None:
@@ -797,7 +799,8 @@ def test_each_task_has_its_own_scopes(graphs: Graphs, layer: nn.Linear) -> None:
 
 def test_a_scope_that_another_thread_ends_is_over_here_too(layer: nn.Linear) -> None:
     scope = P.cached(layer)
-    scope.__enter__()
+    # in a context of its own, which still lists the scope when the other thread has ended it
+    contextvars.copy_context().run(scope.__enter__)
     assert TRACED.opened.any
     thread = threading.Thread(target=scope.__exit__)
     thread.start()
@@ -848,6 +851,9 @@ def test_copies_of_a_compiled_module_hold_no_value(graphs: Graphs, layer: nn.Lin
                 torch.testing.assert_close(twin(INPUT), layer(INPUT))
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.12", reason="torch compiles nothing but inductor's code ahead of time"
+)
 @pytest.mark.parametrize("compiled_in_scope", [False, True])
 def test_code_compiled_ahead_of_time_holds_no_value(
     compiled_in_scope: bool, layer: nn.Linear

@@ -23,7 +23,7 @@ INPUT = torch.tensor([[1.0, -2.0, 0.5]])
 
 class Exp(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
-        return (X / 4).exp()
+        return (0.25 * X).exp()  # torch 2.10 writes no division by a number to ONNX
 
 
 class Model(nn.Module):
@@ -97,6 +97,7 @@ def test_a_parametrized_root_and_buffer(strict: bool) -> None:
 
 
 def test_the_program_has_the_originals_and_trains_on() -> None:
+    torch.manual_seed(0)
     model = Model()
     trained = export(model).module()
     names = {name for name, _ in trained.named_parameters()}
@@ -115,6 +116,7 @@ def test_the_program_has_the_originals_and_trains_on() -> None:
     torch.testing.assert_close(trained(INPUT), model(INPUT))
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # torch's own
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # torch's own
 def test_a_program_is_decomposed_saved_and_loaded() -> None:
     model = Model()

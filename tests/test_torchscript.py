@@ -24,7 +24,7 @@ from paramdesc.parametrizations import SpectralNorm, Symmetric
 from tests.helpers import Double, Shift, Sum, chain_of, linear
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"  # torch announces the end of TorchScript
+    "ignore:.torch.jit"  # torch announces the end of TorchScript
 )
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)

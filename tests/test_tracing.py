@@ -195,7 +195,7 @@ def test_an_export_evaluates_once_and_leaves_the_scope_alone(
     assert "layer.parametrizations.weight.original" in program.state_dict
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit.trace announces its end
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # its end is announced, in a class that changes
 def test_a_jit_trace_evaluates_once_and_leaves_the_scope_alone(layer: nn.Linear) -> None:
     model = Twice(layer)
     with P.cached():
@@ -291,3 +291,90 @@ def test_registering_in_compiled_code_is_left_to_python() -> None:
 
     compiled = torch.compile(run, backend="eager")
     torch.testing.assert_close(compiled(INPUT), torch.zeros(1, 2))
+
+
+class Settings(nn.Module):
+    """`factor * X + shift`, doubled in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 2.0
+        self.register_buffer("shift", torch.zeros(()))
+
+    def forward(self, X: Tensor) -> Tensor:
+        Y = self.factor * X @ X.mT + self.get_buffer("shift")
+        return 2 * Y if self.training else Y
+
+
+GIVEN = torch.tensor([[0.25, 0.5], [0.75, 1.0]])
+
+Change = Callable[[Any, Any, Any], object]
+
+CHANGES: dict[str, Change] = {
+    "in place": lambda layer, first, original: original.add_(0.5),
+    "through a view": lambda layer, first, original: original.mT[0].mul_(0.5),
+    "an item": lambda layer, first, original: original.__setitem__(0, 0.25),
+    "by foreach": lambda layer, first, original: torch._foreach_add_([original], 0.5),
+    "by out": lambda layer, first, original: torch.add(GIVEN, 1, out=original),
+    "data": lambda layer, first, original: setattr(original, "data", GIVEN),
+    "value": lambda layer, first, original: layer.weight.mul_(2),
+    "buffer": lambda layer, first, original: first.shift.add_(1),
+    "another buffer": lambda layer, first, original: setattr(first, "shift", torch.ones(())),
+    "number": lambda layer, first, original: setattr(first, "factor", 3.0),
+    "training flag": lambda layer, first, original: layer.eval(),
+    "another map": lambda layer, first, original: layer.parametrizations.weight.append(Exp()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_change_in_a_compiled_scope_is_seen_in_the_same_graph(change: Change) -> None:
+    results: list[Tensor] = []
+    for is_compiled in (False, True):
+        layer = P.register_parametrization(nn.Linear(2, 2), "weight", Settings())
+        layer.load_state_dict({**layer.state_dict(), "bias": torch.zeros(2)})
+        chain: Any = layer.get_submodule("parametrizations.weight")
+        chain.load_state_dict({"original": GIVEN / 2}, strict=False)
+
+        def run(x: Tensor, layer: Any = layer, chain: Any = chain) -> Tensor:
+            with P.cached(), torch.no_grad():
+                y: Tensor = layer(x)
+                change(layer, chain[0], chain.original)
+                z: Tensor = layer(y)
+            return z
+
+        compiled = torch.compile(run, backend="eager", fullgraph=True)
+        results.append(compiled(INPUT) if is_compiled else run(INPUT))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("inside_first", [False, True])
+def test_autocast_in_a_compiled_scope_is_seen(inside_first: bool) -> None:
+    layer = P.register_parametrization(nn.Linear(2, 2), "weight", Settings())
+
+    def run() -> list[Tensor]:
+        with P.cached():
+            values: list[Tensor] = []
+            for inside in (inside_first, not inside_first):
+                with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+                    values.append(layer.weight)
+            return values
+
+    compiled = torch.compile(run, backend="eager", fullgraph=True)
+    for value, expected in zip(compiled(), run(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+def test_another_tensor_lent_in_a_compiled_scope_is_seen(layer: nn.Linear) -> None:
+    given = {name: torch.full_like(p, 0.5) for name, p in layer.named_parameters()}
+
+    def loss(given: dict[str, Tensor]) -> Tensor:
+        result: Tensor = torch.func.functional_call(layer, given, INPUT).sum()
+        return result
+
+    def run() -> list[Any]:
+        with P.cached():
+            gradients = [torch.func.grad(loss)(given) for _ in range(2)]
+            return [*gradients, layer(INPUT)]
+
+    compiled = torch.compile(run, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(), run())

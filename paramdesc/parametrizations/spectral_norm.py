@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 from torch.amp import is_autocast_available
+from torch.compiler import is_dynamo_compiling
 
 from paramdesc.base import Parametrization
 
@@ -191,4 +192,7 @@ def product(matrix: Tensor, vector: Tensor) -> Tensor:
 @torch.jit.unused
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """A block in which products on that device keep their dtype."""
-    return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
+    # torch.compile cannot ask what is available before torch 2.12
+    if device == "meta" or not (is_dynamo_compiling() or is_autocast_available(device)):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
