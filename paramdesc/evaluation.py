@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.fx._symbolic_trace import is_fx_tracing
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn import Module
 from torch.nn.modules.module import (
     _global_backward_hooks,
@@ -28,7 +28,7 @@ def is_symbolic() -> bool:
 
     It follows the calls of modules. So do tracers that work on tensors, in a dispatch mode.
     """
-    is_traced = is_fx_tracing() and Module.__call__ is not CALL
+    is_traced = is_fx_symbolic_tracing() and Module.__call__ is not CALL
     return is_traced and not count_dispatch_modes()
 
 

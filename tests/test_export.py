@@ -227,3 +227,12 @@ def test_a_symbolic_trace_takes_a_chain_for_one_node() -> None:
     calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
     assert calls == ["parametrizations.weight"]
     assert "__module__" not in vars(graph.get_submodule("parametrizations.weight"))
+
+
+def test_a_map_with_a_state_compiles_without_a_word_of_torch_fx(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    layer = P.register_parametrization(nn.Linear(3, 3), "weight", SpectralNorm()).eval()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(INPUT), layer(INPUT))
+    assert [record for record in caplog.records if "fx" in record.name] == []
