@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.errors import ConstraintError
+from paramdesc.linalg.precision import epsilon
+
 __all__ = ["Parametrization"]
 
 
 class Parametrization(Module):
     """A map on the full schema. Derive from it and define `forward`, see `ParametrizationProto`.
+
+    A map whose values are not all tensors of their shape declares which ones they are:
+
+    - `constraint` says it in a word that a message can use, "symmetric" say.
+    - `deviation(Y)` measures how far a tensor is from being one, and `tolerance(Y)` what
+      rounding may make of it. `paramdesc.testing` checks values by them.
+    - `right_inverse(Y)` calls `self.admit(Y)` first, which refuses a value outside if the map
+      is `strict`. Otherwise it goes on to a nearby value.
 
     A map that finds its value by iteration starts best from where it ended last time. It
     declares that state once, and the schema does the rest:
@@ -47,6 +59,37 @@ class Parametrization(Module):
     """
 
     warm_start: ClassVar[tuple[str, ...]] = ()
+    constraint: ClassVar[str] = ""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        super().__init__()
+        self.strict = strict
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """How far `Y` is from what `forward` reaches: a real scalar, zero where it is reached.
+
+        The docstring of a map says which norm of which equation it is. A map that reaches
+        every tensor leaves it undefined.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares no constraint.")
+
+    def tolerance(self, Y: Tensor) -> float:
+        """The deviation that rounding may give a value of the dtype and shape of `Y`."""
+        return 20 * epsilon(Y) * math.sqrt(Y.shape[-2:].numel())
+
+    def extra_repr(self) -> str:
+        return "strict=True" if self.strict else ""
+
+    def admit(self, Y: Tensor) -> None:
+        """Refuse a value that `forward` does not reach, if the map is `strict`.
+
+        Raises:
+            ConstraintError: a ValueError, with the deviation.
+        """
+        if self.strict and not Y.is_meta:
+            deviation, tolerance = self.deviation(Y).item(), self.tolerance(Y)
+            if not deviation <= tolerance:
+                raise ConstraintError(self, self.constraint, deviation, tolerance)
 
     def guess(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """A first state for these inputs of `forward`, in the order of `warm_start`."""

@@ -11,6 +11,7 @@ from torch.nn import Module
 __all__ = [
     "AssignmentError",
     "CacheTargetError",
+    "ConstraintError",
     "MapError",
     "MapResultError",
     "MissingRightInverseError",
@@ -180,6 +181,22 @@ class CacheTargetError(TypeError):
         super().__init__(
             "cached() takes modules, ParametrizationLists, and sets or iterables of them. "
             f"Got {target!r:.200} of type {type(target).__name__}.{hint}"
+        )
+
+
+class ConstraintError(ValueError):
+    """A strict map was given a value that it does not reach."""
+
+    def __init__(
+        self, parametrization: Module, constraint: str, deviation: float, tolerance: float
+    ) -> None:
+        self.deviation = deviation
+        self.tolerance = tolerance
+        name = type(parametrization).__name__
+        super().__init__(
+            f"the value is not {constraint}: it deviates by {deviation:.3g}, where {tolerance:.3g} "
+            f"is allowed for rounding. Assign one that is, or register {name}(...) without "
+            "strict=True: then a nearby one takes its place."
         )
 
 

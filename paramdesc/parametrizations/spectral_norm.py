@@ -4,14 +4,12 @@ Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
-from torch.amp import is_autocast_available
-from torch.compiler import is_dynamo_compiling
 
 from paramdesc.base import Parametrization
+from paramdesc.linalg.precision import matmul, smallest_normal, widened
 
 __all__ = ["SpectralNorm"]
 
@@ -109,7 +107,7 @@ class SpectralNorm(Parametrization):
         # the state is written in place by later steps, while this graph may still need it
         u = self._u.to(matrix.dtype, copy=True)
         v = self._v.to(matrix.dtype, copy=True)
-        sigma: Tensor = torch.vdot(u, product(matrix, v / scale)).real
+        sigma: Tensor = torch.vdot(u, matmul(matrix, v / scale)).real
         return sigma
 
     def right_inverse(self, X: Tensor) -> Tensor:
@@ -133,8 +131,8 @@ class SpectralNorm(Parametrization):
         matrix, scale = self.matrix(X), largest_entry(X)
         u, v = u.to(matrix.dtype), v.to(matrix.dtype)
         for _ in range(count if X.ndim > 1 else 0):
-            u = direction(product(matrix, v / scale), u)
-            v = direction(product(matrix.mH, u / scale), v)
+            u = direction(matmul(matrix, v / scale), u)
+            v = direction(matmul(matrix.mH, u / scale), v)
         return u.to(X.dtype), v.to(X.dtype)
 
     def matrix(self, X: Tensor) -> Tensor:
@@ -147,11 +145,6 @@ class SpectralNorm(Parametrization):
     def extra_repr(self) -> str:
         shown = [f"bound={self.bound}", f"dim={self.dim}"]
         return ", ".join(shown + ["only_shrink=True"] * self.only_shrink)
-
-
-def widened(X: Tensor) -> Tensor:
-    """`X`, in float32 if it is in half precision."""
-    return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
 
 
 def largest_entry(X: Tensor) -> Tensor:
@@ -169,30 +162,3 @@ def direction(x: Tensor, otherwise: Tensor) -> Tensor:
     """`x` as a unit vector, or `otherwise` if it is zero: from there no iteration returns."""
     length = torch.linalg.vector_norm(x)
     return torch.where(length > 0, x / torch.where(length > 0, length, 1.0), otherwise)
-
-
-def smallest_normal(x: Tensor) -> float:
-    """The smallest positive number of full precision in the dtype of `x`, as `torch.finfo` has it.
-
-    TorchScript knows no `torch.finfo`.
-    """
-    return 2.2250738585072014e-308 if x.dtype == torch.float64 else 1.1754943508222875e-38
-
-
-def product(matrix: Tensor, vector: Tensor) -> Tensor:
-    """`matrix @ vector` in their own dtype, under autocast too."""
-    # TorchScript wants the devices written out
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return matrix @ vector
-    with without_autocast(matrix.device.type):
-        return matrix @ vector
-
-
-@torch.jit.unused
-def without_autocast(device: str) -> AbstractContextManager[object]:
-    """A block in which products on that device keep their dtype."""
-    # torch.compile cannot ask what is available before torch 2.12
-    if device == "meta" or not (is_dynamo_compiling() or is_autocast_available(device)):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)

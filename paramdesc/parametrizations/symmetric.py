@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_difference, largest_entry
+from paramdesc.linalg.precision import epsilon
+from paramdesc.linalg.shapes import check_square
 
 __all__ = ["Symmetric"]
 
@@ -33,30 +36,21 @@ class Symmetric(Parametrization):
     True
     """
 
-    def __init__(self, *, strict: bool = False) -> None:
-        super().__init__()
-        self.strict = strict
+    constraint = "symmetric"
 
     def forward(self, X: Tensor) -> Tensor:
-        check_square(X)
+        check_square(X, "symmetric")
         return X.triu() + X.triu(1).mT
 
-    def right_inverse(self, X: Tensor) -> Tensor:
-        check_square(X)
-        if self.strict and not X.equal(X.mT):
-            deviation = (X - X.mT).abs().max().item()
-            raise ValueError(
-                f"the matrix is not symmetric: it differs from its transpose by {deviation:.3g}. "
-                "Assign (X + X.mT) / 2, or register Symmetric() without strict=True."
-            )
-        if not (X.is_floating_point() or X.is_complex()):
-            return X
-        return X + (X.mT - X) / 2  # rather than (X + X.mT) / 2, which overflows sooner
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_square(Y, "symmetric")
+        self.admit(Y)
+        if not (Y.is_floating_point() or Y.is_complex()):
+            return Y
+        return Y + (Y.mT - Y) / 2  # rather than (Y + Y.mT) / 2, which overflows sooner
 
-    def extra_repr(self) -> str:
-        return "strict=True" if self.strict else ""
+    def deviation(self, Y: Tensor) -> Tensor:
+        return largest_difference(Y, Y.mT)
 
-
-def check_square(X: Tensor) -> None:
-    if X.ndim < 2 or X.shape[-2] != X.shape[-1]:
-        raise ValueError(f"symmetric matrices are square, (*, n, n). Got shape {list(X.shape)}.")
+    def tolerance(self, Y: Tensor) -> float:
+        return 4 * epsilon(Y) * largest_entry(Y).item()

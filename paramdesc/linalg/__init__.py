@@ -1,0 +1,1 @@
+"""The functions of matrices that the maps are made of."""

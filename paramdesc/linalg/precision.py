@@ -1,0 +1,54 @@
+"""The precision that maps compute in, whatever their weights and the user's autocast ask for.
+
+What `torch.linalg` lacks in half precision is computed in float32 and cast back.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.amp import is_autocast_available
+from torch.compiler import is_dynamo_compiling
+
+__all__ = ["epsilon", "matmul", "smallest_normal", "widened", "without_autocast"]
+
+
+def widened(X: Tensor) -> Tensor:
+    """`X`, in float32 if it is in half precision."""
+    return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
+
+
+def epsilon(X: Tensor) -> float:
+    """The distance from one to the next number in the dtype of `X`; zero for integers."""
+    is_inexact = X.is_floating_point() or X.is_complex()
+    return torch.finfo(X.dtype).eps if is_inexact else 0.0
+
+
+def smallest_normal(X: Tensor) -> float:
+    """The smallest positive number of full precision in the dtype of `X`, as `torch.finfo` has it.
+
+    TorchScript knows no `torch.finfo`.
+    """
+    is_double = X.dtype == torch.float64 or X.dtype == torch.complex128
+    return 2.2250738585072014e-308 if is_double else 1.1754943508222875e-38
+
+
+def matmul(A: Tensor, B: Tensor) -> Tensor:
+    """`A @ B` in their own dtype, under autocast too."""
+    # TorchScript wants the devices written out
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return torch.matmul(A, B)
+    with without_autocast(A):
+        return torch.matmul(A, B)
+
+
+def without_autocast(X: Tensor) -> AbstractContextManager[object]:
+    """Inside, operations on the device of `X` keep their dtype."""
+    device = X.device.type
+    # torch.compile cannot ask what is available before torch 2.12
+    if device == "meta" or not (is_dynamo_compiling() or is_autocast_available(device)):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -1,0 +1,6 @@
+"""Checks for maps of one's own."""
+
+from paramdesc.testing.check import check_parametrization
+from paramdesc.testing.report import CheckError, Outcome, Report
+
+__all__ = ["CheckError", "Outcome", "Report", "check_parametrization"]
