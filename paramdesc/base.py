@@ -102,13 +102,21 @@ class Parametrization(Module):
         return self.guess(*args[: -len(self.warm_start)])
 
     is_led = False  # whether a chain of ours says when a step was made
+    is_due = False  # what it says: one was made, and the state has not moved since
 
     @torch.no_grad()
     def follow(self, *originals: Tensor) -> None:
-        """Have a state, and under an engine that leads none, move it on after a step."""
+        """Have a state, and move it on if a step was made.
+
+        An engine that says nothing of steps is watched instead.
+        """
         if not self.has_state():
             self.reset(*originals)
-        elif self.training and not self.is_led:
+        elif self.is_led:
+            if self.is_due:
+                self.is_due = False
+                self.advance(*originals)
+        elif self.training:
             last = self.__dict__.get("_last_seen")
             now = [(id(X), X._version) for X in originals if X.is_leaf and not X.is_inference()]
             self.__dict__["_last_seen"] = now
@@ -117,7 +125,13 @@ class Parametrization(Module):
 
     def has_state(self) -> bool:
         """Whether the state was ever set."""
-        return all(name in self._buffers for name in self.warm_start)
+        return all(self._buffers.get(name) is not None for name in self.warm_start)
+
+    def lose_state(self) -> None:
+        """Have no state until the next evaluation, which starts anew."""
+        for name in self.warm_start:
+            if name in self._buffers:
+                self._buffers[name] = None
 
     @torch.inference_mode(False)  # a state made there could not be trained on elsewhere
     @torch.no_grad()

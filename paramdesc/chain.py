@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from paramdesc.local_classes import picklable
 from paramdesc.reading import fetch, keep
 from paramdesc.scopes import forget
 from paramdesc.snapshot import Snapshot
-from paramdesc.steps import count_steps, has_stepped, is_warm, start_maps
+from paramdesc.steps import count_steps, follow_steps, has_stepped, mark_due, start_maps
 from paramdesc.tensors import address, alias, replace_data, shares_storage
 
 __all__ = ["ParametrizationList"]
@@ -85,13 +86,12 @@ class ParametrizationList(torch_engine.ParametrizationList):
 
     def forward(self) -> Tensor:
         """A fresh value: the maps in order, applied to the originals."""
+        if "_steps" in self.__dict__ and self.training and has_stepped(self):
+            mark_due(self)
         values: tuple[Any, ...] = self.originals()
-        stepped = "_steps" in self.__dict__ and self.training and has_stepped(self)
         parametrization = None
         try:
             for parametrization in self.maps():
-                if stepped and parametrization.training and is_warm(parametrization):
-                    parametrization.advance(*values)
                 values = (parametrization(*values),)
         except Exception as error:
             explain(error, self, "evaluating", parametrization)
@@ -106,6 +106,13 @@ class ParametrizationList(torch_engine.ParametrizationList):
     def _fetched(self) -> Any:
         """For compiled code: the value."""
         return fetch(self, evaluate)
+
+    def _led(self) -> None:
+        """For the guards of compiled code, which ask before each call: nothing, but the states
+        of the maps have followed the training steps then.
+        """
+        with suppress(Exception):  # what a map raises, it raises again when it is evaluated
+            follow_steps(self)
 
     def add_map(self, module: Module) -> str:
         """Add a map after the others, unchecked; its name."""

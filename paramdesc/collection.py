@@ -11,6 +11,7 @@ from torch.nn import Module
 from paramdesc.chain import ParametrizationList
 from paramdesc.container import ParametrizationDict
 from paramdesc.scripted import RecursiveScriptModule, is_scripted_list
+from paramdesc.steps import warm_maps
 
 __all__ = ["ParametrizationSet", "get_parametrizations"]
 
@@ -101,11 +102,11 @@ class ParametrizationSet(Set[ParametrizationList]):
         Averaging models must leave them out, see `Parametrization`.
         """
         return [
-            f"{path}{dot}parametrizations.{tensor_name}.{i}.{buffer}"
+            f"{path}{dot}parametrizations.{tensor_name}.{place}.{buffer}"
             for name, chain in self.items()
             for path, dot, tensor_name in [name.rpartition(".")]
-            for i, parametrization in enumerate(chain.maps())
-            for buffer in getattr(parametrization, "warm_start", ())
+            for place, parametrization in warm_maps(chain).items()
+            for buffer in parametrization.warm_start
         ]
 
     def __or__(self, other: Iterable[Any]) -> ParametrizationSet:

@@ -25,6 +25,7 @@ __all__ = [
     "answered_by_tracer",
     "fetch_kept",
     "is_dynamo_compiling",
+    "is_led_by_guards",
     "mark_of",
     "mode_in_trace",
     "plain_attributes",
@@ -103,6 +104,35 @@ def bind_kept(context: Any) -> None:
         tracer.symbolic_locals["value"] = variable
 
 
+def is_led_by_guards(chain: Any) -> bool:
+    """In compiled code: whether its guards see to it, at each call, that the states of the maps
+    in `chain` move on after a training step. Not where nothing is guarded, as in an export.
+    """
+    answer = False
+    torch._dynamo.comptime.comptime(bind_steps)  # may give `answer` another value
+    return answer
+
+
+def bind_steps(context: Any) -> None:
+    try:
+        tracer = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+        variable = tracer.symbolic_locals["chain"].realize()
+        trace = trace_of(tracer.output)
+        if (
+            variable.source is not None
+            and may_ask(tracer.output)
+            and not trace.moves_state_of(variable.value)
+        ):
+            trace.chains[variable.value] = None
+            place = result_of(without_module_marks(variable.source), "_led")
+            parts().variables.builder.VariableBuilder(tracer, place)(variable.value._led())
+            answer(tracer, True)
+    except parts().exc.RestartAnalysis:
+        raise
+    except Exception:
+        return
+
+
 class Trace:
     """What one trace has taken from scopes so far."""
 
@@ -120,11 +150,16 @@ class Trace:
         return any(maps.intersection(other.modules()) for other in others)
 
 
+def trace_of(output: Any) -> Trace:
+    found: Trace = vars(output).setdefault("_paramdesc", Trace())
+    return found
+
+
 def build_kept(tracer: Any, chain_variable: Any) -> Any:
     """The variable that stands for the kept value, guarded; None where there is none to use."""
     output = tracer.output
     chain, place = chain_variable.value, chain_variable.source
-    trace = vars(output).setdefault("_paramdesc", Trace())
+    trace = trace_of(output)
     if (
         place is None  # made by the compiled code
         or not may_ask(output)

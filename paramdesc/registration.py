@@ -28,7 +28,7 @@ from paramdesc.namespace import namespace_of, release_namespace
 from paramdesc.protocols import ParametrizationProto, TensorMap
 from paramdesc.scopes import forget
 from paramdesc.snapshot import Snapshot, below
-from paramdesc.steps import is_warm, start_maps
+from paramdesc.steps import start_maps, warm_maps
 from paramdesc.tensors import replace_data
 from paramdesc.torch_engine import is_torch_parametrized
 
@@ -223,7 +223,7 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         chains: Any = module.parametrizations
         chain: ParametrizationList = chains[tensor_name]
         tensor = tensor_to_leave(module, tensor_name, chain, leave_parametrized)
-        for parametrization in filter(is_warm, chain.maps()):
+        for parametrization in warm_maps(chain).values():
             parametrization.is_led = False
         persistent = not chain._non_persistent_buffers_set
         del chains[tensor_name]

@@ -67,6 +67,46 @@ def test_step_moves_the_state_once_at_the_first_evaluation_after_it(layer: nn.Li
         assert steps(layer) == number
 
 
+class Around(nn.Module):
+    """Twice what the map inside of it gives of half its input."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, X: Tensor) -> Tensor:
+        result: Tensor = 2 * self.inner(X / 2)
+        return result
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y
+
+
+def test_maps_inside_of_others_follow_the_steps_of_the_chain() -> None:
+    layer = linear(Around(Around(Steps())))
+    count = chain_of(layer)[0].inner.inner
+    for number in range(3):
+        for _ in range(3):
+            layer(INPUTS)
+        assert count.count == number
+        train_step(layer)
+    layer.weight = torch.eye(3)
+    assert count.count == 0
+    assert get_parametrizations(layer).warm_start_names() == [
+        "parametrizations.weight.0.inner.inner.count"
+    ]
+
+
+def test_maps_of_originals_that_are_parametrized_follow_their_own_chain() -> None:
+    layer = linear(Double())
+    register_parametrization(chain_of(layer), "original", Steps())
+    inner = chain_of(chain_of(layer), "original")
+    for number in range(1, 3):
+        train_step(chain_of(layer), "original")
+        layer(INPUTS)
+        assert inner[0].count == number
+
+
 def test_first_step_after_registration_counts() -> None:
     layer = linear(Steps())
     train_step(layer)

@@ -180,17 +180,17 @@ def test_every_map_is_one_graph_with_and_without_a_scope(name: str, backend: str
     assert len(graphs.evaluations) == 2
 
 
+@pytest.mark.parametrize("scoped", [False, True])
 @pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize("name", MODULES)
-def test_compiled_training_is_eager_training(name: str, calls: int) -> None:
-    """In a scope for two calls: without one, compiled code takes each call for a step."""
+def test_compiled_training_is_eager_training(name: str, calls: int, scoped: bool) -> None:
     torch.manual_seed(0)
     module = MODULES[name]()
     twin = copy.deepcopy(module)
     compiled, x = Graphs("aot_eager").compile(module), input_of(module)
     for function, parameters in ((compiled, module.parameters()), (twin, twin.parameters())):
         optimizer = torch.optim.SGD(parameters, lr=0.01)
-        with P.cached() if calls > 1 else nullcontext():
+        with P.cached() if scoped else nullcontext():
             for _ in range(3):
                 optimizer.zero_grad()
                 output = torch.stack([function(x) for _ in range(calls)])

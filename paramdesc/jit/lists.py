@@ -16,7 +16,7 @@ from paramdesc.jit.chain import ScriptedParametrizationList
 from paramdesc.jit.paths import child_expression, find_expressions, tensor_expression
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
 from paramdesc.jit.source import functions_in, keep_source
-from paramdesc.steps import is_warm
+from paramdesc.steps import warm_maps
 
 __all__ = ["make_list"]
 
@@ -56,16 +56,13 @@ def make_list(chain: ParametrizationList, children: dict[str, Module | None]) ->
 
 
 def make_map(parametrization: Module, count: int) -> Module:
-    """The twin of a map of `count` tensors, if a method of it takes any number of them."""
+    """The twin of a map of `count` tensors, if its `forward` takes any number of them."""
+    if not isinstance(parametrization, FunctionMap):
+        return parametrization
     names = [f"X{i}" for i in range(count)]
     arguments = ", ".join(f"{name}: Tensor" for name in names)
-    if is_warm(parametrization):  # its chain leads it, so there is nothing to do
-        text = f"def follow(self, {arguments}) -> None:\n    pass\n"
-    elif isinstance(parametrization, FunctionMap):
-        body = f"return self.function({', '.join(names)})"
-        text = f"def forward(self, {arguments}) -> Tensor:\n    {body}\n"
-    else:
-        return parametrization
+    body = f"return self.function({', '.join(names)})"
+    text = f"def forward(self, {arguments}) -> Tensor:\n    {body}\n"
     cls: Any = type(parametrization)
     keep_source(text)
     return replica(parametrization, twin_class(cls, text), dict(parametrization._modules))
@@ -140,29 +137,25 @@ def indented(lines: Sequence[str]) -> str:
 
 
 def evaluate_text(chain: ParametrizationList) -> str:
-    """The method that applies the maps, and moves their states on after a training step."""
+    """The method that applies the maps, and tells those that keep a state of a training step."""
     lines = []
     arguments = ", ".join(f"self.{name}" for name in chain.original_names())
-    maps = list(chain.maps())
-    for i, parametrization in enumerate(maps):
-        place = f"self{child_expression(chain, str(i))}"
-        if is_warm(parametrization):
-            state = [f"{place}.{name}" for name in parametrization.warm_start]
-            lines += [
-                f"if stepped and {place}.training:",
-                "    with torch.no_grad():",
-                f"        better = {place}.refine({', '.join([arguments, *state])})",
-                *(f"        {name}.copy_(better[{j}])" for j, name in enumerate(state)),
-            ]
-        lines.append(f"value = {place}({arguments})")
+    for i, _ in enumerate(chain.maps()):
+        lines.append(f"value = self{child_expression(chain, str(i))}({arguments})")
         arguments = "value"
     body = "".join(f"    {line}\n" for line in lines) + "    return value\n"
-    if not any(map(is_warm, maps)):
+    warm = set(warm_maps(chain).values())
+    if not warm:
         return f"def evaluate(self) -> Tensor:\n{body}"
+    due = "".join(
+        f"        {place}.is_due = {place}.training\n"
+        for module, place in find_expressions(chain)
+        if module in warm and place
+    )
     places = [place for place, _ in trained_tensors(chain)]
     versions = ", ".join(f"0 if {x}.is_inference() else {x}._version()" for x in places)
     return (
-        f"def evaluate(self) -> Tensor:\n    stepped = self.has_stepped()\n{body}"
+        f"def evaluate(self) -> Tensor:\n    if self.has_stepped():\n{due}{body}"
         "def has_stepped(self) -> bool:\n"
         "    stepped = False\n"
         "    if self.training:\n"

@@ -21,6 +21,8 @@ from paramdesc.jit.lists import make_list
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
 from paramdesc.jit.scopes import methods_with_scopes
 from paramdesc.jit.source import keep_source
+from paramdesc.jit.warm import make_warm_map
+from paramdesc.steps import is_warm
 
 __all__ = ["Twins"]
 
@@ -62,6 +64,8 @@ class Twins:
             return make_list(module, children)
         if isinstance(module, ParametrizationDict):
             return replica(module, nn.ModuleDict, children)
+        if is_warm(module):
+            return make_warm_map(module, children)
         names = parametrized_names(module)
         methods = methods_with_scopes(module, self.refused)
         if not names and not methods and children == module._modules:
