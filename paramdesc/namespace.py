@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from paramdesc.attribute import ParametrizedTensor
 from paramdesc.errors import AssignmentError
 from paramdesc.evaluation import evaluate
+from paramdesc.initialisation import initialise_through_inverses
 from paramdesc.interception import PREPARE, prepare
 from paramdesc.lending import lend_through
 from paramdesc.reading import read
@@ -46,6 +47,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         super().__init__(buffers)
         self._self_lent: dict[str, bool] = {}  # the names under which a tensor is lent
         lend_through(AttributeNamespace)
+        initialise_through_inverses()
 
     # wrapt's own lookup takes three times as long as object's, on every read of a weight
     __getattribute__ = object.__getattribute__

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -27,7 +28,10 @@ from paramdesc.evaluation import CALL, evaluate_traced, is_symbolic
 from paramdesc.mode import current_mode, is_inference, is_plain
 from paramdesc.scopes import TRACED, RerunScope, Scope, active_scopes, find_scope, rerun
 
-__all__ = ["fetch", "keep", "read"]
+__all__ = ["LAST", "fetch", "keep", "read"]
+
+LAST: list[Callable[[], Any]] = [lambda: None]
+"""The chain that was read last outside of scopes, by any thread, while it lives."""
 
 
 def read(chain: Any, evaluate: Callable[[Any], Any], is_watched: bool = False) -> Any:
@@ -39,6 +43,7 @@ def read(chain: Any, evaluate: Callable[[Any], Any], is_watched: bool = False) -
         return read_traced(chain)
     scopes = active_scopes()
     if not scopes or (Module.__call__ is not CALL and is_symbolic()):
+        LAST[0] = ref(chain)
         return evaluate(chain)
     if not is_watched and saving_hooks(True) is not None:
         return read_in_region(saving_hooks(True), scopes[0], chain, evaluate)
