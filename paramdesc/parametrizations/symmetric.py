@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from paramdesc.base import Parametrization
-from paramdesc.linalg.differences import largest_difference, largest_entry
-from paramdesc.linalg.precision import epsilon
 from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.linear_structure import LinearStructure, largest_deviation
 
-__all__ = ["Symmetric"]
+__all__ = ["Symmetric", "symmetric"]
 
 
-class Symmetric(Parametrization):
+class Symmetric(LinearStructure):
     """`layer.weight` will be symmetric: `Y = triu(X) + triu(X, 1)ᵀ`.
 
     Shapes `(*, n, n) -> (*, n, n)`, of any dtype; complex matrices are symmetric, not
@@ -40,17 +38,19 @@ class Symmetric(Parametrization):
 
     def forward(self, X: Tensor) -> Tensor:
         check_square(X, "symmetric")
-        return X.triu() + X.triu(1).mT
+        return symmetric(X)
 
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_square(Y, "symmetric")
-        self.admit(Y)
-        if not (Y.is_floating_point() or Y.is_complex()):
-            return Y
-        return Y + (Y.mT - Y) / 2  # rather than (Y + Y.mT) / 2, which overflows sooner
+    def project(self, X: Tensor) -> Tensor:
+        check_square(X, "symmetric")
+        if not (X.is_floating_point() or X.is_complex()):
+            return symmetric(X)
+        return X + (X.mT - X) / 2  # rather than (X + X.mT) / 2, which overflows sooner
 
     def deviation(self, Y: Tensor) -> Tensor:
-        return largest_difference(Y, Y.mT)
+        """The largest difference of an entry from that of the transpose."""
+        return largest_deviation(Y, Y.mT)
 
-    def tolerance(self, Y: Tensor) -> float:
-        return 4 * epsilon(Y) * largest_entry(Y).item()
+
+def symmetric(X: Tensor) -> Tensor:
+    """The symmetric matrix with the upper triangle of `X`."""
+    return X.triu() + X.triu(1).mT

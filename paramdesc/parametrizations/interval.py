@@ -1,0 +1,176 @@
+"""Weights between two bounds.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints, transform_to
+from torch.nn.functional import hardtanh_
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import widened
+
+__all__ = ["Interval", "UnitInterval", "above", "largest_below", "least_above"]
+
+
+class Interval(Parametrization):
+    """The entries of `layer.weight` will lie between `low` and `high`.
+
+    They are `low + (high - low) * sigmoid(X)`, strictly between: where rounding would give
+    a bound, the nearest number inside of it takes its place, which differs by a relative
+    `eps` of the dtype, or is the smallest normal number if the bound is zero.
+
+    Shapes `(*) -> (*)`, real; half precision is computed in float32. Cost: two passes more
+    than the sigmoid.
+
+    Assigning, and registering on a weight, keeps the entries between the bounds as they are.
+    At the bounds the sigmoid is flat and hardly learns, so entries on or outside of a bound
+    are placed inside of it, at the distance `margin * (high - low)`.
+
+    Args:
+        low: the lower bound, a number, or a tensor that broadcasts to the weight: it is saved
+            and moved with the map.
+        high: the upper bound, likewise.
+        margin: where to place entries that are assigned from outside; 0 for the nearest
+            number inside.
+        strict: whether to refuse such entries instead.
+
+    Raises:
+        ValueError: if the bounds are not finite or not in order, or `margin` is out of its
+            range; with `strict`, if an entry that is assigned is not between the bounds, with
+            the largest distance from what is.
+
+    Source: `torch.distributions.transform_to(constraints.interval(low, high))`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(9, 9), "weight", Interval(-0.1, 0.1))
+    >>> bool((linear.weight.abs() < 0.1).all())
+    True
+    """
+
+    constraint = "between the bounds"
+
+    def __init__(
+        self,
+        low: float | Tensor = 0.0,
+        high: float | Tensor = 1.0,
+        *,
+        margin: float = 1e-3,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(strict=strict)
+        difference = torch.as_tensor(high) - torch.as_tensor(low)
+        if not (torch.isfinite(difference) & (difference > 0)).all():
+            raise ValueError(
+                f"the bounds must be finite, low < high. Got low={low}, high={high}. For one "
+                "bound only, write FromDistributions(constraints.greater_than(low)), or less_than."
+            )
+        check_margin(margin)
+        self.margin = margin
+        if isinstance(low, Tensor) or isinstance(high, Tensor):
+            like = low if isinstance(low, Tensor) else torch.as_tensor(high)
+            self.register_buffer("low", torch.as_tensor(low).to(like).clone())
+            self.register_buffer("high", torch.as_tensor(high).to(like).clone())
+        else:
+            self.low, self.high = float(low), float(high)
+
+    def forward(self, X: Tensor) -> Tensor:
+        Y = torch.sigmoid(widened(X)) * (self.high - self.low)
+        Y = Y.add_(self.low).to(X.dtype)
+        with torch.no_grad():  # the gradient of the sigmoid may go on through the bounds
+            if isinstance(self.low, Tensor):
+                Y.clamp_min_(above_each(self.low, X)).clamp_max_(below_each(self.high, X))
+            else:
+                hardtanh_(Y, above(self.low, X), below(self.high, X))
+        return Y
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        low, high = least_above(self.low, Y), largest_below(self.high, Y)
+        margin = self.margin * (self.high - self.low)
+        inside = (low <= Y) & (high >= Y)
+        placed = torch.clamp(widened(Y), self.low + margin, self.high - margin)
+        placed = torch.where(inside, widened(Y), placed.clamp(low, high))
+        bounds = constraints.interval(self.low, self.high)  # type: ignore[no-untyped-call]
+        X: Tensor = transform_to(bounds).inv(placed)
+        return X.to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest distance of an entry from the numbers between the bounds."""
+        low, high = least_above(self.low, Y), largest_below(self.high, Y)
+        return largest_entry(torch.maximum(low - Y, Y - high).clamp(min=0))
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 0.0
+
+    def extra_repr(self) -> str:
+        return f"low={self.low}, high={self.high}" + ", strict=True" * self.strict
+
+
+class UnitInterval(Interval):
+    """The entries of `layer.weight` will lie between 0 and 1: `sigmoid(X)`.
+
+    It is `Interval(0, 1)`, see there.
+
+    >>> linear = register_parametrization(torch.nn.Linear(9, 9), "weight", UnitInterval())
+    >>> bool(((linear.weight > 0) & (linear.weight < 1)).all())
+    True
+    """
+
+    def __init__(self, *, margin: float = 1e-3, strict: bool = False) -> None:
+        super().__init__(0.0, 1.0, margin=margin, strict=strict)
+
+    def extra_repr(self) -> str:
+        return "strict=True" if self.strict else ""
+
+
+def check_margin(margin: float) -> None:
+    if not 0 <= margin < 0.5:
+        raise ValueError(f"margin must be at least 0 and less than 1/2. Got margin={margin}.")
+
+
+def spacing(X: Tensor) -> tuple[float, float]:
+    """The relative distance of numbers in the dtype of `X`, and the smallest normal one.
+
+    TorchScript knows no `torch.finfo`.
+    """
+    if X.dtype == torch.float64:
+        return 2.0**-52, 2.0**-1022
+    if X.dtype == torch.float16:
+        return 2.0**-10, 2.0**-14
+    return (2.0**-7 if X.dtype == torch.bfloat16 else 2.0**-23), 2.0**-126
+
+
+def above(bound: float, X: Tensor) -> float:
+    """A number just above `bound` that is so still when it is rounded to the dtype of `X`."""
+    eps, smallest = spacing(X)
+    return bound + max(abs(bound) * eps, smallest)
+
+
+def below(bound: float, X: Tensor) -> float:
+    """A number just below `bound` that is so still when it is rounded to the dtype of `X`."""
+    return -above(-bound, X)
+
+
+def above_each(bound: Tensor, X: Tensor) -> Tensor:
+    """`above` of each entry."""
+    eps, smallest = spacing(X)
+    wide = bound.to(torch.promote_types(bound.dtype, X.dtype))
+    return wide + (wide.abs() * eps).clamp(min=smallest)
+
+
+def below_each(bound: Tensor, X: Tensor) -> Tensor:
+    """`below` of each entry."""
+    return -above_each(-bound, X)
+
+
+def least_above(bound: float | Tensor, X: Tensor) -> Tensor:
+    """The least number of the dtype of `X` that counts as larger than `bound`."""
+    number = above_each(bound, X) if isinstance(bound, Tensor) else above(bound, X)
+    return torch.as_tensor(number, dtype=X.dtype, device=X.device)
+
+
+def largest_below(bound: float | Tensor, X: Tensor) -> Tensor:
+    """The largest number of the dtype of `X` that counts as less than `bound`."""
+    return -least_above(-bound, X)

@@ -1,0 +1,65 @@
+"""Maps onto a linear subspace, or an affine one, through its orthogonal projection."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import epsilon
+
+__all__ = ["LinearStructure"]
+
+
+class LinearStructure(Parametrization):
+    """A map whose values form a linear or affine subspace. Derive from it and define `project`.
+
+    `project(X)` is the point of the subspace that is nearest to `X` in the Frobenius norm.
+    The rest follows: evaluating projects, assigning and registering keep a value of the
+    subspace to rounding and replace any other by the nearest, and `strict` refuses it. A
+    subclass may define a cheaper `forward` that leaves the values of the subspace as they are,
+    and allow more `roundings` of the largest entry, as sums of many entries need them.
+
+    >>> class EqualRows(LinearStructure):
+    ...     constraint = "a matrix of equal rows"
+    ...     def project(self, X):
+    ...         return X.mean(-2, keepdim=True).expand_as(X)
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", EqualRows())
+    >>> linear.weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> linear.weight.tolist()
+    [[2.0, 3.0], [2.0, 3.0]]
+    """
+
+    roundings: ClassVar[float] = 4
+
+    def project(self, X: Tensor) -> Tensor:
+        """The value nearest to `X`, after the check of its shape."""
+        raise NotImplementedError(f"{type(self).__name__} defines no project().")
+
+    def forward(self, X: Tensor) -> Tensor:
+        return self.project(X)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        nearest = self.project(Y)
+        self.admit(Y)
+        return nearest
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest difference of an entry of `Y` from that of the nearest value."""
+        return largest_deviation(Y, self.project(Y))
+
+    def tolerance(self, Y: Tensor) -> float:
+        if not epsilon(Y):
+            return 0.0
+        scale = largest_entry(torch.where(Y.isfinite(), Y, 0)).item()
+        return self.roundings * epsilon(Y) * scale
+
+
+def largest_deviation(Y: Tensor, other: Tensor) -> Tensor:
+    """The largest difference of two entries at the same place; none of equal infinities."""
+    if Y.dtype == torch.bool:
+        Y, other = Y.int(), other.int()
+    return largest_entry(torch.where(other == Y, 0, Y - other))

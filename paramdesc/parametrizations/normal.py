@@ -1,0 +1,208 @@
+"""Normal matrices: those with an orthonormal basis of eigenvectors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.shapes import check_square
+
+__all__ = ["Normal"]
+
+ANGLE = 1.0
+"""Of the combination that tells eigenvalues apart: its tangent is no ratio of integers."""
+
+
+class Normal(Parametrization):
+    """`layer.weight` will be normal, `Y Yᴴ = Yᴴ Y`: `Y = Q D Qᴴ`.
+
+    `Q = base (2 (I - A / 2)⁻¹ - I)` is orthogonal, or unitary: `A` is skew-symmetric, or
+    skew-Hermitian, with the entries of `X` above the diagonal, and `base` a matrix of that
+    kind that the map keeps. `D` is diagonal if `X` is complex, with the diagonal of `X`. If it
+    is real, there are 2 x 2 blocks on the diagonal of `D`:
+
+    - `[[a, -b], [b, a]]`, of the eigenvalues `a ± ib`, where the buffer `rotating` is true.
+      `a` is the mean of the two diagonal entries of `X` there, `b` the entry in place of `b`.
+    - two real eigenvalues where it is false, the diagonal entries of `X`.
+
+    The other entries of `X` have no effect and get no gradient. So training changes
+    eigenvalues and eigenvectors, and in the real case it leaves the number of pairs.
+
+    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex. Half precision is computed in
+    float32. Cost: one inverse and two products of this size.
+
+    Assigning, and registering on a weight, sets `base`, `rotating` and `X`, and keeps a normal
+    matrix to rounding. Any other is replaced by a normal one nearby, as the nearest is not
+    known in closed form: `D` is then the part of `Qᴴ A Q` that it may hold, with `Q` of the
+    eigenvectors of `cos(1) (A + Aᴴ) + sin(1) i (A - Aᴴ)`, or of the same of the unitary polar
+    factor of `A`, whichever is nearer. That takes a few eigendecompositions, in double precision.
+
+    Args:
+        strict: whether to refuse a matrix that is not normal instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
+            not normal, with the largest entry of `Y Yᴴ - Yᴴ Y`.
+
+    Source: the combination: H. He, D. Kressner, *A simple, randomized algorithm for
+    diagonalizing normal matrices*, arXiv 2405.18399 (2024), algorithm 1; the real form: R. Horn,
+    C. Johnson, *Matrix Analysis*, 2nd ed., theorem 2.5.8.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Normal())
+    >>> Y = linear.weight
+    >>> torch.allclose(Y @ Y.T, Y.T @ Y, atol=1e-5)
+    True
+    """
+
+    constraint = "normal"
+
+    def __init__(self, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        self.register_buffer("base", None)
+        self.register_buffer("rotating", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "normal")
+        wide = widened(X)
+        Q = cayley(wide)
+        base, rotating = self.base, self.rotating
+        if isinstance(base, Tensor):
+            Q = matmul(base.to(Q.dtype), Q)
+        if not isinstance(rotating, Tensor):
+            rotating = torch.ones([X.shape[-1] // 2], dtype=torch.bool, device=X.device)
+        return matmul(times_blocks(Q, wide, rotating), Q.mH).to(X.dtype)
+
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_square(Y, "normal")
+        self.admit(Y)
+        wide = Y.to(torch.complex128 if Y.is_complex() else torch.float64)
+        candidates = torch.stack([wide, polar(wide)])
+        basis_of = complex_basis if Y.is_complex() else real_basis
+        Q, rotating = basis_of(candidates, 4 * epsilon(Y))
+        X = blocks(Q.mH @ wide @ Q, rotating)
+        # the nearer one is that which keeps more of the norm
+        norms = retained(X, rotating)
+        is_first = (norms[0] >= norms[1])[..., None]
+        self.base = torch.where(is_first[..., None], Q[0], Q[1]).to(widened(Y).dtype)
+        self.rotating = torch.where(is_first, rotating[0], rotating[1])
+        return torch.where(is_first[..., None], X[0], X[1]).to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest entry of `Y Yᴴ - Yᴴ Y`."""
+        wide = widened(Y)
+        return largest_entry(matmul(wide, wide.mH) - matmul(wide.mH, wide))
+
+    def tolerance(self, Y: Tensor) -> float:
+        """Rounding of the products grows with the squared norm."""
+        norm = torch.linalg.matrix_norm(widened(Y)) if Y.numel() > 0 else torch.zeros(())
+        return 20 * epsilon(Y) * largest_entry(norm).item() ** 2
+
+
+def cayley(X: Tensor) -> Tensor:
+    """`2 (I - A / 2)⁻¹ - I`, orthogonal, where `A` is skew with the upper triangle of `X`."""
+    half = X.triu(1) / 2
+    eye = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+    result: Tensor = 2 * torch.linalg.inv(eye - half + half.mH) - eye
+    return result
+
+
+def times_blocks(Q: Tensor, X: Tensor, rotating: Tensor) -> Tensor:
+    """`Q D`, where `X` holds `D`."""
+    diagonal = X.diagonal(0, -2, -1)
+    if X.is_complex():
+        return Q * diagonal.unsqueeze(-2)
+    paired = X.shape[-1] // 2 * 2
+    a, c = diagonal[..., 0:paired:2], diagonal[..., 1:paired:2]
+    b = X.diagonal(-1, -2, -1)[..., ::2]
+    mean = (a + c) / 2
+    a, c = torch.where(rotating, mean, a), torch.where(rotating, mean, c)
+    b = torch.where(rotating, b, torch.zeros_like(b))
+    a, b, c = a.unsqueeze(-2), b.unsqueeze(-2), c.unsqueeze(-2)
+    left, right = Q[..., 0:paired:2], Q[..., 1:paired:2]
+    columns = torch.stack([left * a + right * b, right * c - left * b], -1).flatten(-2)
+    return torch.cat([columns, Q[..., paired:] * diagonal[..., None, paired:]], -1)
+
+
+def blocks(T: Tensor, rotating: Tensor) -> Tensor:
+    """`X` that holds the `D` nearest to `T`, with zeros elsewhere."""
+    X = torch.diag_embed(T.diagonal(0, -2, -1))
+    if T.is_complex():
+        return X
+    difference = T.diagonal(-1, -2, -1) - T.diagonal(1, -2, -1)
+    b = difference[..., ::2] / 2 * rotating
+    # between the blocks there is nothing
+    below = torch.stack([b, torch.zeros_like(b)], -1).flatten(-2)[..., : difference.shape[-1]]
+    return X + torch.diag_embed(below, -1)[..., : X.shape[-1], : X.shape[-1]]
+
+
+def retained(X: Tensor, rotating: Tensor) -> Tensor:
+    """The norm of the `D` that `X` holds."""
+    eye = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+    norm: Tensor = torch.linalg.matrix_norm(times_blocks(eye.expand_as(X), X, rotating))
+    return norm
+
+
+def eigenvectors(Y: Tensor) -> Tensor:
+    """A unitary `V` such that `Vᴴ Y V` is diagonal, for a normal complex `Y`.
+
+    They are those of a Hermitian matrix. Where two of its eigenvalues are much closer than
+    those of `Y`, rounding mixes their vectors, which one step of perturbation theory undoes.
+    """
+    hermitian = math.cos(ANGLE) * (Y + Y.mH) + math.sin(ANGLE) * 1j * (Y - Y.mH)
+    V = torch.linalg.eigh(hermitian).eigenvectors
+    T = V.mH @ Y @ V
+    eigenvalues = T.diagonal(0, -2, -1)
+    gaps = eigenvalues.unsqueeze(-2) - eigenvalues.unsqueeze(-1)
+    product, squared = gaps.conj() * T + gaps * T.mH, 2 * (gaps * gaps.conj()).real
+    # larger than that it is no perturbation, but equal eigenvalues
+    is_small = product.abs() < 0.01 * squared
+    mixed = torch.where(is_small, product / torch.where(is_small, squared, 1), 0)
+    result: Tensor = torch.linalg.qr(V + V @ mixed).Q
+    return result
+
+
+def complex_basis(Y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The eigenvectors of a normal `Y`, and that no block rotates."""
+    rotating = torch.zeros(*Y.shape[:-2], Y.shape[-1] // 2, dtype=torch.bool, device=Y.device)
+    return eigenvectors(Y), rotating
+
+
+def real_basis(Y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """An orthogonal `Q` such that `Qᵀ Y Q` is in blocks, and which of them rotate.
+
+    Eigenvalues whose imaginary part is below `eps` times the norm count as real.
+    """
+    n = Y.shape[-1]
+    norm = torch.linalg.matrix_norm(Y)[..., None]
+    V = eigenvectors(Y.to(torch.complex128))
+    imaginary = (V.conj() * (Y.to(V.dtype) @ V)).sum(-2).imag
+    # an eigenvector of a pair is orthogonal to its conjugate, that of a real eigenvalue is it
+    is_pair = (imaginary > eps * norm) & ((V * V).sum(-2).abs() < 0.5)
+    imaginary, order = torch.where(is_pair, imaginary, 0).sort(-1, descending=True)
+    rotating = (imaginary > 0)[..., : n // 2]
+    V = V.take_along_dim(order.unsqueeze(-2), -1)[..., : n // 2]
+    V = torch.where(rotating.unsqueeze(-2), V, 0)
+    planes = torch.nn.functional.pad(torch.view_as_real(V).flatten(-2), (0, n % 2))
+    Q = torch.linalg.qr(planes).Q
+    # what is left, in which Y is symmetric, is turned to the eigenvectors, and the planes
+    # keep their places: their numbers are the smallest, in order
+    is_left = ~torch.nn.functional.pad(rotating.repeat_interleave(2, -1), (0, n % 2))
+    T = Q.mT @ (Y + Y.mT) @ Q
+    T = torch.where(is_left.unsqueeze(-1) & is_left.unsqueeze(-2), T, 0)
+    places = norm * torch.linspace(-6, -4, n, dtype=Y.dtype, device=Y.device)
+    T = T + torch.diag_embed(torch.where(is_left, 0, places))
+    return Q @ torch.linalg.eigh(T).eigenvectors, rotating
+
+
+def polar(Y: Tensor) -> Tensor:
+    """The orthogonal or unitary matrix that is nearest to `Y`."""
+    U, _, Vh = torch.linalg.svd(Y)
+    result: Tensor = U @ Vh
+    return result

@@ -1,0 +1,153 @@
+"""Weights whose lengths are trained apart from their directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.precision import smallest_normal, widened
+from paramdesc.mode import is_plain
+
+__all__ = ["WeightNorm"]
+
+FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+class WeightNorm(Parametrization):
+    """`layer.weight` will be `g * v / ‖v‖`: trained lengths `g` times trained directions `v`.
+
+    The norm is taken of each slice at an index of dimension `dim`, each row by default, or of
+    the whole tensor. `g` is `original0` and `v` is `original1`, in the shapes and with the
+    values of `torch.nn.utils.parametrizations.weight_norm`.
+
+    Shapes `(*), (*) -> (*)`, where `g` has size one in all dimensions but `dim`, and no
+    dimension if the norm is that of the whole tensor. Real and complex; the norms of half
+    precision are taken in float32. A slice of `v` that is zero gives zero, with finite
+    gradients. Cost: one pass over `v` for the norms, and one for the product.
+
+    Assigning, and registering on a weight, keeps it as it is: `v` is the weight, and `g` holds
+    its norms. Where a slice is zero, `v` is one instead, so that its length can be learned.
+
+    Args:
+        dim: the dimension of the slices, 0 for linear and convolution layers, 1 for transposed
+            convolutions, -1 for the last one; None for the whole tensor.
+        eps: the least that is divided by. A slice of smaller norm gives `g * v / eps`. By
+            default, only norms whose square is no normal number count as zero.
+
+    Raises:
+        ValueError: if `eps` is out of its range, or the weight has no such dimension.
+
+    Source: T. Salimans and D. P. Kingma, *Weight normalization: a simple reparameterization to
+    accelerate training of deep neural networks*, NeurIPS 2016, equation 2.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 2), "weight", WeightNorm())
+    >>> linear.parametrizations.weight.original0.shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(self, dim: int | None = 0, *, eps: float | None = None) -> None:
+        super().__init__()
+        if eps is not None and not 0 < eps < math.inf:
+            raise ValueError(f"eps must be positive and finite. Got eps={eps}.")
+        self.dim = dim
+        self.eps = eps
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        # TorchScript and compilers fuse the formula; in eager code a kernel of torch is faster
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            dim = None if torch.compiler.is_compiling() else self.fused_dim(g, v)
+            if dim is not None:
+                value = fused(self.formula, g.contiguous(), v.contiguous(), dim)
+                if value is not None:
+                    return value
+        return self.formula(g, v)
+
+    def formula(self, g: Tensor, v: Tensor) -> Tensor:
+        """The value, in operations whose derivatives of any order are right."""
+        norm = self.norm(v)
+        eps = self.eps
+        if eps is None:
+            divisor = norm.masked_fill(norm <= math.sqrt(smallest_normal(norm)), 1.0)
+        else:
+            divisor = norm.clamp(min=eps)
+        if v.is_complex():  # TorchScript has no derivative of a real number times a complex one
+            lengths = g.real if g.is_complex() else g  # as `module.to(complex128)` makes it
+            scale = (lengths / divisor).unsqueeze(-1)
+            return torch.view_as_complex(torch.view_as_real(v) * scale)
+        return (widened(v) * (widened(g) / divisor)).to(v.dtype)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.norm(weight)
+        dtype = norm.dtype if weight.is_complex() else weight.dtype
+        if self.eps is not None:
+            return norm.clamp(min=self.eps).to(dtype), weight
+        is_zero = norm <= math.sqrt(smallest_normal(norm))
+        return norm.masked_fill(is_zero, 0.0).to(dtype), weight.masked_fill(is_zero, 1.0)
+
+    def norm(self, v: Tensor) -> Tensor:
+        """The norms of the slices of `v`, in the shape of `g`."""
+        dim = self.dim
+        wide = widened(v)
+        if dim is None:
+            whole: Tensor = torch.linalg.vector_norm(wide)
+            return whole
+        if not -v.ndim <= dim < v.ndim:
+            raise ValueError(f"a weight of shape {list(v.shape)} has no dimension {dim}.")
+        if v.ndim == 1:  # no dimension is left, which torch would take for all of them
+            return wide.abs()
+        others: list[int] = []
+        for i in range(v.ndim):
+            if i != dim % v.ndim:
+                others.append(i)  # noqa: PERF401 (TorchScript knows no condition in it)
+        norm: Tensor = torch.linalg.vector_norm(wide, 2.0, others, True)
+        return norm
+
+    def fused_dim(self, g: Tensor, v: Tensor) -> int | None:
+        """The dimension for which torch has a kernel that gives the value; None if it has none."""
+        if (
+            self.dim is None
+            or self.eps is not None
+            or v.ndim < 2
+            or v.dtype not in FUSED_DTYPES
+            or g.dtype != v.dtype
+            or type(v) not in (Tensor, Parameter)
+            or v.device.type != "cpu"
+            or v.numel() == 0
+            or not is_plain()
+            or forward_ad._current_level >= 0  # the kernel knows no derivative in forward mode
+        ):
+            return None
+        dim = self.dim + v.ndim if self.dim < 0 else self.dim
+        return dim if dim in (0, v.ndim - 1) else None
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}" + ("" if self.eps is None else f", eps={self.eps}")
+
+
+def fused(formula: Callable[..., Tensor], g: Tensor, v: Tensor, dim: int) -> Tensor | None:
+    """The value from torch's kernel; None if a slice is zero, where it divides by zero.
+
+    Its second derivatives are wrong, as torch takes the norms for constants there. Where a
+    backward pass is recorded, the first ones are thus replaced by those of `formula`.
+    """
+    value, norms = torch._weight_norm_interface(v, g, dim)
+    if not norms.detach().min().item() > math.sqrt(smallest_normal(norms)):
+        return None
+
+    def replace(gradients: Any, outer: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return None
+        inputs = [x for x in (v, g) if x.requires_grad]
+        found = iter(torch.autograd.grad(formula(g, v), inputs, outer[0], create_graph=True))
+        return tuple(next(found) if x.requires_grad else None for x in (v, g))
+
+    if value.grad_fn is not None:
+        value.grad_fn.register_hook(replace)
+    return value
