@@ -55,7 +55,7 @@ def evaluate(chain: Module) -> Any:
     state = chain.__dict__
     parameters = state["_parameters"]
     if (
-        "original" not in parameters
+        len(parameters) != state["ntensors"]  # there are buffers or parametrized ones among them
         or Module.__call__ is not CALL
         or state["_forward_hooks"]
         or state["_forward_pre_hooks"]
@@ -68,7 +68,7 @@ def evaluate(chain: Module) -> Any:
         or "_steps" in state
     ):
         return call_as_leaf(chain) if is_symbolic() else chain()
-    value = parameters["original"]
+    values = parameters.values()
     parametrization: Any = None
     try:
         for parametrization in state["_modules"].values():
@@ -81,13 +81,13 @@ def evaluate(chain: Module) -> Any:
                 or "_compiled_call_impl" in own
                 or type(parametrization).__call__ is not CALL
             ):
-                value = parametrization(value)
+                values = (parametrization(*values),)
             else:
-                value = parametrization.forward(value)
+                values = (parametrization.forward(*values),)
     except Exception as error:
         explain(error, chain, "evaluating", parametrization)
         raise
-    return value
+    return values[0]
 
 
 @answered_by_tracer
