@@ -4,28 +4,25 @@ Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Union
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from paramdesc.base import Parametrization
 from paramdesc.parametrizations.nested import (
-    Nested,
     assign_inner,
     constraint_of,
     inner_map,
-    is_warm,
 )
 from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["Blocks", "Stacked"]
 
-Map = Union[ParametrizationProto, TensorMap, None]
+Map = ParametrizationProto | TensorMap | None
 
 
-class Blocks(Nested):
+class Blocks(Parametrization):
     """`layer.weight` will be made of blocks, each with a map of its own.
 
     The tensor is cut along `dim`, as the gates of an LSTM lie in `weight_hh_l0`, the heads in a
@@ -61,8 +58,8 @@ class Blocks(Nested):
 
     def __init__(
         self,
-        maps: Union[Map, Sequence[Map]],
-        blocks: Union[int, Sequence[int], None] = None,
+        maps: Map | Sequence[Map],
+        blocks: int | Sequence[int] | None = None,
         *,
         dim: int = 0,
         strict: bool = False,
@@ -122,11 +119,6 @@ class Blocks(Nested):
             originals.append(original)
         return torch.cat(originals, self.dim)
 
-    def states(self, *originals: Tensor) -> Iterator[tuple[Parametrization, tuple[Tensor, ...]]]:
-        for parametrization, block in zip(self.maps, self.cut(originals[0]), strict=True):
-            if isinstance(parametrization, Parametrization) and is_warm(parametrization):
-                yield parametrization, (block,)
-
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest deviation of a block, as its map has it."""
         parts = zip(self.maps, self.cut(Y), strict=True)
@@ -140,7 +132,7 @@ class Blocks(Nested):
         return ", ".join(shown + ["strict=True"] * self.strict)
 
 
-class Stacked(Nested):
+class Stacked(Parametrization):
     """`layer.weight` will be made of blocks of the same size, with one map on all at once.
 
     The blocks along `dim` are given to the map as a batch, `(count, *block)`, and put together
@@ -170,7 +162,7 @@ class Stacked(Nested):
 
     def __init__(
         self,
-        parametrization: Union[ParametrizationProto, TensorMap],
+        parametrization: ParametrizationProto | TensorMap,
         count: int,
         *,
         dim: int = 0,
@@ -193,7 +185,10 @@ class Stacked(Nested):
                 f"dimension {self.dim} of shape {list(X.shape)} cannot be cut in {self.count} "
                 "blocks of the same size."
             )
-        return X.unflatten(dim, [self.count, X.shape[dim] // self.count]).movedim(dim, 0)
+        shape = list(X.shape)
+        shape[dim] = shape[dim] // self.count
+        shape.insert(dim, self.count)
+        return X.reshape(shape).movedim(dim, 0)
 
     def unstack(self, blocks: Tensor) -> Tensor:
         """The tensor of which `blocks` is the stack."""
@@ -209,10 +204,6 @@ class Stacked(Nested):
         if not isinstance(original, Tensor):
             raise one_original(self.map)
         return self.unstack(original)
-
-    def states(self, *originals: Tensor) -> Iterator[tuple[Parametrization, tuple[Tensor, ...]]]:
-        if isinstance(self.map, Parametrization) and is_warm(self.map):
-            yield self.map, (self.stack(originals[0]),)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """As the map has it of the stack."""

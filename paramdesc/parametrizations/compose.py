@@ -3,26 +3,23 @@
 Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
-from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor, nn
 
 from paramdesc.base import Parametrization
 from paramdesc.errors import OriginalError
 from paramdesc.parametrizations.nested import (
-    Nested,
     assign_inner,
     constraint_of,
     inner_map,
-    is_warm,
 )
 from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["Compose", "count_originals"]
 
 
-class Compose(Nested):
+class Compose(Parametrization):
     """`layer.weight` will be `maps[-1](... maps[1](maps[0](X)))`: several maps as one.
 
     Registering the maps one after the other does the same. A composition can stand where one
@@ -57,47 +54,42 @@ class Compose(Nested):
         super().__init__(strict=strict)
         if not maps:
             raise ValueError("Compose takes one map at least.")
-        self.maps = nn.ModuleList(inner_map(parametrization) for parametrization in maps)
+        self.first = inner_map(maps[0])
+        self.then = nn.ModuleList(inner_map(parametrization) for parametrization in maps[1:])
         self.takes_one, self.takes_two = True, False
 
-    def forward(
-        self, X: Tensor, X1: Optional[Tensor] = None, X2: Optional[Tensor] = None
-    ) -> Tensor:
+    def maps(self) -> list[nn.Module]:
+        """The maps, first to last."""
+        return [self.first, *self.then]
+
+    def forward(self, X: Tensor, X1: Tensor | None = None, X2: Tensor | None = None) -> Tensor:
         if self.takes_one:
-            value: Tensor = self.maps[0](X)
+            value: Tensor = self.first(X)
         elif self.takes_two:
-            value = self.maps[0](X, X1)
+            assert X1 is not None
+            value = self.first(X, X1)
         else:
-            value = self.maps[0](X, X1, X2)
-        for parametrization in self.maps[1:]:
+            assert X1 is not None
+            assert X2 is not None
+            value = self.first(X, X1, X2)
+        for parametrization in self.then:
             value = parametrization(value)
         return value
 
     def right_inverse(self, Y: Tensor) -> Any:
         self.admit(Y)
         result: Any = Y
-        for parametrization in reversed(list(self.maps)):
+        for parametrization in reversed(self.maps()):
             result = assign_inner(parametrization, result)
         self.takes_one, self.takes_two = count_originals(result)
         return result
 
-    def states(self, *originals: Tensor) -> Iterator[tuple[Parametrization, tuple[Tensor, ...]]]:
-        left = sum(map(is_warm, self.maps))
-        values = originals
-        for parametrization in self.maps:
-            if left == 0:
-                return
-            if isinstance(parametrization, Parametrization) and is_warm(parametrization):
-                left -= 1
-                yield parametrization, values
-            values = (parametrization(*values),)
-
     def deviation(self, Y: Tensor) -> Tensor:
         """As the last map has it; zero if that reaches every tensor."""
-        return constraint_of(self.maps[-1], Y)[0]
+        return constraint_of(self.maps()[-1], Y)[0]
 
     def tolerance(self, Y: Tensor) -> float:
-        return constraint_of(self.maps[-1], Y)[1]
+        return constraint_of(self.maps()[-1], Y)[1]
 
 
 def count_originals(result: object) -> tuple[bool, bool]:

@@ -3,26 +3,25 @@
 Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Optional, Union
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from paramdesc.base import Parametrization
 from paramdesc.parametrizations.compose import count_originals
 from paramdesc.parametrizations.nested import (
-    Nested,
     assign_inner,
     constraint_of,
     inner_map,
-    is_warm,
+    other_axes,
 )
 from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["Flattened"]
 
 
-class Flattened(Nested):
+class Flattened(Parametrization):
     """`layer.weight`, read as a matrix, will be what a map makes of that.
 
     The axes `rows` give the rows, in that order, and all others the columns, in theirs. A
@@ -58,8 +57,8 @@ class Flattened(Nested):
 
     def __init__(
         self,
-        parametrization: Union[ParametrizationProto, TensorMap],
-        rows: Union[int, Sequence[int]] = (0,),
+        parametrization: ParametrizationProto | TensorMap,
+        rows: int | Sequence[int] = (0,),
         *,
         strict: bool = False,
     ) -> None:
@@ -71,15 +70,15 @@ class Flattened(Nested):
 
     def order(self, ndim: int) -> list[int]:
         """The axes of the rows, then those of the columns."""
-        first: list[int] = []
+        rows: list[int] = []
         for axis in self.rows:
-            if not -ndim <= axis < ndim or axis % ndim in first:
+            if not -ndim <= axis < ndim or axis % ndim in rows:
                 raise ValueError(
                     f"rows={self.rows} are no {len(self.rows)} axes of a weight of {ndim} "
                     "dimensions."
                 )
-            first.append(axis % ndim)
-        return first + [axis for axis in range(ndim) if axis not in first]
+            rows.append(axis % ndim)
+        return rows + other_axes(rows, ndim)
 
     def to_matrix(self, X: Tensor) -> Tensor:
         order = self.order(X.ndim)
@@ -96,14 +95,15 @@ class Flattened(Nested):
         back = [order.index(axis) for axis in range(len(order))]
         return matrix.reshape([shape[axis] for axis in order]).permute(back)
 
-    def forward(
-        self, X: Tensor, X1: Optional[Tensor] = None, X2: Optional[Tensor] = None
-    ) -> Tensor:
+    def forward(self, X: Tensor, X1: Tensor | None = None, X2: Tensor | None = None) -> Tensor:
         if self.takes_one:
             return self.from_matrix(self.map(self.to_matrix(X)), list(X.shape))
         if self.takes_two:
+            assert X1 is not None
             matrix: Tensor = self.map(X, X1)
         else:
+            assert X1 is not None
+            assert X2 is not None
             matrix = self.map(X, X1, X2)
         return self.from_matrix(matrix, self.shape)
 
@@ -113,11 +113,6 @@ class Flattened(Nested):
         self.takes_one, self.takes_two = count_originals(result)
         self.shape = list(Y.shape)
         return self.from_matrix(result, self.shape) if self.takes_one else result
-
-    def states(self, *originals: Tensor) -> Iterator[tuple[Parametrization, tuple[Tensor, ...]]]:
-        if isinstance(self.map, Parametrization) and is_warm(self.map):
-            matrix = (self.to_matrix(originals[0]),)
-            yield self.map, matrix if self.takes_one else originals
 
     def deviation(self, Y: Tensor) -> Tensor:
         """As the map has it of the matrix."""

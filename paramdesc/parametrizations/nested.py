@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,9 +9,16 @@ from torch.nn import Module
 
 from paramdesc.base import Parametrization
 from paramdesc.errors import MapError
-from paramdesc.function_map import as_map
+from paramdesc.function_map import FunctionMap, as_map
+from paramdesc.protocols import TensorMap
 
-__all__ = ["Nested", "Unchanged", "assign_inner", "constraint_of", "inner_map"]
+__all__ = [
+    "Unchanged",
+    "assign_inner",
+    "constraint_of",
+    "inner_map",
+    "other_axes",
+]
 
 
 class Unchanged(Module):
@@ -25,76 +31,28 @@ class Unchanged(Module):
         return Y
 
 
+class Applied(Module):
+    """A function of one tensor, as a map that TorchScript compiles."""
+
+    def __init__(self, function: TensorMap) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, X: Tensor) -> Tensor:
+        return self.function(X)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+
 def inner_map(parametrization: Any) -> Module:
     """`parametrization` as a module; None is the identity."""
     if parametrization is None:
         return Unchanged()
     if isinstance(parametrization, nn.ModuleList):
         raise MapError(parametrization)
-    return as_map(parametrization)
-
-
-class Nested(Parametrization):
-    """A map that is made of others.
-
-    It tells its engine of the states that they keep for their next evaluation, and hands on to
-    each of them when to start anew and when to move on: a subclass defines `states`.
-    """
-
-    # TorchScript would compile them
-    __jit_unused_properties__ = ("is_led", "warm_start")  # noqa: RUF012
-
-    def states(self, *originals: Tensor) -> Iterator[tuple[Parametrization, tuple[Tensor, ...]]]:
-        """The maps inside that keep a state, each with what it will be applied to.
-
-        They are asked for in turns: what comes later may depend on the state of an earlier one.
-        """
-        raise NotImplementedError
-
-    def warm_maps(self) -> list[tuple[str, Parametrization]]:
-        """The maps inside that keep a state, not those inside of them, by name."""
-        found: list[tuple[str, Parametrization]] = []
-        stack = list(self.named_children())
-        for name, child in stack:
-            if is_warm(child):
-                found.append((name, child))
-            elif isinstance(child, nn.ModuleList):
-                stack += [(f"{name}.{inner}", part) for inner, part in child.named_children()]
-        return found
-
-    @property
-    def warm_start(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The tensors of all states, by their names from here."""
-        return tuple(
-            f"{name}.{buffer}" for name, child in self.warm_maps() for buffer in child.warm_start
-        )
-
-    @property
-    def is_led(self) -> bool:  # type: ignore[override]
-        return all(child.is_led for _, child in self.warm_maps())
-
-    @is_led.setter
-    def is_led(self, led: bool) -> None:
-        for _, child in self.warm_maps():
-            child.is_led = led
-
-    def has_state(self) -> bool:
-        return all(child.has_state() for _, child in self.warm_maps())
-
-    def follow(self, *originals: Tensor) -> None:
-        """Nothing: each map inside follows what it is applied to."""
-
-    def reset(self, *originals: Tensor) -> None:
-        for child, inputs in self.states(*originals):
-            child.reset(*inputs)
-
-    def advance(self, *originals: Tensor) -> None:
-        for child, inputs in self.states(*originals):
-            child.advance(*inputs)
-
-
-def is_warm(child: Module) -> bool:
-    return isinstance(child, Parametrization) and bool(child.warm_start)
+    module = as_map(parametrization)
+    return Applied(module.function) if type(module) is FunctionMap else module
 
 
 def constraint_of(child: Module, Y: Tensor) -> tuple[Tensor, float]:
@@ -120,3 +78,12 @@ def assign_inner(child: Module, Y: Tensor) -> Any:
             f"{name} does not implement right_inverse. Define {name}.right_inverse(self, X)."
         )
     return right_inverse(Y)
+
+
+def other_axes(axes: list[int], ndim: int) -> list[int]:
+    """Those of the first `ndim` axes that are not in `axes`."""
+    others: list[int] = []
+    for axis in range(ndim):
+        if axis not in axes:
+            others.append(axis)  # noqa: PERF401  # TorchScript knows no condition in a list
+    return others

@@ -1,0 +1,93 @@
+"""Tensors some of whose entries keep their value.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+
+__all__ = ["Frozen"]
+
+
+class Frozen(Parametrization):
+    """Some entries of `layer.weight` will keep their value: `Y = where(mask, value, X)`.
+
+    They get no gradient, and neither weight decay nor an optimizer's momentum moves them. Their
+    values are those that the weight has when the map is registered, in the buffer `value`, which
+    has the shape of the weight. Rows of an embedding that are not to be trained, say.
+
+    Shapes `(*) -> (*)`, of any dtype. The cost is one pass.
+
+    Registering keeps the weight as it is. Assigning changes the entries that are not frozen, and
+    leaves the others at their value, so it takes the nearest such tensor. To give them other
+    values, write to `value`: `layer.parametrizations.weight[0].value.copy_(X)`.
+
+    Args:
+        mask: True where the value is kept, of a shape that broadcasts to that of the weight; or
+            an index, such that `weight[mask]` are these entries: an integer, a slice, a list, or
+            a tuple of these.
+        strict: whether to refuse a tensor with other values in those entries instead.
+
+    Raises:
+        ValueError: if the mask does not fit the weight; with `strict`, if a tensor is assigned
+            that differs from the value, with the largest difference.
+        IndexError: if the index does not fit the weight.
+
+    >>> embedding = torch.nn.Embedding(5, 3)
+    >>> embedding = register_parametrization(embedding, "weight", Frozen(slice(4)))
+    >>> embedding.weight.sum().backward()
+    >>> embedding.parametrizations.weight.original.grad[:, 0].tolist()
+    [0.0, 0.0, 0.0, 0.0, 1.0]
+    """
+
+    constraint = "what it was in the frozen entries"
+    mask: Tensor
+    value: Tensor
+
+    def __init__(self, mask: Any, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool
+        self.index = None if is_mask else mask
+        self.register_buffer("mask", mask if is_mask else None)
+        self.register_buffer("value", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        if self.value is None:
+            return X  # it is registered on nothing yet
+        return torch.where(self.mask, self.value, X)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        if self.value is None:
+            self.mask = self.mask_of(Y)
+            self.value = Y.detach().clone()
+            return Y
+        self.admit(Y)
+        return torch.where(self.mask_of(Y), self.value, Y)
+
+    def mask_of(self, Y: Tensor) -> Tensor:
+        """The mask, for a weight like `Y`."""
+        mask = self.mask
+        if mask is None:
+            mask = torch.zeros(Y.shape, dtype=torch.bool, device=Y.device)
+            mask[self.index] = True
+        pairs = zip(reversed(mask.shape), reversed(Y.shape), strict=False)
+        if mask.ndim > Y.ndim or not all(size in (1, length) for size, length in pairs):
+            raise ValueError(
+                f"a mask of shape {list(mask.shape)} does not fit a weight of shape "
+                f"{list(Y.shape)}."
+            )
+        return mask.to(Y.device)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest difference from the value in a frozen entry."""
+        if self.value is None:
+            return torch.zeros(())
+        return largest_entry(torch.where(self.mask_of(Y), Y - self.value, 0))
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 0.0

@@ -1,0 +1,210 @@
+"""Maps whose originals and buffers are those of torch's own, so that checkpoints go both ways.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.cayley import cayley, divide
+from paramdesc.linalg.exponential import skew_exp
+from paramdesc.linalg.householder import householder
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.shapes import check_matrix
+
+__all__ = ["TorchOrthogonal"]
+
+MAPS = ("matrix_exp", "cayley", "householder")
+
+
+class TorchOrthogonal(Parametrization):
+    """`layer.weight` will be orthogonal, from the tensors that torch's `orthogonal` saves.
+
+    A state_dict of one means the same weight in the other. What `orthogonal` registers; for a
+    map that is not bound to torch's formulas see `Orthogonal`. With `A = tril(X) - tril(X)ᴴ`, of
+    a tall `X` with columns of zeros added:
+
+    - `matrix_exp`: `Y = B exp(A)`,
+    - `cayley`: `Y = B (I + A / 2) (I - A / 2)⁻¹`,
+    - `householder`: `Y = B H` with the product `H` of the reflections whose vectors are the
+      columns of `X` below the diagonal, each times the integer part of the diagonal entry. These
+      are 1 or -1 and get no gradient; weight decay would make zeros of them, as in torch.
+
+    Of `Y`, the first columns count for a tall `X`; a wide one is transposed. `B` is the buffer
+    `base`.
+
+    Shapes `(*, m, n) -> (*, m, n)`; real, and complex but for `householder`; half precision is
+    computed in float32. The cost for square matrices is that of the factor, see
+    `paramdesc.linalg`, and a product.
+
+    Assigning, and registering on a weight, keeps an orthogonal matrix, and replaces any other by
+    the factor `Q` of `QR` with positive diagonal of `R`, as torch does. It becomes the base.
+    Without one, only `householder` can be assigned to.
+
+    Args:
+        orthogonal_map: one of the three.
+        use_trivialization: whether to keep a base, so that training starts from the middle of
+            the map's range.
+        strict: whether to refuse a matrix that is not orthogonal instead.
+
+    Raises:
+        ValueError: if the map is unknown, or a matrix of another shape is assigned; with
+            `strict`, if one is assigned that is not orthogonal, with the Frobenius norm of the
+            difference of `Yᴴ Y` from the identity.
+        NotImplementedError: at an assignment without a base, if the map is not `householder`.
+
+    Source: M. Lezcano-Casado, *Trivializations for gradient-based optimization on manifolds*,
+    NeurIPS 2019, section 5; the formulas: `torch.nn.utils.parametrizations`.
+
+    >>> linear = torch.nn.Linear(3, 3)
+    >>> linear = register_parametrization(linear, "weight", TorchOrthogonal("cayley"))
+    >>> torch.allclose(linear.weight @ linear.weight.T, torch.eye(3), atol=1e-6)
+    True
+    """
+
+    __constants__ = ("use_trivialization",)  # TorchScript must not look for a base without it
+
+    constraint = "orthogonal"
+    base: Tensor
+    shape: list[int]
+
+    def __init__(
+        self, orthogonal_map: str, *, use_trivialization: bool = True, strict: bool = False
+    ) -> None:
+        super().__init__(strict=strict)
+        if orthogonal_map not in MAPS:
+            raise ValueError(
+                'orthogonal_map has to be one of "matrix_exp", "cayley", "householder". '
+                f"Got: {orthogonal_map}"
+            )
+        self.orthogonal_map = orthogonal_map
+        self.use_trivialization = use_trivialization
+        self.shape = []
+        if use_trivialization:
+            self.register_buffer("base", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_matrix(X, "orthogonal")
+        if X.shape[-2] < X.shape[-1]:
+            return self.tall(X.mT).mT
+        return self.tall(X)
+
+    def tall(self, X: Tensor) -> Tensor:
+        """The value for `X` with as many rows as columns, or more."""
+        if self.orthogonal_map == "householder":
+            # no gradient reaches the diagonal, and what moves it by less than one has no effect
+            signs = torch.diagonal(X.detach(), dim1=-2, dim2=-1).to(torch.int32)
+            Q = self.based(householder(widened(X)) * signs.unsqueeze(-2))
+        elif self.orthogonal_map == "cayley":
+            Q = self.cayley(skew_part(widened(X)))
+        else:
+            Q = self.based(skew_exp(skew_part(widened(X))))
+        return Q[..., : X.shape[-1]].to(X.dtype)
+
+    def based(self, Q: Tensor) -> Tensor:
+        """`B Q`."""
+        if self.use_trivialization:
+            base = self.base
+            if base is not None:
+                return matmul(widened(base), Q)
+        return Q
+
+    def cayley(self, A: Tensor) -> Tensor:
+        """`B (I + A / 2) (I - A / 2)⁻¹`."""
+        if self.use_trivialization:
+            base = self.base
+            if base is not None:
+                base = widened(base)
+                identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+                divisor = torch.add(identity, A, alpha=-0.5)
+                # up to there, a function of Python takes longer than it saves
+                if A.shape[-1] <= 64:
+                    quotient: Tensor = torch.linalg.solve(divisor, base, left=False)
+                else:
+                    quotient = divide(base, divisor)
+                return torch.lerp(base, quotient, 2.0)  # twice the quotient, less the base
+        return cayley(A)
+
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_matrix(Y, "orthogonal")
+        if not self.use_trivialization and self.orthogonal_map != "householder":
+            raise NotImplementedError(
+                "It is not possible to assign to the matrix exponential or the Cayley "
+                "parametrizations when use_trivialization=False."
+            )
+        if self.shape and list(Y.shape) != self.shape:
+            raise ValueError(
+                f"Expected a matrix or batch of matrices of shape {self.shape}. "
+                f"Got a tensor of shape {list(Y.shape)}."
+            )
+        self.admit(Y)
+        self.shape = list(Y.shape)
+        is_wide = Y.shape[-2] < Y.shape[-1]
+        Q = widened(Y.mT if is_wide else Y)
+        if self.use_trivialization:
+            self.base = completed(Q, Y.dtype).to(Y.dtype)
+            X = torch.zeros_like(Y)
+            # reflections of zero are minus the identity
+            X.diagonal(dim1=-2, dim2=-1).fill_(-1)
+            return X
+        V, tau = torch.geqrf(Q)
+        signs = sign_or_one(torch.diagonal(V, dim1=-2, dim2=-1))
+        # LAPACK leaves a reflection out where it would do nothing, and `forward` makes it
+        signs = torch.where(tau == 0, -signs, signs)
+        V = V.tril(-1)
+        V.diagonal(dim1=-2, dim2=-1).copy_(signs)
+        return (V.mT if is_wide else V).to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` is wide."""
+        if Y.numel() == 0:
+            return torch.zeros((), device=Y.device)
+        norms: Tensor = torch.linalg.matrix_norm(distance(Y))
+        return norms.amax()
+
+    def extra_repr(self) -> str:
+        shown = self.orthogonal_map
+        return shown if self.use_trivialization else f"{shown}, use_trivialization=False"
+
+
+def skew_part(X: Tensor) -> Tensor:
+    """`tril(X) - tril(X)ᴴ`, of a tall `X` with columns of zeros added."""
+    n, k = X.shape[-2], X.shape[-1]
+    L = X.tril()
+    if n != k:
+        L = torch.nn.functional.pad(L, [0, n - k])
+    return L - L.mH
+
+
+def distance(Y: Tensor) -> Tensor:
+    """`Yᴴ Y - I`, of the smaller size."""
+    Q = widened(Y if Y.shape[-2] >= Y.shape[-1] else Y.mT)
+    return matmul(Q.mH, Q) - torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
+
+
+def completed(Q: Tensor, dtype: torch.dtype) -> Tensor:
+    """A square orthogonal matrix whose first columns span those of the tall `Q`, and are those
+    of `Q` if they are orthonormal, up to what rounding to `dtype` makes of them.
+    """
+    n, k = Q.shape[-2], Q.shape[-1]
+    if Q.numel() == 0:
+        identity = torch.eye(n, dtype=Q.dtype, device=Q.device)
+        return identity.expand([*Q.shape[:-2], n, n]).clone()
+    # a generator of its own: registering a map must not shift the user's random numbers
+    generator = torch.Generator().manual_seed(0)
+    more = torch.randn([n, n - k], dtype=Q.dtype, generator=generator).to(Q.device)
+    full = torch.cat([Q, more.expand([*Q.shape[:-2], n, n - k])], -1)
+    found, R = torch.linalg.qr(full)
+    found = found * sign_or_one(torch.diagonal(R, dim1=-2, dim2=-1)).unsqueeze(-2)
+    # torch's bound; in half precision, what rounding its entries makes of an orthogonal matrix
+    is_half = dtype in (torch.float16, torch.bfloat16)
+    allowed = 4 * torch.finfo(dtype).eps if is_half else 1e-5 + 10 * n * epsilon(Q)
+    is_orthonormal = distance(Q).abs().amax((-2, -1), keepdim=True) <= allowed
+    return torch.cat([torch.where(is_orthonormal, Q, found[..., :k]), found[..., k:]], -1)
+
+
+def sign_or_one(x: Tensor) -> Tensor:
+    """The sign of `x`, one for zero: a weight without full rank gets an orthogonal base, too."""
+    return torch.where(x == 0, 1, x.sgn())
