@@ -13,7 +13,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 import paramdesc as P
 from paramdesc.errors import add_note
 from paramdesc.namespace import AttributeNamespace
-from tests.helpers import Double
+from tests.helpers import Double, chain_of, linear
 
 
 class Product(nn.Module):
@@ -519,3 +519,30 @@ def test_a_note_is_kept_where_exceptions_take_none() -> None:
     error: Any = OldError()
     add_note(error, "where it was")
     assert error.__notes__ == ["where it was"]
+
+
+class Based(nn.Module):
+    """`X + base`, where assigning makes the value the base."""
+
+    base: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("base", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X if self.base is None else X + self.base
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.base = Y.clone()
+        return torch.zeros_like(Y)
+
+
+def test_the_trial_of_a_further_map_leaves_no_trace_in_it() -> None:
+    layer = linear(Double())
+    expected = layer.weight.detach().clone()
+    P.register_parametrization(layer, "weight", Based())
+    assert layer.weight.equal(expected)
+    layer.weight = torch.eye(3)
+    assert layer.weight.equal(torch.eye(3))
+    assert chain_of(layer)[1].base.equal(torch.eye(3))

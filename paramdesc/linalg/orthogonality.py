@@ -1,0 +1,88 @@
+"""Matrices with orthonormal columns, and how one moves from one to another."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from paramdesc.linalg.cayley import divide
+from paramdesc.linalg.precision import epsilon, matmul, widened
+
+__all__ = [
+    "cayley_step",
+    "is_orthonormal",
+    "non_orthonormality",
+    "renewed",
+    "skew_part",
+    "split",
+    "turned",
+]
+
+
+def turned(base: Tensor, X: Tensor) -> Tensor:
+    """`base (I + A / 2) (I - A / 2)⁻¹`, with `A = (X - Xᴴ) / 2`."""
+    identity = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+    T = torch.sub(identity, X - X.mH, alpha=0.25)
+    return torch.lerp(base, divide(base, T), 2.0)  # 2 base T⁻¹ - base, in one pass
+
+
+def cayley_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:
+    """The matrix with orthonormal columns that the tangent `base A + P` leads to from `base`.
+
+    With `A` skew-Hermitian and `Pᴴ base = 0`. It is the Cayley transform of
+    `W = base A baseᴴ + P baseᴴ - base Pᴴ`, times `base`, but nothing of the size of `W` is made:
+    `(2 base + P) (I - A / 2 + Pᴴ P / 4)⁻¹ - base`, after which a Newton step mends what rounding
+    did for large `P`. Cost: four products of `n x k` and `k x k` matrices and an inverse of
+    size `k`; backward four products.
+
+    Source: the transform by Z. Wen, W. Yin, *A feasible method for optimization with
+    orthogonality constraints*, Math. Program. 142 (2013), lemma 4; the rows and columns of the
+    system there that belong to `P` are eliminated.
+    """
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    T = identity - A / 2 + matmul(P.mH, P) / 4
+    return renewed(divide(torch.add(P, base, alpha=2.0), T) - base)
+
+
+def renewed(Y: Tensor) -> Tensor:
+    """`Y` after a Newton step for `Yᴴ Y = I`, from nearby. The gradient is left as it is."""
+    rough = Y.detach()
+    excess = matmul(rough.mH, rough)
+    identity = torch.eye(Y.shape[-1], dtype=Y.dtype, device=Y.device)
+    return Y - matmul(rough, excess - identity) / 2
+
+
+def split(base: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+    """`S` and `P` with `X = base S + P` and `baseᴴ P = 0`, for orthonormal columns of `base`."""
+    S = matmul(base.mH, X)
+    return S, X - matmul(base, S)
+
+
+def skew_part(S: Tensor) -> Tensor:
+    """`(S - Sᴴ) / 2`."""
+    return (S - S.mH) / 2
+
+
+def non_orthonormality(Y: Tensor) -> Tensor:
+    """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` for fewer rows than columns.
+
+    A real scalar, the largest of a batch.
+    """
+    W = widened(Y)
+    if W.numel() == 0:
+        return torch.zeros((), device=Y.device)
+    if W.shape[-2] < W.shape[-1]:
+        W = W.mH
+    identity = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
+    errors: Tensor = torch.linalg.matrix_norm(matmul(W.mH, W) - identity)
+    return errors.max()
+
+
+def is_orthonormal(Y: Tensor, multiple: float = 20.0) -> bool:
+    """Whether it is to rounding: `multiple * eps * sqrt(k)` for `k` columns. False on meta."""
+    if Y.is_meta:
+        return False
+    tolerance = multiple * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
+    return non_orthonormality(Y).item() <= tolerance

@@ -1,0 +1,95 @@
+"""Matrices of bounded rank, as products of two factors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.shapes import check_matrix
+
+__all__ = ["LowRank", "check_rank", "truncated"]
+
+
+class LowRank(Parametrization):
+    """`layer.weight` will have rank `rank` at most: `Y = A B`, with thin factors.
+
+    The originals are `A`, `(*, m, rank)`, and `B`, `(*, rank, n)`; the value is `(*, m, n)`.
+    Real and complex, of any inexact dtype. The cost is that of the product, `2 m n rank`
+    operations, and of two such for the gradients.
+
+    Assigning, and registering on a weight, keeps a matrix of that rank, and replaces any other
+    by the nearest one in the Frobenius norm, its truncated singular value decomposition. The
+    factors share the singular values, so that `Aᴴ A = B Bᴴ`. Where a singular value vanishes,
+    `B` has a zero row and `A` a column that is not zero: training can raise the rank again,
+    which it could not from two zeros.
+
+    Args:
+        rank: the largest rank, from one to the smaller side of the matrix.
+        strict: whether to refuse a matrix of higher rank instead.
+
+    Raises:
+        ValueError: if `rank` does not fit the matrices; with `strict`, if a matrix of higher
+            rank is assigned, with its singular value number `rank + 1`.
+
+    Source: C. Eckart and G. Young, *The approximation of one matrix by another of lower rank*,
+    Psychometrika 1 (1936).
+
+    >>> linear = register_parametrization(torch.nn.Linear(5, 4), "weight", LowRank(2))
+    >>> torch.linalg.matrix_rank(linear.weight).item()
+    2
+    """
+
+    constraint = "of that rank or less"
+
+    def __init__(self, rank: int, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        check_positive_rank(rank)
+        self.rank = rank
+
+    def forward(self, A: Tensor, B: Tensor) -> Tensor:
+        return matmul(A, B)
+
+    def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        check_rank(Y, self.rank)
+        self.admit(Y)
+        U, S, Vh = truncated(Y, self.rank)
+        largest = S[..., :1]
+        vanishes = epsilon(S) * largest >= S
+        share = torch.where(vanishes, torch.where(largest > 0, largest, 1), S).sqrt()
+        A, B = U * share.unsqueeze(-2), Vh * (S / share).unsqueeze(-1)
+        return A.to(Y.dtype).contiguous(), B.to(Y.dtype).contiguous()
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest singular value that should be zero: the distance, in the spectral norm."""
+        return largest_entry(torch.linalg.svdvals(widened(Y))[..., self.rank :])
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}" + ", strict=True" * self.strict
+
+
+def check_positive_rank(rank: int) -> None:
+    """Refuse what is the rank of no matrix but zero."""
+    if rank < 1:
+        raise ValueError(f"rank must be positive. Got rank={rank}.")
+
+
+def check_rank(Y: Tensor, rank: int) -> None:
+    """Refuse matrices that are too small to have that rank."""
+    check_matrix(Y, "low-rank")
+    if rank > min(Y.shape[-2:]):
+        raise ValueError(
+            f"rank={rank} is more than a matrix of shape {list(Y.shape)} can have. "
+            f"Write rank={min(Y.shape[-2:])}, or less."
+        )
+
+
+def truncated(Y: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The leading `rank` singular vectors and values of `Y`, in float32 at least: `U, S, Vᴴ`."""
+    U, S, Vh = torch.linalg.svd(widened(Y), full_matrices=False)
+    return U[..., :rank], S[..., :rank], Vh[..., :rank, :]

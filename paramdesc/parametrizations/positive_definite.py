@@ -1,0 +1,138 @@
+"""Positive definite matrices, by a triangular factor."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_difference, largest_entry
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.shapes import check_square
+
+__all__ = [
+    "PositiveDefinite",
+    "check_floor",
+    "definite",
+    "eigenvalues_below",
+    "excess",
+    "hermitian_part",
+    "hermitian_root",
+    "lower_factor",
+    "triangular",
+]
+
+
+class PositiveDefinite(Parametrization):
+    """`layer.weight` will be positive definite: `Y = L Lᴴ + floor I`, with `L = tril(X)`.
+
+    All eigenvalues are `floor` or more, whatever `X` is; in the product's rounding they keep
+    that to about the precision times the norm of `Y`. Symmetric, or Hermitian if complex.
+
+    Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
+    The entries of `X` above the diagonal have no effect and get no gradient. The cost is one
+    product of `n x n` matrices, and two for the gradient.
+
+    Assigning, and registering on a weight, keeps a positive definite matrix whose eigenvalues
+    are `floor` or more, and replaces any other by the nearest one in the Frobenius norm: its
+    Hermitian part, with smaller eigenvalues raised to `floor`.
+
+    Args:
+        floor: the smallest eigenvalue that is allowed, positive.
+        strict: whether to refuse a matrix that is not positive definite instead.
+
+    Raises:
+        ValueError: if the matrices are not square, or `floor` is not positive; with `strict`,
+            if one that is assigned is not in the set, with its largest difference from its
+            conjugate transpose, or what its smallest eigenvalue lacks, whichever is larger.
+
+    Source: N. J. Higham, *Computing a nearest symmetric positive semidefinite matrix*,
+    Linear Algebra Appl. 103 (1988), theorem 2.1.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", PositiveDefinite())
+    >>> bool((torch.linalg.eigvalsh(linear.weight) > 0).all())
+    True
+    """
+
+    constraint = "positive definite"
+
+    def __init__(self, floor: float = 1e-6, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        check_floor(floor)
+        self.floor = floor
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "positive definite")
+        return definite(widened(X).tril(), self.floor).to(X.dtype)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_square(Y, "positive definite")
+        self.admit(Y)
+        return lower_factor(widened(Y), self.floor).to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        return torch.maximum(largest_difference(Y, Y.mH), eigenvalues_below(Y, self.floor))
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
+
+    def extra_repr(self) -> str:
+        return f"floor={self.floor}" + ", strict=True" * self.strict
+
+
+def check_floor(floor: float) -> None:
+    """Refuse a bound that does not keep a matrix from being singular."""
+    if not 0 < floor < math.inf:
+        raise ValueError(f"floor must be positive and finite. Got floor={floor}.")
+
+
+def definite(L: Tensor, floor: float) -> Tensor:
+    """`L Lᴴ + floor I`."""
+    identity = torch.eye(L.shape[-2], dtype=L.dtype, device=L.device)
+    return torch.add(matmul(L, L.mH), identity, alpha=floor)
+
+
+def lower_factor(Y: Tensor, floor: float) -> Tensor:
+    """The lower triangular `L` for which `definite(L, floor)` is nearest to `Y`."""
+    values, vectors = torch.linalg.eigh(hermitian_part(Y))
+    return triangular(vectors * excess(values, floor).sqrt().unsqueeze(-2))
+
+
+def hermitian_root(values: Tensor, vectors: Tensor, floor: float) -> Tensor:
+    """The `H` for which `H² + floor I` has these eigenvectors, and eigenvalues nearest to these."""
+    return matmul(vectors * excess(values, floor).sqrt().unsqueeze(-2), vectors.mH)
+
+
+def excess(values: Tensor, floor: float) -> Tensor:
+    """`values - floor`, and what rounding leaves of the values where that is less.
+
+    Were it zero, the factor whose square it is would have no gradient, and the value would
+    stay at the floor in training.
+    """
+    least = epsilon(values) * torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return torch.maximum(values - floor, least)
+
+
+def triangular(F: Tensor) -> Tensor:
+    """The lower triangular `L`, its diagonal not negative, for which `L Lᴴ` is `F Fᴴ`.
+
+    Unlike Cholesky's method it does not square `F`, and needs no definite product.
+    """
+    R = torch.linalg.qr(F.mH).R
+    diagonal = R.diagonal(dim1=-2, dim2=-1)
+    phase = torch.where(diagonal == 0, torch.ones_like(diagonal), diagonal.sgn())
+    L: Tensor = (R * phase.conj().unsqueeze(-1)).mH
+    return L.contiguous().tril()
+
+
+def hermitian_part(Y: Tensor) -> Tensor:
+    """`(Y + Yᴴ) / 2`, without overflow."""
+    return Y + (Y.mH - Y) / 2
+
+
+def eigenvalues_below(Y: Tensor, floor: float) -> Tensor:
+    """What the smallest eigenvalue of the Hermitian part of `Y` lacks to `floor`, or zero."""
+    values = torch.linalg.eigvalsh(hermitian_part(widened(Y)))
+    return largest_entry((floor - values).clamp(min=0))
