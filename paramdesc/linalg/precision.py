@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.amp import is_autocast_available
 from torch.compiler import is_dynamo_compiling
 
+from paramdesc.mode import has_autocast
+
 __all__ = ["epsilon", "matmul", "smallest_normal", "widened", "without_autocast"]
 
 
@@ -41,12 +43,16 @@ def matmul(A: Tensor, B: Tensor) -> Tensor:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return torch.matmul(A, B)
+    if not is_dynamo_compiling() and not has_autocast():
+        return torch.matmul(A, B)
     with without_autocast(A):
         return torch.matmul(A, B)
 
 
 def without_autocast(X: Tensor) -> AbstractContextManager[object]:
     """Inside, operations on the device of `X` keep their dtype."""
+    if not is_dynamo_compiling() and not has_autocast():
+        return nullcontext()
     device = X.device.type
     # torch.compile cannot ask what is available before torch 2.12
     if device == "meta" or not (is_dynamo_compiling() or is_autocast_available(device)):

@@ -1,0 +1,140 @@
+"""Matrices whose singular values lie in a band around one."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.orthogonality import cayley_step, skew_part, split, turned
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.shapes import check_matrix
+
+__all__ = ["AlmostOrthogonal"]
+
+MARGIN = 0.01
+"""How far inside of the band projections end, in units of its width."""
+
+
+class AlmostOrthogonal(Parametrization):
+    """`layer.weight` will have all singular values within a band, `[1 - band, 1 + band]`.
+
+    Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in float32. A
+    wide matrix is the conjugate transpose of a tall one. The value is the product `Q F` of a
+    matrix with orthonormal columns, that of `Orthogonal()` at `X`, and of a Hermitian one of
+    eigenvalues in the band: with `c` its centre, `r` half its width and
+    `H` the Hermitian part of `X`, of `Bᴴ X` if `X` is not square,
+    `F = c I + H (I + H² / 4r²)⁻¹`. So one original of the shape of the weight gives every
+    matrix in the band, without a singular value decomposition. Eigenvalues of `H` reach the ends
+    of the band at `2 r` and `-2 r`, and return from there beyond.
+
+    Assigning, and registering on a weight, keeps a matrix whose singular values are in the band,
+    and moves the others into it, to 1 % of its width from its end: at the end itself they
+    have no gradient. But for this margin that is the nearest matrix in the Frobenius norm.
+
+    Cost, forward and backward, of a square matrix: 9 products, and a QR decomposition of twice as
+    many rows; together the time of about 26 products.
+
+    Args:
+        band: how far singular values may be from one, or the ends of the band.
+        strict: whether to refuse a matrix with others instead.
+
+    Raises:
+        ValueError: if the band is empty or reaches below zero, or the weight is no matrix; with
+            `strict`, if singular values are outside, with the largest distance of one from
+            the band.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 5), "weight", AlmostOrthogonal(0.1))
+    >>> values = torch.linalg.svdvals(linear.weight)
+    >>> bool((0.9 <= values).all() and (values <= 1.1).all())
+    True
+    """
+
+    constraint = "within the band"
+    if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
+        base: Tensor | None
+
+    def __init__(self, band: float | tuple[float, float] = 0.1, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        low, high = band if isinstance(band, tuple) else (1 - band, 1 + band)
+        if not 0 <= low < high < math.inf:
+            raise ValueError(
+                "the band of singular values must not be empty and not reach below zero. "
+                f"Got band={band}: write a number in (0, 1], or two ends (low, high)."
+            )
+        self.low = float(low)
+        self.high = float(high)
+        self.register_buffer("base", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_matrix(X, "almost orthogonal")
+        base = self.base
+        if X.shape[-2] < X.shape[-1]:
+            wide = self.tall(widened(X).mH, None if base is None else base.mH)
+            return wide.mH.resolve_conj().to(X.dtype)
+        return self.tall(widened(X), base).to(X.dtype)
+
+    def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
+        if base is None:
+            base = torch.eye(X.shape[-2], X.shape[-1], dtype=X.dtype, device=X.device).expand_as(X)
+        base = base.to(X.dtype)
+        if X.shape[-2] == X.shape[-1]:
+            S = X
+            Q = turned(base, S)
+        else:
+            S, P = split(base, X)
+            Q = cayley_step(base, skew_part(S), P)
+        H = (S + S.mH) / 2
+        width = self.high - self.low
+        return (self.low + self.high) / 2 * Q + width * matmul(Q, bounded(H / width))
+
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_matrix(Y, "almost orthogonal")
+        self.admit(Y)
+        if Y.shape[-2] < Y.shape[-1]:
+            X, base = self.inverse_of_tall(widened(Y).mH, self.tolerance(Y))
+            self.base = base.mH.resolve_conj()
+            return X.mH.resolve_conj().to(Y.dtype)
+        X, self.base = self.inverse_of_tall(widened(Y), self.tolerance(Y))
+        return X.to(Y.dtype)
+
+    def inverse_of_tall(self, Y: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """The original, and the base point that goes with it."""
+        U, singular, Vh = torch.linalg.svd(Y, full_matrices=False)
+        width, centre = self.high - self.low, (self.low + self.high) / 2
+        margin = MARGIN * width
+        is_kept = (singular >= self.low - tolerance) & (singular <= self.high + tolerance)
+        inside = singular.clamp(self.low + margin, self.high - margin)
+        f = (2 / width * (torch.where(is_kept, singular, inside) - centre)).clamp(-1, 1)
+        h = width * f / (1 + (1 - f.square()).sqrt())
+        H = (Vh.mH * h.unsqueeze(-2)) @ Vh
+        base = U @ Vh
+        return (H if base.shape[-2] == base.shape[-1] else base @ H), base
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest distance of a singular value from the band."""
+        if Y.numel() == 0:
+            return torch.zeros((), device=Y.device)
+        values = torch.linalg.svdvals(widened(Y))
+        return torch.maximum(self.low - values, values - self.high).clamp(min=0).max()
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 20 * self.high * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
+
+    def extra_repr(self) -> str:
+        shown = [f"band=({self.low:g}, {self.high:g})"]
+        return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+def bounded(H: Tensor) -> Tensor:
+    """`H (I + H²)⁻¹`, whose norm is one half at most, for Hermitian `H`.
+
+    With `[I; H] = [Q₁; Q₂] R` it is `Q₂ Q₁ᴴ`, which rounding cannot enlarge: the inverse could, by
+    the square of the norm of `H`.
+    """
+    n = H.shape[-1]
+    identity = torch.eye(n, dtype=H.dtype, device=H.device).expand_as(H)
+    Q = torch.linalg.qr(torch.cat([identity, H], dim=-2))[0]
+    return matmul(Q[..., n:, :], Q[..., :n, :].mH)

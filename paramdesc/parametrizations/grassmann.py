@@ -1,0 +1,90 @@
+"""Subspaces, each given by an orthonormal basis."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.orthogonality import cayley_step, is_orthonormal, non_orthonormality, split
+from paramdesc.linalg.polar import nearest_orthonormal
+from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.linalg.shapes import check_matrix
+
+__all__ = ["Grassmann"]
+
+
+class Grassmann(Parametrization):
+    """The columns of `layer.weight` will be an orthonormal basis of a subspace that is trained.
+
+    The rows, if there are fewer of them. Shapes `(*, m, n) -> (*, m, n)`; real and complex;
+    half precision is computed in float32. For what depends on the subspace alone, as
+    projections `Y Yᴴ` do: training moves the subspace, and never turns the basis within it.
+
+    From a base point `B`, the value of a zero original, it goes to
+    `(2 B + P) (I + Pᴴ P / 4)⁻¹ - B`, where `P = X - B Bᴴ X` is the part of `X` orthogonal to the
+    subspace. So the original has no gradient within the subspace. A square matrix spans
+    everything, and stays where it is.
+
+    Assigning, and registering on a weight, keeps an orthonormal basis as it is, and replaces any
+    other matrix by the nearest one in the Frobenius norm, its polar factor. The original becomes
+    zero.
+
+    Cost, forward: four products of `n x k` and `k x k` matrices and an inverse of size `k`.
+
+    Args:
+        strict: whether to refuse a matrix whose columns, or rows, are not orthonormal instead.
+
+    Raises:
+        ValueError: if the weight is no matrix; with `strict`, as it says, with the Frobenius norm
+            of `Yᴴ Y - I`.
+
+    Source: tangents, A. Edelman, T. Arias, S. Smith, *The geometry of algorithms with
+    orthogonality constraints*, SIAM J. Matrix Anal. Appl. 20 (1998), section 2.5; the step
+    as at `paramdesc.linalg`'s `cayley_step`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(2, 5), "weight", Grassmann())
+    >>> basis = linear.weight
+    >>> projection = basis @ basis.T
+    >>> torch.allclose(projection @ projection, projection, atol=1e-6)
+    True
+    """
+
+    constraint = "orthonormal"
+    if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
+        base: Tensor | None
+
+    def __init__(self, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        self.register_buffer("base", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_matrix(X, "subspace")
+        base = self.base
+        if X.shape[-2] < X.shape[-1]:
+            wide = self.tall(widened(X).mH, None if base is None else base.mH)
+            return wide.mH.resolve_conj().to(X.dtype)
+        return self.tall(widened(X), base).to(X.dtype)
+
+    def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
+        if base is None:
+            base = torch.eye(X.shape[-2], X.shape[-1], dtype=X.dtype, device=X.device).expand_as(X)
+        base = base.to(X.dtype)
+        S, P = split(base, X)
+        return cayley_step(base, torch.zeros_like(S), P)
+
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_matrix(Y, "subspace")
+        self.admit(Y)
+        W = widened(Y)
+        self.base = W.clone() if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
+        return torch.zeros_like(Y)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` has fewer rows."""
+        return non_orthonormality(Y)
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 20 * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))

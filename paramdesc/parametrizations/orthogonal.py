@@ -1,0 +1,232 @@
+"""Orthogonal and unitary matrices, and rectangular ones with orthonormal columns or rows.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.exponential import exponential, skew_exp
+from paramdesc.linalg.householder import householder, reflectors
+from paramdesc.linalg.orthogonality import (
+    cayley_step,
+    is_orthonormal,
+    non_orthonormality,
+    renewed,
+    skew_part,
+    split,
+    turned,
+)
+from paramdesc.linalg.polar import nearest_orthonormal, polar
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.shapes import check_matrix
+
+__all__ = ["Orthogonal"]
+
+MAPS = ("cayley", "matrix_exp", "householder", "polar")
+SMALLEST_GAP = 0.04
+"""What eigenvalues must keep from -1, lest the inverse of a map is inaccurate."""
+
+
+class Orthogonal(Parametrization):
+    """`layer.weight` will be orthogonal: `Yᴴ Y = I`, or `Y Yᴴ = I` if it has fewer rows.
+
+    Shapes `(*, m, n) -> (*, m, n)`. Complex matrices will be unitary. Half precision is
+    computed in float32. A wide matrix is the conjugate transpose of a tall one, `n x k` below.
+    Four maps lead there:
+
+    - `"cayley"`, the fastest by far: from a base point `B`, the value of a zero original, to
+      `B (I + A / 2) (I - A / 2)⁻¹` with `A = (X - Xᴴ) / 2` if `X` is square, and otherwise by
+      the same transform along the tangent at `B` nearest to `X`. To first order the value is
+      `B` plus that tangent, so that learning rates mean what they mean without a map.
+    - `"matrix_exp"`: the same with `exp(A)`, along geodesics if `X` is square.
+    - `"householder"`: the product of `k` reflections, whose vectors are the columns of `X` below
+      the diagonal, times signs; the phases of complex columns are on the diagonal of `X`.
+    - `"polar"`: the nearest orthogonal matrix to `X`, in matrix products alone. For
+      condition numbers of `X` up to 400; its scale has no effect.
+
+    Assigning, and registering on a weight, keeps an orthogonal matrix as it is, and replaces any
+    other by the nearest one in the Frobenius norm, its polar factor. Where that is not unique, as
+    for the zero matrix, it takes one of them. The original becomes zero for the
+    first two maps, whose base point is set; the other two put the value into it.
+
+    Cost of forward and backward, in products of `n x n` matrices for square ones: `cayley` 4,
+    `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 8,
+    `polar` 74. A tall matrix takes a small multiple of `n / k` times what a `k x k` one does:
+    nothing of size `n x n` is made. The value is orthogonal to rounding, that is with the
+    Frobenius norm of `Yᴴ Y - I` within `20 eps sqrt(k)`, while the spectral norm of `X` is below
+    30 for `cayley` and `householder`, and below 100 for `matrix_exp`.
+
+    Args:
+        orthogonal_map: one of the four.
+        trivialization: whether `cayley` and `matrix_exp` have a base point. Without one, that is
+            with the identity for `B`, they cannot reach what has an eigenvalue -1, a
+            square matrix of negative determinant for example, and `matrix_exp` takes no
+            assignment of rectangular matrices.
+        strict: whether to refuse a matrix that is not orthogonal instead of projecting it.
+
+    Raises:
+        ValueError: for an unknown map; if the weight is no matrix; without base point, if one
+            that is assigned cannot be reached; with `strict`, if it is not orthogonal, with the
+            Frobenius norm of `Yᴴ Y - I`.
+        NotImplementedError: if a rectangular matrix is assigned to `matrix_exp` without base point.
+
+    Source: M. Lezcano Casado, *Trivializations for gradient-based optimization on manifolds*,
+    NeurIPS 2019, section 5; and as given at `paramdesc.linalg`'s `cayley_step`,
+    `exponential`, `householder` and `polar`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 5), "weight", Orthogonal())
+    >>> torch.allclose(linear.weight.T @ linear.weight, torch.eye(3), atol=1e-6)
+    True
+    """
+
+    constraint = "orthogonal"
+    if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
+        base: Tensor | None
+        signs: Tensor | None
+
+    def __init__(
+        self, orthogonal_map: str = "cayley", *, trivialization: bool = True, strict: bool = False
+    ) -> None:
+        super().__init__(strict=strict)
+        if orthogonal_map not in MAPS:
+            raise ValueError(
+                f"orthogonal_map must be one of {', '.join(map(repr, MAPS))}. "
+                f"Got orthogonal_map={orthogonal_map!r}."
+            )
+        self.orthogonal_map = orthogonal_map
+        self.trivialization = trivialization
+        self.register_buffer("base", None)
+        self.register_buffer("signs", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_matrix(X, "orthogonal")
+        if self.orthogonal_map == "polar":
+            return polar(X)
+        base = self.base
+        if X.shape[-2] < X.shape[-1]:
+            wide = self.tall(widened(X).mH, None if base is None else base.mH)
+            return wide.mH.resolve_conj().to(X.dtype)
+        return self.tall(widened(X), base).to(X.dtype)
+
+    def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
+        """The value for an original of at least as many rows as columns."""
+        if self.orthogonal_map == "householder":
+            return reflected(X, self.signs)
+        if base is None:
+            base = torch.eye(X.shape[-2], X.shape[-1], dtype=X.dtype, device=X.device).expand_as(X)
+        base = base.to(X.dtype)
+        if X.shape[-2] == X.shape[-1]:
+            if self.orthogonal_map == "cayley":
+                return turned(base, X)
+            return matmul(base, skew_exp(skew_part(X)))
+        S, P = split(base, X)
+        if self.orthogonal_map == "cayley":
+            return cayley_step(base, skew_part(S), P)
+        return exponential_step(base, skew_part(S), P)
+
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_matrix(Y, "orthogonal")
+        self.admit(Y)
+        Q = self.nearest(Y)
+        if self.orthogonal_map == "polar":
+            return Q.to(Y.dtype)
+        if self.orthogonal_map == "householder":
+            return self.inverse_of_reflected(Q).to(Y.dtype)
+        if not self.trivialization:
+            return self.inverse_without_base(Q).to(Y.dtype)
+        self.base = Q.clone()
+        return torch.zeros_like(Y)
+
+    def nearest(self, Y: Tensor) -> Tensor:
+        """The nearest orthogonal matrix; `Y` itself, if it is one to rounding."""
+        W = widened(Y)
+        return W if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
+
+    def inverse_of_reflected(self, Q: Tensor) -> Tensor:
+        is_wide = Q.shape[-2] < Q.shape[-1]
+        V, signs = reflectors(Q.mH if is_wide else Q)
+        self.signs = signs
+        return V.mH.resolve_conj() if is_wide else V
+
+    def inverse_without_base(self, Q: Tensor) -> Tensor:
+        if Q.shape[-2] < Q.shape[-1]:
+            return self.inverse_without_base(Q.mH).mH.resolve_conj()
+        k = Q.shape[-1]
+        top, bottom = Q[..., :k, :], Q[..., k:, :]
+        if self.orthogonal_map == "matrix_exp" and bottom.shape[-2] > 0:
+            raise NotImplementedError(
+                "a rectangular matrix cannot be assigned to matrix_exp without base point: no "
+                "formula is known for its original. Use trivialization=True, or 'cayley'."
+            )
+        shifted = top + torch.eye(k, dtype=Q.dtype, device=Q.device)
+        if not Q.is_meta and Q.numel() > 0:
+            gap = torch.linalg.matrix_norm(shifted, -2).min().item()
+            if gap < SMALLEST_GAP:
+                raise ValueError(
+                    f"without base point, {self.orthogonal_map} cannot reach this matrix: an "
+                    f"eigenvalue of it, or of its upper block, is about {gap:.2g} away from -1, "
+                    f"where at least {SMALLEST_GAP} is needed. Use trivialization=True."
+                )
+        T = 2 * torch.linalg.inv_ex(shifted)[0]
+        A = -2 * skew_part(T)
+        if self.orthogonal_map == "matrix_exp":
+            return logarithm_of_cayley(A)
+        return torch.cat([A, bottom @ T], dim=-2)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` has fewer rows."""
+        return non_orthonormality(Y)
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 20 * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
+
+    def extra_repr(self) -> str:
+        shown = [repr(self.orthogonal_map)]
+        shown += ["trivialization=False"] * (not self.trivialization)
+        return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+def reflected(X: Tensor, signs: Tensor | None) -> Tensor:
+    """The product of reflections with the phases that a complex diagonal holds, times signs."""
+    Y = householder(X)
+    if X.is_complex():
+        half = torch.diagonal(X, dim1=-2, dim2=-1).imag.unsqueeze(-2) / 2
+        ones = torch.ones_like(half)
+        Y = Y * (torch.complex(ones, half) / torch.complex(ones, -half))
+    return -Y if signs is None else Y * signs.to(Y.dtype)
+
+
+def exponential_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:
+    """`exp(W) base`, with `W` as at `cayley_step`, from an exponential of twice the columns.
+
+    In terms of `[base, P / s]` the matrix `W` is `[[A, -Pᴴ P / s], [s I, 0]]`, for any number
+    `s`; it balances the blocks.
+    """
+    k = A.shape[-1]
+    C = matmul(P.mH, P)
+    size = torch.linalg.vector_norm(C.detach(), dim=[-2, -1], keepdim=True).sqrt()
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    identity = torch.eye(k, dtype=A.dtype, device=A.device).expand_as(A)
+    W = torch.cat(
+        [
+            torch.cat([A, -C / size], dim=-1),
+            torch.cat([identity * size, torch.zeros_like(A)], dim=-1),
+        ],
+        dim=-2,
+    )
+    E = exponential(W)[..., :k]
+    Y = matmul(base, E[..., :k, :]) + matmul(P / size, E[..., k:, :])
+    return renewed(Y)
+
+
+def logarithm_of_cayley(A: Tensor) -> Tensor:
+    """The logarithm of the Cayley transform of a skew-Hermitian `A`."""
+    L, V = torch.linalg.eigh(1j * A)
+    K: Tensor = -1j * (V * (2 * torch.atan(L / 2)).unsqueeze(-2)) @ V.mH
+    return K if A.is_complex() else K.real

@@ -1,0 +1,104 @@
+"""Vectors of given length."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.precision import epsilon, widened
+
+__all__ = ["Sphere"]
+
+
+class Sphere(Parametrization):
+    """`layer.weight` will have rows of length `radius`: `Y = radius X / |X|`.
+
+    Shapes `(*) -> (*)`. Vectors are what lies along `dim`, the rows of a matrix by default.
+    Real and complex; half precision is computed in float32. A vector of length zero, or so
+    short that its square underflows (below 1e-15 in single and 1e-145 in double precision), goes
+    to the one with all entries equal, and has gradient zero.
+
+    Assigning, and registering on a weight, keeps vectors of that length, and replaces any other
+    by the nearest, the same divided by its length.
+
+    Cost: one pass for the lengths and one for the quotient.
+
+    Args:
+        radius: the length, positive.
+        dim: the dimension or dimensions that vectors lie along; None for the whole tensor as one.
+        strict: whether to refuse vectors of another length instead.
+
+    Raises:
+        ValueError: if the radius is out of its range, or the weight has no such dimension; with
+            `strict`, if a length differs, with the largest relative difference.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 2), "weight", Sphere(2.0))
+    >>> torch.allclose(linear.weight.norm(dim=-1), torch.tensor(2.0))
+    True
+    """
+
+    constraint = "of the given length"
+    dim: list[int]
+
+    def __init__(
+        self,
+        radius: float = 1.0,
+        dim: int | tuple[int, ...] | None = -1,
+        *,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(strict=strict)
+        if not 0 < radius < math.inf:
+            raise ValueError(f"radius must be positive and finite. Got radius={radius}.")
+        self.radius = float(radius)
+        self.dim = [dim] if isinstance(dim, int) else list(dim or ())
+        self.is_whole = dim is None
+
+    def forward(self, X: Tensor) -> Tensor:
+        dims = self.dims(X)
+        if X.is_complex():  # to real vectors: TorchScript's gradients of complex products are wrong
+            real_dims = [d % X.dim() for d in dims] + [X.dim()]
+            return torch.view_as_complex(self.normalised(torch.view_as_real(X), real_dims))
+        return self.normalised(widened(X), dims).to(X.dtype)
+
+    def normalised(self, X: Tensor, dims: list[int]) -> Tensor:
+        length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
+        is_long = length > (1e-145 if X.dtype == torch.float64 else 1e-15)
+        count = 1
+        for d in dims:
+            count *= X.shape[d]
+        # the norm of what counts as zero must have a finite gradient all the same
+        factor = self.radius / torch.where(is_long, length, 1.0)
+        return torch.where(is_long, X * factor, self.radius / math.sqrt(max(count, 1)))
+
+    def dims(self, X: Tensor) -> list[int]:
+        """The dimensions that vectors lie along."""
+        if self.is_whole:
+            return list(range(X.dim()))
+        for d in self.dim:
+            if not -X.dim() <= d < X.dim():
+                raise ValueError(f"a weight of shape {list(X.shape)} has no dimension {d}.")
+        return self.dim
+
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.dims(Y)
+        self.admit(Y)
+        return self.forward(Y)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest difference of a length from the radius, divided by the radius."""
+        if Y.numel() == 0:
+            return torch.zeros((), device=Y.device)
+        length = torch.linalg.vector_norm(widened(Y), dim=self.dims(Y))
+        error: Tensor = (length / self.radius - 1).abs().max()
+        return error
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 8 * epsilon(Y)
+
+    def extra_repr(self) -> str:
+        dim = None if self.is_whole else self.dim[0] if len(self.dim) == 1 else tuple(self.dim)
+        shown = [f"radius={self.radius}", f"dim={dim}"]
+        return ", ".join(shown + ["strict=True"] * self.strict)

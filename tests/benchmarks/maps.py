@@ -1,0 +1,321 @@
+"""The library map by map, next to torch, geotorch and linodenet. Writes docs/maps.md.
+
+What linodenet has was read in its source: it cannot be installed from the package index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations as torch_maps
+from torch.nn.utils import parametrize as torch_engine
+
+import paramdesc.parametrizations as maps
+from paramdesc import register_parametrization
+from paramdesc.testing import check_parametrization
+from tests.benchmarks.timing import Clock, clocked, environment, in_turns
+
+__all__ = ["ROWS", "Row", "compare", "page"]
+
+PAGE = Path(__file__).parents[2] / "docs" / "maps.md"
+
+NewMap = Callable[[tuple[int, int]], nn.Module]
+"""A map for a weight of that shape."""
+
+NOT_ABOUT_THE_MATHEMATICS = ("schema", "strict", "constraint")
+"""Checks of what only our base class declares."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of our maps, and what its peers have for it."""
+
+    ours: NewMap
+    torch: NewMap | None = None
+    geotorch: NewMap | None = None
+    linodenet: bool = False
+    is_wide: bool = True
+    """Whether it is compared on an `n x n / 2` weight rather than on a square one."""
+
+
+class LazyModule:
+    """geotorch, where it is installed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("geotorch"), name)
+
+
+geotorch: Any = LazyModule()
+RANK = 4
+
+
+def of_torch(function: str, **arguments: Any) -> NewMap:
+    """The map that a function of torch registers."""
+
+    def make(shape: tuple[int, int]) -> nn.Module:
+        module: Any = nn.Linear(shape[1], shape[0])
+        getattr(torch_maps, function)(module, **arguments)
+        found: nn.Module = module.parametrizations.weight[0]
+        return found
+
+    return make
+
+
+ROWS: dict[str, Row] = {
+    "Symmetric": Row(
+        lambda s: maps.Symmetric(),
+        geotorch=lambda s: geotorch.Symmetric(),
+        linodenet=True,
+        is_wide=False,
+    ),
+    "Skew": Row(
+        lambda s: maps.Skew(),
+        geotorch=lambda s: geotorch.Skew(s),
+        linodenet=True,
+        is_wide=False,
+    ),
+    "Triangular": Row(lambda s: maps.Triangular(), linodenet=True),
+    "Diagonal": Row(lambda s: maps.Diagonal(), linodenet=True, is_wide=False),
+    "Banded": Row(lambda s: maps.Banded(1, 1), linodenet=True),
+    "Masked": Row(lambda s: maps.Masked(torch.ones(s).tril() > 0), linodenet=True),
+    "Traceless": Row(lambda s: maps.Traceless(), linodenet=True, is_wide=False),
+    "Toeplitz": Row(lambda s: maps.Toeplitz()),
+    "Circulant": Row(lambda s: maps.Circulant(), is_wide=False),
+    "Hamiltonian": Row(lambda s: maps.Hamiltonian(), linodenet=True, is_wide=False),
+    "Symplectic": Row(lambda s: maps.Symplectic(), linodenet=True, is_wide=False),
+    "Normal": Row(lambda s: maps.Normal(), linodenet=True, is_wide=False),
+    "Orthogonal, cayley": Row(
+        lambda s: maps.Orthogonal("cayley"),
+        of_torch("orthogonal", orthogonal_map="cayley"),
+        lambda s: geotorch.Stiefel(s, triv="cayley"),
+        linodenet=True,
+        is_wide=False,
+    ),
+    "Orthogonal, matrix_exp": Row(
+        lambda s: maps.Orthogonal("matrix_exp"),
+        of_torch("orthogonal", orthogonal_map="matrix_exp"),
+        lambda s: geotorch.Stiefel(s),
+        linodenet=True,
+        is_wide=False,
+    ),
+    "Orthogonal, householder": Row(
+        lambda s: maps.Orthogonal("householder"),
+        of_torch("orthogonal", orthogonal_map="householder"),
+    ),
+    "Orthogonal, polar": Row(lambda s: maps.Orthogonal("polar"), linodenet=True),
+    "SpecialOrthogonal": Row(
+        lambda s: maps.SpecialOrthogonal(),
+        geotorch=lambda s: geotorch.SO(s, triv="cayley"),
+        is_wide=False,
+    ),
+    "Grassmann": Row(
+        lambda s: maps.Grassmann(),
+        geotorch=lambda s: geotorch.Grassmannian(s, triv="cayley"),
+    ),
+    "Sphere": Row(lambda s: maps.Sphere(), geotorch=lambda s: geotorch.SphereEmbedded(s)),
+    "AlmostOrthogonal": Row(
+        lambda s: maps.AlmostOrthogonal(0.1),
+        geotorch=lambda s: geotorch.AlmostOrthogonal(s, lam=0.1, triv="cayley"),
+        is_wide=False,
+    ),
+    "LowRank": Row(
+        lambda s: maps.LowRank(RANK),
+        geotorch=lambda s: geotorch.LowRank(s, RANK, triv="cayley"),
+        linodenet=True,
+    ),
+    "FixedRank": Row(
+        lambda s: maps.FixedRank(RANK),
+        geotorch=lambda s: geotorch.FixedRank(s, RANK, triv="cayley"),
+    ),
+    "PositiveDefinite": Row(
+        lambda s: maps.PositiveDefinite(),
+        geotorch=lambda s: geotorch.PSD(s, triv="cayley"),
+        is_wide=False,
+    ),
+    "PositiveSemidefinite": Row(
+        lambda s: maps.PositiveSemidefinite(),
+        geotorch=lambda s: geotorch.PSSD(s, triv="cayley"),
+        linodenet=True,
+        is_wide=False,
+    ),
+    "Correlation": Row(lambda s: maps.Correlation(), is_wide=False),
+    "PositiveDeterminant": Row(
+        lambda s: maps.PositiveDeterminant(),
+        geotorch=lambda s: geotorch.GLp(s, triv="cayley"),
+        is_wide=False,
+    ),
+    "SpecialLinear": Row(
+        lambda s: maps.SpecialLinear(),
+        geotorch=lambda s: geotorch.SL(s, triv="cayley"),
+        is_wide=False,
+    ),
+    "HurwitzStable": Row(lambda s: maps.HurwitzStable(), is_wide=False),
+    "SchurStable": Row(lambda s: maps.SchurStable(), is_wide=False),
+    "WeightNorm": Row(lambda s: maps.WeightNorm(), of_torch("weight_norm")),
+    "SpectralNorm": Row(lambda s: maps.SpectralNorm(), of_torch("spectral_norm"), linodenet=True),
+    "FrobeniusNorm": Row(lambda s: maps.FrobeniusNorm()),
+    "MaxNorm": Row(lambda s: maps.MaxNorm(1.0)),
+    "Centered": Row(lambda s: maps.Centered()),
+    "WeightStandardization": Row(lambda s: maps.WeightStandardization()),
+    "Positive": Row(lambda s: maps.Positive()),
+    "Interval": Row(lambda s: maps.Interval(-1.0, 1.0)),
+    "Simplex": Row(lambda s: maps.Simplex()),
+    "Ordered": Row(lambda s: maps.Ordered()),
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found of one map in one library: error, milliseconds, checks that fail."""
+
+    error: float | None
+    clock: Clock
+    failed: list[str]
+
+
+def shape_of(row: Row, n: int) -> tuple[int, int]:
+    return (n, n // 2) if row.is_wide else (n, n)
+
+
+def value_of(row: Row, shape: tuple[int, int]) -> Tensor:
+    """A value of our map, on which the others can be registered: some take no other weight."""
+    weight = torch.randn(shape) / math.sqrt(shape[0])
+    value: Tensor = registered(row.ours(shape), weight, register_parametrization).weight
+    return value.detach()
+
+
+def registered(parametrization: nn.Module, weight: Tensor, engine: Any) -> Any:
+    module: Any = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    module.weight = nn.Parameter(weight.clone())
+    return engine(module, "weight", parametrization, unsafe=True)
+
+
+def find(row: Row, library: str, n: int) -> Findings | None:
+    """What there is to say of the map of `row` in `library`, or None if it has none."""
+    new_map = row.ours if library == "paramdesc" else getattr(row, library)
+    if new_map is None:
+        return None
+    engine = (
+        register_parametrization
+        if library == "paramdesc"
+        else (torch_engine.register_parametrization)
+    )
+    torch.manual_seed(0)
+    shape = shape_of(row, n)
+    weight = value_of(row, shape)
+    module = registered(new_map(shape), weight, engine)
+    gradient = torch.randn(shape)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(10):
+        optimizer.zero_grad()
+        module.weight.backward(gradient)
+        optimizer.step()
+    ours: Any = row.ours(shape)
+    error = None
+    with contextlib.suppress(NotImplementedError):
+        error = float(ours.deviation(module.weight.detach()))
+
+    def forward_and_backward() -> None:
+        module.zero_grad()
+        module.weight.backward(gradient)
+
+    return Findings(error, clocked(forward_and_backward), failing(row, new_map))
+
+
+def failing(row: Row, new_map: NewMap) -> list[str]:
+    """The checks of `check_parametrization` that the map fails, on a small weight."""
+    torch.manual_seed(0)
+    shape = shape_of(row, 8)
+    weight = value_of(row, shape)
+    with warnings.catch_warnings(), contextlib.redirect_stderr(None):
+        warnings.simplefilter("ignore")
+        report = check_parametrization(new_map(shape), weight, raises=False, batch=False)
+    return [x.check for x in report.failed if x.check not in NOT_ABOUT_THE_MATHEMATICS]
+
+
+def compare(name: str, n: int, rounds: int) -> list[str]:
+    """The cells of one line of the table."""
+    row = ROWS[name]
+    found = {library: find(row, library, n) for library in ("paramdesc", "torch", "geotorch")}
+    clocks = {library: x.clock for library, x in found.items() if x is not None}
+    series = in_turns(clocks, rounds)
+    cells = [name]
+    for library, x in found.items():
+        if x is None:
+            cells += ["", ""] if library != "paramdesc" else [""]
+            continue
+        cells.append("" if x.error is None else f"{x.error:.0e}")
+        if library != "paramdesc":
+            cells.append(f"{series.ratio(library, 'paramdesc'):.2g}")
+    cells.append("yes" if row.linodenet else "")
+    lacks = [
+        f"{library}: {', '.join(x.failed)}"
+        for library, x in found.items()
+        if x is not None and x.failed
+    ]
+    return [*cells, "; ".join(lacks)]
+
+
+TEXT = """\
+# The library, map by map
+
+Each map next to what torch ({torch}) and geotorch (0.4) have for the same constraint, on weights of
+size {n} x {n}, or {n} x {half} where they may be rectangular, in float32 on one thread. Written by
+`python -m tests.benchmarks.maps`. {environment}
+
+- **error**: the deviation from the constraint after ten steps of Adam, as the `deviation` of our
+  map measures it; its docstring in the [reference](reference.md) says in which norm.
+- **times**: how many times as long as ours theirs takes, for reading the weight and the backward
+  pass, each through the engine of its own library; medians of interleaved runs. Above one, ours is
+  the faster one. [Other sizes](benchmarks.md) are among the benchmarks.
+- **linodenet**: whether it has a map for the constraint, as read in its source. Its maps take
+  square matrices of real numbers, their `right_inverse` does not look at what is assigned,
+  and none has a base point.
+- **fails**: which [checks](guide/maps.md) a map fails of those that
+  `paramdesc.testing.check_parametrization` makes: right inverse, gradients at special points, vmap,
+  half precision, autocast, meta tensors, copies, TorchScript, tracing, compilation and export. Ours
+  pass all of them.
+
+"""
+
+HEAD = [
+    "map",
+    "error",
+    "error of torch's",
+    "times",
+    "error of geotorch's",
+    "times",
+    "linodenet",
+    "fails",
+]
+
+
+def page(n: int, rounds: int) -> Iterator[str]:
+    """The page, in parts, as they are measured."""
+    yield TEXT.format(torch=torch.__version__, n=n, half=n // 2, environment=environment())
+    yield f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}\n"
+    for name in ROWS:
+        yield f"| {' | '.join(compare(name, n, rounds))} |\n"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    logging.disable(logging.ERROR)
+    quick = "--quick" in sys.argv
+    parts = []
+    for part in page(16 if quick else 256, 1 if quick else 15):
+        print(part, end="", flush=True)
+        parts.append(part)
+    if not quick:
+        PAGE.write_text("".join(parts), encoding="utf-8")
