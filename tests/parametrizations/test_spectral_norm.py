@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations as torch_maps
 from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc import adopt, cached, register_parametrization
+from paramdesc.errors import ConstraintError
 from paramdesc.parametrizations import SpectralNorm, Symmetric
+from paramdesc.parametrizations.spectral_norm import Normalised
 from tests.helpers import Double, Shift, Sum, chain_of, linear, train_step
 
 CONVERGED = 0.02
@@ -111,6 +114,18 @@ def test_weight_that_passes_through_zero_is_normalised_after_it() -> None:
             with torch.no_grad():
                 original.copy_(value)
             weight = module.weight
+    assert true_norm(weight) == pytest.approx(1, rel=CONVERGED)
+
+
+def test_weight_that_was_not_finite_is_normalised_once_it_is_restored() -> None:
+    torch.manual_seed(0)
+    module = holder(torch.randn(5, 5))
+    original = chain_of(module).original
+    backup = original.detach().clone()
+    for value in (torch.full((5, 5), math.nan), torch.full((5, 5), math.inf), backup):
+        with torch.no_grad():
+            original.copy_(value)
+        weight = module.weight
     assert true_norm(weight) == pytest.approx(1, rel=CONVERGED)
 
 
@@ -224,6 +239,99 @@ def test_more_iterations_follow_closer() -> None:
     assert error(50) < error(1) / 2
 
 
+def drift_error(maker: Callable[[Any], Any], weight: Tensor) -> Any:
+    """The largest relative error of the norm while the weight drifts by 1 % a step."""
+    torch.manual_seed(1)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+    layer.weight.data.copy_(weight)
+    layer = maker(layer)
+    original = chain_of(layer).original
+    errors = []
+    for _ in range(100):
+        noise = torch.randn_like(weight)
+        with torch.no_grad():
+            original.add_(noise * (0.01 * original.norm() / noise.norm()))
+        errors.append(abs(true_norm(layer.weight) - 1))
+    return max(errors)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.5])
+def test_error_under_drift_is_a_twentieth_of_torchs(gap: float) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(48, 48, dtype=torch.float64)
+    left, right = (nn.functional.normalize(torch.randn(48), dim=0) for _ in range(2))
+    weight += gap * 48**0.5 * torch.outer(left, right)
+
+    def ours(layer: Any) -> Any:
+        return register_parametrization(layer, "weight", SpectralNorm())
+
+    assert drift_error(ours, weight) < drift_error(torch_maps.spectral_norm, weight) / 20
+
+
+def test_tolerance_is_kept_under_drift() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(48, 48)
+
+    def ours(layer: Any) -> Any:
+        return register_parametrization(layer, "weight", SpectralNorm(tolerance=1e-6))
+
+    assert drift_error(ours, weight) < 1e-6
+
+
+def test_one_iteration_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    theirs: Any = torch_maps.spectral_norm(nn.Linear(6, 5))
+    ours = register_parametrization(nn.Linear(6, 5), "weight", SpectralNorm(n_power_iterations=1))
+    ours.load_state_dict(theirs.state_dict())
+    for _ in range(3):
+        change = torch.randn(5, 6)
+        for layer in (ours, theirs):
+            with torch.no_grad():
+                chain_of(layer).original.add_(change)
+        torch.testing.assert_close(ours.weight, theirs.weight)
+
+
+def test_checkpoints_of_torch_give_the_same_value_both_ways() -> None:
+    torch.manual_seed(0)
+    theirs: Any = torch_maps.spectral_norm(nn.Conv2d(3, 4, 3)).eval()
+    ours = register_parametrization(nn.Conv2d(3, 4, 3), "weight", SpectralNorm()).eval()
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    ours.train()
+    train_step(ours)
+    value = ours.weight
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(theirs.weight, value)
+
+
+def test_forward_mode_gives_the_derivative() -> None:
+    torch.manual_seed(0)
+    module = holder(torch.randn(4, 3, dtype=torch.float64))
+    original, tangent = chain_of(module).original, torch.randn(4, 3, dtype=torch.float64)
+    weights = torch.randn(4, 3, dtype=torch.float64)
+    (module.weight * weights).sum().backward()
+
+    class Context:
+        saved_tensors: Any
+        sigma = quotient = 0.0
+
+    parametrization = chain_of(module)[0]
+    context: Any = Context()
+    context.saved_tensors = (original.detach(), parametrization._u, parametrization._v)
+    context.sigma = parametrization.norm(original).item()
+    context.quotient = 1 / context.sigma
+    change = Normalised.jvp(context, tangent)
+    torch.testing.assert_close((change * weights).sum(), (original.grad * tangent).sum())
+
+
+def test_strict_refuses_another_norm_and_tells_by_how_much() -> None:
+    module = holder(torch.eye(3), strict=True)
+    module.weight = -torch.eye(3)
+    with pytest.raises(ConstraintError, match=r"spectral norm: it deviates by 1\b"):
+        module.weight = 2 * torch.eye(3)
+    assert SpectralNorm(2.0, only_shrink=True).deviation(torch.eye(3)) == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_does_not_reach_the_norm(dtype: torch.dtype) -> None:
     layer = linear(SpectralNorm())
@@ -305,6 +413,8 @@ WRONG_ARGUMENTS: list[dict[str, Any]] = [
     {"n_power_iterations": -1},
     {"eps": -1.0},
     {"eps": math.nan},
+    {"tolerance": 0.0},
+    {"tolerance": 1.0},
 ]
 
 
