@@ -104,7 +104,6 @@ class Parametrization(Module):
     is_led = False  # whether a chain of ours says when a step was made
     is_due = False  # what it says: one was made, and the state has not moved since
 
-    @torch.no_grad()
     def follow(self, *originals: Tensor) -> None:
         """Have a state, and move it on if a step was made.
 

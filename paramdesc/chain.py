@@ -21,7 +21,14 @@ from paramdesc.local_classes import picklable
 from paramdesc.reading import fetch, keep
 from paramdesc.scopes import forget
 from paramdesc.snapshot import Snapshot
-from paramdesc.steps import count_steps, follow_steps, has_stepped, mark_due, start_maps
+from paramdesc.steps import (
+    count_steps,
+    follow_steps,
+    has_stepped,
+    is_step_pending,
+    mark_due,
+    start_maps,
+)
 from paramdesc.tensors import address, alias, replace_data, shares_storage
 
 __all__ = ["ParametrizationList"]
@@ -146,7 +153,7 @@ class ParametrizationList(torch_engine.ParametrizationList):
         replica: ParametrizationList = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         if "_steps" in self.__dict__:
             # one replica moves the state: the first, which shares its memory with this module
-            replica.__dict__["_stepped"] = self.training and has_stepped(self)
+            replica.__dict__.update(_steps=None, _stepped=self.training and has_stepped(self))
         return replica
 
     def right_inverse(self, value: Tensor) -> None:
@@ -192,7 +199,16 @@ class ParametrizationList(torch_engine.ParametrizationList):
 
     def __getstate__(self) -> dict[str, Any]:
         maps = {name: picklable(child) for name, child in self._modules.items()}
-        return {**self.__dict__, "_modules": maps}
+        return {**self.copied_state(), "_modules": maps}
+
+    def copied_state(self) -> dict[str, Any]:
+        """The attributes that a copy takes. What is known of steps belongs to these tensors."""
+        state = dict(self.__dict__)
+        if "_steps" in state:
+            state["_steps"] = None
+            if is_step_pending(self):
+                state["_stepped"] = True
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -202,7 +218,7 @@ class ParametrizationList(torch_engine.ParametrizationList):
     def __deepcopy__(self, memo: dict[int, Any]) -> ParametrizationList:
         twin = self.__new__(type(self))
         memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        twin.__dict__.update(copy.deepcopy(self.copied_state(), memo))
         if "_steps" in self.__dict__:
             count_steps(twin)
         return twin

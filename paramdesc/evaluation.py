@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize as torch_engine
 from paramdesc.dynamo import answered_by_tracer
 from paramdesc.explain import explain
 from paramdesc.mode import count_dispatch_modes
+from paramdesc.steps import has_stepped, mark_due
 
 __all__ = ["CALL", "evaluate", "evaluate_traced", "is_symbolic"]
 
@@ -49,8 +50,7 @@ def evaluate(chain: Module) -> Any:
     """A fresh value of `chain`: what its call gives, at a fraction of the price.
 
     The call of a module costs nine times what an empty `forward` does, so it is made only
-    where it does more: for hooks, for a class with a call of its own, for torch.fx, and for
-    maps with a state.
+    where it does more: for hooks, for a class with a call of its own, and for torch.fx.
     """
     state = chain.__dict__
     parameters = state["_parameters"]
@@ -65,9 +65,10 @@ def evaluate(chain: Module) -> Any:
         or _global_forward_pre_hooks
         or _global_backward_hooks
         or _global_backward_pre_hooks
-        or "_steps" in state
     ):
         return call_as_leaf(chain) if is_symbolic() else chain()
+    if "_steps" in state and state["training"] and has_stepped(chain):
+        mark_due(chain)
     values = parameters.values()
     parametrization: Any = None
     try:

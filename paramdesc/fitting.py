@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.errors import MapResultError, OriginalError
-from paramdesc.snapshot import Snapshot
 
 __all__ = ["check_between", "check_originals"]
 
@@ -75,13 +74,16 @@ def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
     right_inverse = getattr(new, "right_inverse", None)
     if right_inverse is None:
         return
-    snapshot = Snapshot(new.modules())  # it may set a base point, and this is but a trial
+    # it may set base points, and this is but a trial; parameters that it makes are here to stay
+    buffers = [(module._buffers, dict(module._buffers)) for module in new.modules()]
     try:
         back = right_inverse(after)
     except NotImplementedError:
         return
     finally:
-        snapshot.restore()
+        for holder, content in buffers:
+            holder.clear()
+            holder.update(content)
     if not isinstance(back, Tensor):
         raise MapResultError.type_of("parametrization.right_inverse", back)
     for aspect in ("dtype", "shape"):

@@ -19,6 +19,7 @@ __all__ = [
     "count_steps",
     "follow_steps",
     "has_stepped",
+    "is_step_pending",
     "is_warm",
     "mark_due",
     "start_maps",
@@ -31,12 +32,36 @@ def is_warm(parametrization: Module) -> TypeGuard[Parametrization]:
     return isinstance(parametrization, Parametrization) and bool(parametrization.warm_start)
 
 
-def count_steps(chain: Module) -> dict[int, int]:
-    """Remember which tensors are trained in `chain`, by identity, and the version of each."""
-    tensors = [*chain.parameters(), *(x for _, x in chain.named_buffers(recurse=False))]
-    steps = {id(x): 0 if x.is_inference() else x._version for x in tensors}
-    chain.__dict__["_steps"] = steps
-    return steps
+class Steps:
+    """What a chain remembers: the tensors that are trained in it, by identity, with the version
+    of each, and the maps that keep a state. Modules that are added to maps later are not seen.
+    """
+
+    __slots__ = ("children", "holders", "versions", "warm")
+
+    def __init__(self, chain: Any) -> None:
+        self.look_into(chain)
+        self.versions = self.versions_now(chain)
+
+    def look_into(self, chain: Any) -> None:
+        self.children = len(chain._modules)
+        self.holders = [module._parameters for module in chain.modules()]
+        self.warm = warm_maps(chain)
+
+    def versions_now(self, chain: Any) -> dict[int, int]:
+        if len(chain._modules) != self.children:  # an original was parametrized, or is no more
+            self.look_into(chain)
+        return {
+            id(x): 0 if x.is_inference() else x._version
+            for holder in (*self.holders, chain._buffers)
+            for x in holder.values()
+            if x is not None
+        }
+
+
+def count_steps(chain: Module) -> None:
+    """Take all steps that were made for seen."""
+    chain.__dict__["_steps"] = Steps(chain)
 
 
 def count_loaded(chain: Module, incompatible_keys: Any) -> None:
@@ -53,13 +78,26 @@ def has_stepped(chain: Module) -> bool:
         # versions cannot be compiled: where guards do not watch them, each call is a step
         return not is_led_by_guards(chain)
     if chain.__dict__.pop("_stepped", False):
-        return True  # said by the chain that this is a replica of
+        return True  # said by the chain that this is a copy of
     if has_transforms():
         return False  # what a transform wraps is lent, too
-    before = chain.__dict__["_steps"]
-    now = count_steps(chain)
-    chain.__dict__["_steps"] = {**before, **now} if len(before) < 4 * len(now) else now
+    steps: Steps | None = chain.__dict__["_steps"]
+    if steps is None:
+        return False  # a replica lives for one call
+    before, now = steps.versions, steps.versions_now(chain)
+    if before == now:
+        return False
+    steps.versions = {**before, **now} if len(before) < 4 * len(now) else now
     return any(before.get(place, version) != version for place, version in now.items())
+
+
+def is_step_pending(chain: Module) -> bool:
+    """Whether the next evaluation in training mode will be the first after a step."""
+    steps: Steps = chain.__dict__["_steps"]
+    now = steps.versions_now(chain)
+    return "_stepped" in chain.__dict__ or any(
+        steps.versions.get(place, version) != version for place, version in now.items()
+    )
 
 
 def warm_maps(chain: Any) -> dict[str, Parametrization]:
@@ -79,8 +117,9 @@ def warm_maps(chain: Any) -> dict[str, Parametrization]:
 
 def mark_due(chain: Any) -> None:
     """Tell the maps in `chain` that a step was made: the next evaluation moves their states."""
-    for parametrization in warm_maps(chain).values():
-        parametrization.is_due = parametrization.training
+    steps: Steps | None = chain.__dict__["_steps"]
+    for parametrization in (steps.warm if steps else warm_maps(chain)).values():
+        parametrization.__dict__["is_due"] = parametrization.training
 
 
 def start_maps(chain: Any, *, anew: bool) -> None:

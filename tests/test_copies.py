@@ -507,3 +507,15 @@ def test_empty_tensors_register_copy_and_assign(
     assert twin.weight.shape == shape
     paramdesc.remove_parametrizations(twin, "weight")
     assert isinstance(twin.weight, nn.Parameter)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, saved_and_loaded])
+def test_a_step_that_no_evaluation_has_followed_is_followed_by_the_copy(copied: Any) -> None:
+    layer = linear(SpectralNorm())
+    layer(INPUTS)
+    train_step(layer)
+    twin = copied(layer)
+    assert twin.weight.equal(layer.weight)
+    state = chain_of(twin)[0]._u.clone()
+    assert twin.weight.equal(layer.weight)
+    assert chain_of(twin)[0]._u.equal(state)

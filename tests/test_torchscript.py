@@ -360,7 +360,8 @@ class Halved(nn.Module):
         self.inner = inner
 
     def forward(self, X: Tensor) -> Tensor:
-        return self.inner(X) / 2
+        Y: Tensor = self.inner(X) / 2
+        return Y
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         return 2 * Y
@@ -368,7 +369,7 @@ class Halved(nn.Module):
 
 def test_a_state_in_a_map_inside_of_another_follows_the_steps() -> None:
     torch.manual_seed(0)
-    layer = linear(Halved(SpectralNorm()))
+    layer: Any = linear(Halved(SpectralNorm()))
     twin = copy.deepcopy(layer)
     program: Any = P.jit.script(twin)
     for _ in range(3):

@@ -30,7 +30,7 @@ def make_list(chain: ParametrizationList, children: dict[str, Module | None]) ->
     text = list_text(chain)
     keep_source(text)
     twin = replica(chain, list_class(text), children)
-    steps = chain.__dict__.get("_steps", {})
+    versions = chain.__dict__["_steps"].versions if "_steps" in chain.__dict__ else {}
     for name in ("_steps", "_stepped", "host", "unsafe", "is_tensor", "ntensors"):
         twin.__dict__.pop(name, None)
     twin.__dict__.update(
@@ -44,7 +44,7 @@ def make_list(chain: ParametrizationList, children: dict[str, Module | None]) ->
         kept_inference=False,
         kept_dtype=torch.float32,
         kept_lowered=False,
-        steps=[steps.get(id(tensor), 0) for _, tensor in trained_tensors(chain)],
+        steps=[versions.get(id(tensor), 0) for _, tensor in trained_tensors(chain)],
     )
     for i, _ in enumerate(watched_tensors(chain)):
         twin.__dict__.update(

@@ -15,15 +15,15 @@ from torch.distributions import transform_to
 from torch.nn.utils import parametrizations, parametrize
 
 import paramdesc
-from paramdesc.parametrizations.centered import Centered
-from paramdesc.parametrizations.frobenius_norm import FrobeniusNorm
-from paramdesc.parametrizations.interval import Interval
-from paramdesc.parametrizations.max_norm import MaxNorm
-from paramdesc.parametrizations.ordered import Ordered
-from paramdesc.parametrizations.positive import Positive
-from paramdesc.parametrizations.simplex import Simplex
-from paramdesc.parametrizations.weight_norm import WeightNorm
-from paramdesc.parametrizations.weight_standardization import WeightStandardization
+from paramdesc.parametrizations.entries.interval import Interval
+from paramdesc.parametrizations.entries.ordered import Ordered
+from paramdesc.parametrizations.entries.positive import Positive
+from paramdesc.parametrizations.entries.simplex import Simplex
+from paramdesc.parametrizations.norms.centered import Centered
+from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
+from paramdesc.parametrizations.norms.max_norm import MaxNorm
+from paramdesc.parametrizations.norms.weight_norm import WeightNorm
+from paramdesc.parametrizations.norms.weight_standardization import WeightStandardization
 from tests.benchmarks.table import Goal, Table, main
 from tests.benchmarks.timing import clocked, in_turns
 

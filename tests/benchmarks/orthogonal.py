@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from paramdesc import register_parametrization
 from paramdesc.linalg.orthogonality import non_orthonormality
-from paramdesc.parametrizations.orthogonal import MAPS, Orthogonal
+from paramdesc.parametrizations.orthogonality.orthogonal import MAPS, Orthogonal
 from tests.benchmarks.table import Goal, Table, main
 from tests.benchmarks.timing import Clock, clocked, in_turns
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.fixed_rank import FixedRank
-from paramdesc.parametrizations.low_rank import LowRank
-from paramdesc.parametrizations.positive_definite import PositiveDefinite
-from paramdesc.parametrizations.positive_determinant import PositiveDeterminant
-from paramdesc.parametrizations.positive_semidefinite import PositiveSemidefinite
-from paramdesc.parametrizations.special_linear import SpecialLinear
-from paramdesc.parametrizations.stable import HurwitzStable
+from paramdesc.parametrizations.spectra.fixed_rank import FixedRank
+from paramdesc.parametrizations.spectra.low_rank import LowRank
+from paramdesc.parametrizations.spectra.positive_definite import PositiveDefinite
+from paramdesc.parametrizations.spectra.positive_determinant import PositiveDeterminant
+from paramdesc.parametrizations.spectra.positive_semidefinite import PositiveSemidefinite
+from paramdesc.parametrizations.spectra.special_linear import SpecialLinear
+from paramdesc.parametrizations.spectra.stable import HurwitzStable
 from tests.benchmarks.table import Goal, Table, main
 from tests.benchmarks.timing import Clock, clocked, in_turns
 

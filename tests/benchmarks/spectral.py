@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import paramdesc
-from paramdesc.parametrizations.spectral_norm import SpectralNorm
+from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
 from tests.benchmarks.table import Goal, Table, main
 from tests.benchmarks.timing import clocked, in_turns
 

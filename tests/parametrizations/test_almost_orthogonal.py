@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.almost_orthogonal import AlmostOrthogonal, bounded
+from paramdesc.parametrizations.orthogonality.almost_orthogonal import AlmostOrthogonal, bounded
 from tests.helpers import chain_of
 
 DTYPES = [torch.float64, torch.complex128]

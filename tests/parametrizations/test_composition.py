@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from paramdesc import register_parametrization
 from paramdesc.errors import ConstraintError
-from paramdesc.parametrizations.blocks import Blocks, Stacked
-from paramdesc.parametrizations.compose import Compose
-from paramdesc.parametrizations.flattened import Flattened
-from paramdesc.parametrizations.frozen import Frozen
-from paramdesc.parametrizations.low_rank import LowRank
-from paramdesc.parametrizations.scaled import ReZero, Scaled
-from paramdesc.parametrizations.spectral_norm import SpectralNorm
-from paramdesc.parametrizations.straight_through import Rounded, StraightThrough
-from paramdesc.parametrizations.symmetric import Symmetric
-from paramdesc.parametrizations.torch_layouts import TorchOrthogonal
-from paramdesc.parametrizations.weight_norm import WeightNorm
+from paramdesc.parametrizations.composition.blocks import Blocks, Stacked
+from paramdesc.parametrizations.composition.compose import Compose
+from paramdesc.parametrizations.composition.flattened import Flattened
+from paramdesc.parametrizations.entries.frozen import Frozen
+from paramdesc.parametrizations.entries.scaled import ReZero, Scaled
+from paramdesc.parametrizations.entries.straight_through import Rounded, StraightThrough
+from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
+from paramdesc.parametrizations.norms.weight_norm import WeightNorm
+from paramdesc.parametrizations.orthogonality.torch_layouts import TorchOrthogonal
+from paramdesc.parametrizations.spectra.low_rank import LowRank
+from paramdesc.parametrizations.structure.symmetric import Symmetric
 
 
 @pytest.fixture(autouse=True)

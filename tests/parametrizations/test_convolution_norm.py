@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from paramdesc import register_parametrization
 from paramdesc.errors import ConstraintError
-from paramdesc.parametrizations.convolution_norm import ConvolutionSpectralNorm
+from paramdesc.parametrizations.norms.convolution_norm import ConvolutionSpectralNorm
 from tests.helpers import chain_of, train_step
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.correlation import Correlation
-from paramdesc.parametrizations.gram import Gram
-from paramdesc.parametrizations.positive_definite import PositiveDefinite
-from paramdesc.parametrizations.positive_semidefinite import PositiveSemidefinite
+from paramdesc.parametrizations.spectra.correlation import Correlation
+from paramdesc.parametrizations.spectra.gram import Gram
+from paramdesc.parametrizations.spectra.positive_definite import PositiveDefinite
+from paramdesc.parametrizations.spectra.positive_semidefinite import PositiveSemidefinite
 from tests.helpers import chain_of
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.positive_determinant import PositiveDeterminant
-from paramdesc.parametrizations.special_linear import SpecialLinear
+from paramdesc.parametrizations.spectra.positive_determinant import PositiveDeterminant
+from paramdesc.parametrizations.spectra.special_linear import SpecialLinear
 from tests.helpers import chain_of, train_step
 
 MAPS = [PositiveDeterminant, SpecialLinear]

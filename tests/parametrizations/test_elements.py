@@ -12,11 +12,11 @@ from torch.distributions import constraints as typed_constraints
 from torch.distributions import transform_to
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.from_distributions import FromDistributions
-from paramdesc.parametrizations.interval import Interval, UnitInterval
-from paramdesc.parametrizations.ordered import Ordered, nearest_increasing
-from paramdesc.parametrizations.positive import Positive
-from paramdesc.parametrizations.simplex import Simplex, nearest_on_simplex
+from paramdesc.parametrizations.entries.from_distributions import FromDistributions
+from paramdesc.parametrizations.entries.interval import Interval, UnitInterval
+from paramdesc.parametrizations.entries.ordered import Ordered, nearest_increasing
+from paramdesc.parametrizations.entries.positive import Positive
+from paramdesc.parametrizations.entries.simplex import Simplex, nearest_on_simplex
 from tests.helpers import chain_of
 
 constraints: Any = typed_constraints

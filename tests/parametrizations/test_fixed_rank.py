@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.fixed_rank import FixedRank
-from paramdesc.parametrizations.positive_semidefinite import PositiveSemidefinite
+from paramdesc.parametrizations.spectra.fixed_rank import FixedRank
+from paramdesc.parametrizations.spectra.positive_semidefinite import PositiveSemidefinite
 from tests.helpers import chain_of, train_step
 from tests.parametrizations.test_low_rank import with_singular_values
 

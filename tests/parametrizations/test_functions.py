@@ -22,11 +22,15 @@ from paramdesc import (
     parametrizations,
     remove_parametrizations,
 )
-from paramdesc.parametrizations import entry_functions, matrix_functions
-from paramdesc.parametrizations.entry_functions import magnitude_mask, pruned
-from paramdesc.parametrizations.flattened import Flattened
-from paramdesc.parametrizations.functions import orthogonal, spectral_norm, weight_norm
-from paramdesc.parametrizations.matrix_functions import low_rank
+from paramdesc.parametrizations.composition.flattened import Flattened
+from paramdesc.parametrizations.functions import entry_functions, matrix_functions
+from paramdesc.parametrizations.functions.entry_functions import magnitude_mask, pruned
+from paramdesc.parametrizations.functions.matrix_functions import low_rank
+from paramdesc.parametrizations.functions.torch_functions import (
+    orthogonal,
+    spectral_norm,
+    weight_norm,
+)
 
 
 @pytest.fixture(autouse=True)

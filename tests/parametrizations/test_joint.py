@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from paramdesc import cached, register_parametrization, remove_parametrizations
-from paramdesc.parametrizations.frobenius_norm import FrobeniusNorm
-from paramdesc.parametrizations.joint import JointPart
-from paramdesc.parametrizations.jointly import assign_jointly, joint, tie
-from paramdesc.parametrizations.low_rank import LowRank
-from paramdesc.parametrizations.scaled import Scaled
-from paramdesc.parametrizations.spectral_norm import SpectralNorm
-from paramdesc.parametrizations.symmetric import Symmetric
-from paramdesc.parametrizations.torch_layouts import TorchOrthogonal
+from paramdesc.parametrizations.composition.joint import JointPart
+from paramdesc.parametrizations.entries.scaled import Scaled
+from paramdesc.parametrizations.functions.jointly import assign_jointly, joint, tie
+from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
+from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
+from paramdesc.parametrizations.orthogonality.torch_layouts import TorchOrthogonal
+from paramdesc.parametrizations.spectra.low_rank import LowRank
+from paramdesc.parametrizations.structure.symmetric import Symmetric
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.fixed_rank import FixedRank
-from paramdesc.parametrizations.low_rank import LowRank
-from paramdesc.parametrizations.positive_definite import PositiveDefinite
-from paramdesc.parametrizations.positive_semidefinite import PositiveSemidefinite
-from paramdesc.parametrizations.rank_one import RankOne
+from paramdesc.parametrizations.spectra.fixed_rank import FixedRank
+from paramdesc.parametrizations.spectra.low_rank import LowRank
+from paramdesc.parametrizations.spectra.positive_definite import PositiveDefinite
+from paramdesc.parametrizations.spectra.positive_semidefinite import PositiveSemidefinite
+from paramdesc.parametrizations.spectra.rank_one import RankOne
 from tests.helpers import chain_of
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from paramdesc import register_parametrization
 from paramdesc.errors import ConstraintError
-from paramdesc.parametrizations.normal import Normal
+from paramdesc.parametrizations.structure.normal import Normal
 
 DTYPES = [torch.float64, torch.complex128]
 

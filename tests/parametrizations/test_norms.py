@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.centered import Centered
-from paramdesc.parametrizations.frobenius_norm import FrobeniusNorm
-from paramdesc.parametrizations.max_norm import MaxNorm
-from paramdesc.parametrizations.weight_standardization import WeightStandardization
+from paramdesc.parametrizations.norms.centered import Centered
+from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
+from paramdesc.parametrizations.norms.max_norm import MaxNorm
+from paramdesc.parametrizations.norms.weight_standardization import WeightStandardization
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
 

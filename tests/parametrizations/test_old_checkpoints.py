@@ -15,7 +15,11 @@ from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 
 from paramdesc import remove_parametrizations
-from paramdesc.parametrizations.functions import orthogonal, spectral_norm, weight_norm
+from paramdesc.parametrizations.functions.torch_functions import (
+    orthogonal,
+    spectral_norm,
+    weight_norm,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from torch.nn import Module
 
 from paramdesc import register_parametrization
 from paramdesc.linalg.orthogonality import non_orthonormality
-from paramdesc.parametrizations.grassmann import Grassmann
-from paramdesc.parametrizations.orthogonal import MAPS, Orthogonal
-from paramdesc.parametrizations.special_orthogonal import SpecialOrthogonal
+from paramdesc.parametrizations.orthogonality.grassmann import Grassmann
+from paramdesc.parametrizations.orthogonality.orthogonal import MAPS, Orthogonal
+from paramdesc.parametrizations.orthogonality.special_orthogonal import SpecialOrthogonal
 from tests.helpers import chain_of
 
 DTYPES = [torch.float64, torch.complex128]

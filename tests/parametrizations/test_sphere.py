@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.oblique import Oblique
-from paramdesc.parametrizations.sphere import Sphere
+from paramdesc.parametrizations.orthogonality.oblique import Oblique
+from paramdesc.parametrizations.orthogonality.sphere import Sphere
 from tests.helpers import chain_of
 
 

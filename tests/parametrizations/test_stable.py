@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from paramdesc import register_parametrization
 from paramdesc.linalg.lyapunov import solve_lyapunov, solve_stein
-from paramdesc.parametrizations.stable import HurwitzStable, SchurStable
+from paramdesc.parametrizations.spectra.stable import HurwitzStable, SchurStable
 from tests.helpers import chain_of, train_step
 
 DTYPES = [torch.float64, torch.complex128]

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from paramdesc import register_parametrization
 from paramdesc.errors import ConstraintError
-from paramdesc.parametrizations.banded import Banded
-from paramdesc.parametrizations.circulant import Circulant
-from paramdesc.parametrizations.diagonal import Diagonal
-from paramdesc.parametrizations.hamiltonian import Hamiltonian
-from paramdesc.parametrizations.hermitian import Hermitian, SkewHermitian
-from paramdesc.parametrizations.linear_structure import LinearStructure
-from paramdesc.parametrizations.masked import Masked
-from paramdesc.parametrizations.permutation_equivariant import PermutationEquivariant
-from paramdesc.parametrizations.skew import Skew
-from paramdesc.parametrizations.symmetric import Symmetric
-from paramdesc.parametrizations.toeplitz import Toeplitz
-from paramdesc.parametrizations.traceless import Traceless
-from paramdesc.parametrizations.triangular import Triangular
+from paramdesc.parametrizations.structure.banded import Banded
+from paramdesc.parametrizations.structure.circulant import Circulant
+from paramdesc.parametrizations.structure.diagonal import Diagonal
+from paramdesc.parametrizations.structure.hamiltonian import Hamiltonian
+from paramdesc.parametrizations.structure.hermitian import Hermitian, SkewHermitian
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+from paramdesc.parametrizations.structure.masked import Masked
+from paramdesc.parametrizations.structure.permutation_equivariant import PermutationEquivariant
+from paramdesc.parametrizations.structure.skew import Skew
+from paramdesc.parametrizations.structure.symmetric import Symmetric
+from paramdesc.parametrizations.structure.toeplitz import Toeplitz
+from paramdesc.parametrizations.structure.traceless import Traceless
+from paramdesc.parametrizations.structure.triangular import Triangular
 
 MASK = torch.tensor([[True, False, True, True], [False, True, True, False]] * 2)
 J = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 1], [-1, 0, 0, 0], [0, -1, 0, 0]]).double()

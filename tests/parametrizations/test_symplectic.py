@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from paramdesc import register_parametrization
 from paramdesc.errors import ConstraintError
-from paramdesc.parametrizations.hamiltonian import Hamiltonian
-from paramdesc.parametrizations.symplectic import Symplectic
+from paramdesc.parametrizations.structure.hamiltonian import Hamiltonian
+from paramdesc.parametrizations.structure.symplectic import Symplectic
 
 DTYPES = [torch.float64, torch.complex128]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations as theirs
 
-from paramdesc.parametrizations.functions import orthogonal
-from paramdesc.parametrizations.torch_layouts import TorchOrthogonal
+from paramdesc.parametrizations.functions.torch_functions import orthogonal
+from paramdesc.parametrizations.orthogonality.torch_layouts import TorchOrthogonal
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations as torch_parametrizations
 
 from paramdesc import register_parametrization
-from paramdesc.parametrizations.weight_norm import WeightNorm
+from paramdesc.parametrizations.norms.weight_norm import WeightNorm
 from tests.helpers import chain_of
 
 LAYERS: dict[str, tuple[Any, int | None, int | None]] = {

@@ -87,7 +87,7 @@ inverse = OneWay()
 Symmetric(strict=True)
 Symmetric(True)
 # E: Too many positional arguments for "Symmetric"  [call-arg]
-# N: "Symmetric" defined in "paramdesc.parametrizations.symmetric"
+# N: "Symmetric" defined in "paramdesc.base"
 SpectralNorm("1.0")
 # E: Argument 1 to "SpectralNorm" has incompatible type "str"; expected "float"  [arg-type]
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints as typed_constraints
 
-from paramdesc.parametrizations.centered import Centered
-from paramdesc.parametrizations.frobenius_norm import FrobeniusNorm
-from paramdesc.parametrizations.from_distributions import FromDistributions
-from paramdesc.parametrizations.interval import Interval, UnitInterval
-from paramdesc.parametrizations.max_norm import MaxNorm
-from paramdesc.parametrizations.ordered import Ordered
-from paramdesc.parametrizations.positive import Positive
-from paramdesc.parametrizations.simplex import Simplex
-from paramdesc.parametrizations.weight_norm import WeightNorm
-from paramdesc.parametrizations.weight_standardization import WeightStandardization
+from paramdesc.parametrizations.entries.from_distributions import FromDistributions
+from paramdesc.parametrizations.entries.interval import Interval, UnitInterval
+from paramdesc.parametrizations.entries.ordered import Ordered
+from paramdesc.parametrizations.entries.positive import Positive
+from paramdesc.parametrizations.entries.simplex import Simplex
+from paramdesc.parametrizations.norms.centered import Centered
+from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
+from paramdesc.parametrizations.norms.max_norm import MaxNorm
+from paramdesc.parametrizations.norms.weight_norm import WeightNorm
+from paramdesc.parametrizations.norms.weight_standardization import WeightStandardization
 from tests.parametrizations.cases.case import Case
 
 __all__ = ["CASES"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.parametrizations.almost_orthogonal import AlmostOrthogonal
-from paramdesc.parametrizations.grassmann import Grassmann
-from paramdesc.parametrizations.oblique import Oblique
-from paramdesc.parametrizations.orthogonal import Orthogonal
-from paramdesc.parametrizations.special_orthogonal import SpecialOrthogonal
-from paramdesc.parametrizations.sphere import Sphere
+from paramdesc.parametrizations.orthogonality.almost_orthogonal import AlmostOrthogonal
+from paramdesc.parametrizations.orthogonality.grassmann import Grassmann
+from paramdesc.parametrizations.orthogonality.oblique import Oblique
+from paramdesc.parametrizations.orthogonality.orthogonal import Orthogonal
+from paramdesc.parametrizations.orthogonality.special_orthogonal import SpecialOrthogonal
+from paramdesc.parametrizations.orthogonality.sphere import Sphere
 from tests.parametrizations.cases.case import Case
 
 __all__ = ["CASES"]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from paramdesc.parametrizations.correlation import Correlation
-from paramdesc.parametrizations.fixed_rank import FixedRank
-from paramdesc.parametrizations.gram import Gram
-from paramdesc.parametrizations.lora import LoRA
-from paramdesc.parametrizations.low_rank import LowRank
-from paramdesc.parametrizations.positive_definite import PositiveDefinite
-from paramdesc.parametrizations.positive_determinant import PositiveDeterminant
-from paramdesc.parametrizations.positive_semidefinite import PositiveSemidefinite
-from paramdesc.parametrizations.rank_one import RankOne
-from paramdesc.parametrizations.special_linear import SpecialLinear
-from paramdesc.parametrizations.stable import HurwitzStable, SchurStable
+from paramdesc.parametrizations.spectra.correlation import Correlation
+from paramdesc.parametrizations.spectra.fixed_rank import FixedRank
+from paramdesc.parametrizations.spectra.gram import Gram
+from paramdesc.parametrizations.spectra.lora import LoRA
+from paramdesc.parametrizations.spectra.low_rank import LowRank
+from paramdesc.parametrizations.spectra.positive_definite import PositiveDefinite
+from paramdesc.parametrizations.spectra.positive_determinant import PositiveDeterminant
+from paramdesc.parametrizations.spectra.positive_semidefinite import PositiveSemidefinite
+from paramdesc.parametrizations.spectra.rank_one import RankOne
+from paramdesc.parametrizations.spectra.special_linear import SpecialLinear
+from paramdesc.parametrizations.spectra.stable import HurwitzStable, SchurStable
 from tests.parametrizations.cases.case import Case
 
 __all__ = ["CASES"]

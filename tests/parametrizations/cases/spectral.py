@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from paramdesc.parametrizations.convolution_norm import ConvolutionSpectralNorm
-from paramdesc.parametrizations.spectral_norm import SpectralNorm
+from paramdesc.parametrizations.norms.convolution_norm import ConvolutionSpectralNorm
+from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
 from tests.parametrizations.cases.case import Case
 
 __all__ = ["CASES"]

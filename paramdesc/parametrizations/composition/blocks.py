@@ -1,0 +1,225 @@
+"""Maps on the blocks of one tensor.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from paramdesc.base import Parametrization
+from paramdesc.parametrizations.composition.nested import (
+    assign_inner,
+    constraint_of,
+    inner_map,
+)
+from paramdesc.protocols import ParametrizationProto, TensorMap
+
+__all__ = ["Blocks", "Stacked"]
+
+Map = ParametrizationProto | TensorMap | None
+
+
+class Blocks(Parametrization):
+    """`layer.weight` will be made of blocks, each with a map of its own.
+
+    The tensor is cut along `dim`, as the gates of an LSTM lie in `weight_hh_l0`, the heads in a
+    projection of attention, the experts or groups in a leading dimension. `Y` is the blocks
+    `maps[i](X_i)` put together again.
+
+    Shapes `(*) -> (*)`; dtypes are those of the maps. Assigning, and registering on a weight,
+    goes block by block. The cost is that of the maps and of one copy. `Stacked` is faster where
+    all blocks have the same size, and the map takes a batch.
+
+    Args:
+        maps: a list of maps, one for each block, None for one that is left as it is; or one map,
+            of which each block gets a deep copy.
+        blocks: how many blocks of the same size, or the size of each. By default as many as there
+            are maps in the list.
+        dim: the dimension that is cut.
+        strict: whether to refuse a value with a block that its map does not reach.
+
+    Raises:
+        ValueError: if the number of maps is not that of the blocks, or the dimension cannot be
+            cut so.
+        NotImplementedError: at an assignment, if a map has no `right_inverse`.
+
+    >>> lstm = torch.nn.LSTM(3, 4)
+    >>> lstm = register_parametrization(lstm, "weight_hh_l0", Blocks(Symmetric(), 4))
+    >>> input_gate, forget_gate, cell_gate, output_gate = lstm.weight_hh_l0.chunk(4)
+    >>> bool((forget_gate == forget_gate.T).all())
+    True
+    """
+
+    constraint = "made of blocks that their maps reach"
+    sizes: list[int]
+
+    def __init__(
+        self,
+        maps: Map | Sequence[Map],
+        blocks: int | Sequence[int] | None = None,
+        *,
+        dim: int = 0,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(strict=strict)
+        is_list = isinstance(maps, (list, tuple, nn.ModuleList))
+        listed: list[Map] = list(maps) if is_list else []  # type: ignore[arg-type]
+        if blocks is None:
+            blocks = len(listed)
+        self.sizes = [] if isinstance(blocks, int) else list(blocks)
+        self.count = blocks if isinstance(blocks, int) else len(self.sizes)
+        self.dim = dim
+        if self.count <= 0 or (is_list and len(listed) != self.count):
+            given = f"{len(listed)} maps" if is_list else "one map"
+            raise ValueError(
+                f"Blocks got {given} for blocks={blocks!r}. Give a list of maps, one for each "
+                "block, or one map and the number or the sizes of the blocks."
+            )
+        if not is_list:
+            first = inner_map(maps)
+            listed = [first, *(copy.deepcopy(first) for _ in range(self.count - 1))]
+        self.maps = nn.ModuleList(inner_map(parametrization) for parametrization in listed)
+
+    def cut(self, X: Tensor) -> list[Tensor]:
+        """The blocks of `X`, as views."""
+        if not -X.ndim <= self.dim < X.ndim:
+            raise ValueError(f"a weight of shape {list(X.shape)} has no dimension {self.dim}.")
+        length = X.shape[self.dim]
+        sizes = self.sizes
+        if len(sizes) == 0:
+            if length % self.count != 0:
+                raise ValueError(
+                    f"dimension {self.dim} of shape {list(X.shape)} cannot be cut in {self.count} "
+                    "blocks of the same size. Give their sizes: blocks=[...]."
+                )
+            sizes = [length // self.count] * self.count
+        elif sum(sizes) != length:
+            raise ValueError(
+                f"blocks of sizes {sizes} do not fill dimension {self.dim} of shape "
+                f"{list(X.shape)}."
+            )
+        return list(torch.split(X, sizes, self.dim))
+
+    def forward(self, X: Tensor) -> Tensor:
+        blocks = self.cut(X)
+        for i, parametrization in enumerate(self.maps):
+            blocks[i] = parametrization(blocks[i])
+        return torch.cat(blocks, self.dim)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        originals = []
+        for parametrization, block in zip(self.maps, self.cut(Y), strict=True):
+            original = assign_inner(parametrization, block)
+            if not isinstance(original, Tensor):
+                raise one_original(parametrization)
+            originals.append(original)
+        return torch.cat(originals, self.dim)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest deviation of a block, as its map has it."""
+        parts = zip(self.maps, self.cut(Y), strict=True)
+        return torch.stack([constraint_of(*part)[0] for part in parts]).amax()
+
+    def tolerance(self, Y: Tensor) -> float:
+        return max(constraint_of(*part)[1] for part in zip(self.maps, self.cut(Y), strict=True))
+
+    def extra_repr(self) -> str:
+        shown = [f"dim={self.dim}"] + [f"blocks={self.sizes}"] * bool(self.sizes)
+        return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+class Stacked(Parametrization):
+    """`layer.weight` will be made of blocks of the same size, with one map on all at once.
+
+    The blocks along `dim` are given to the map as a batch, `(count, *block)`, and put together
+    again. That is one call of the map instead of `count`, in contrast to `Blocks`.
+
+    Shapes `(*) -> (*)`; the map must take batches, as those of this library do. Its state, a base
+    point say, is a batch, too. Assigning, and registering on a weight, goes through its
+    `right_inverse` with the batch. The cost is that of the map and of one copy where `dim` is
+    not 0.
+
+    Args:
+        parametrization: the map.
+        count: the number of blocks.
+        dim: the dimension that is cut.
+        strict: whether to refuse a value with a block that the map does not reach.
+
+    Raises:
+        ValueError: if the dimension cannot be cut so.
+
+    >>> heads = torch.nn.Linear(6, 12)
+    >>> heads = register_parametrization(heads, "weight", Stacked(Symmetric(), 2))
+    >>> bool((heads.weight[6:] == heads.weight[6:].T).all())
+    True
+    """
+
+    constraint = "made of blocks that the map reaches"
+
+    def __init__(
+        self,
+        parametrization: ParametrizationProto | TensorMap,
+        count: int,
+        *,
+        dim: int = 0,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(strict=strict)
+        if count <= 0:
+            raise ValueError(f"the number of blocks must be positive. Got count={count}.")
+        self.map = inner_map(parametrization)
+        self.count = count
+        self.dim = dim
+
+    def stack(self, X: Tensor) -> Tensor:
+        """The blocks of `X` as a batch."""
+        if not -X.ndim <= self.dim < X.ndim:
+            raise ValueError(f"a weight of shape {list(X.shape)} has no dimension {self.dim}.")
+        dim = self.dim % X.ndim
+        if X.shape[dim] % self.count != 0:
+            raise ValueError(
+                f"dimension {self.dim} of shape {list(X.shape)} cannot be cut in {self.count} "
+                "blocks of the same size."
+            )
+        shape = list(X.shape)
+        shape[dim] = shape[dim] // self.count
+        shape.insert(dim, self.count)
+        return X.reshape(shape).movedim(dim, 0)
+
+    def unstack(self, blocks: Tensor) -> Tensor:
+        """The tensor of which `blocks` is the stack."""
+        dim = self.dim % (blocks.ndim - 1)
+        return blocks.movedim(0, dim).flatten(dim, dim + 1)
+
+    def forward(self, X: Tensor) -> Tensor:
+        return self.unstack(self.map(self.stack(X)))
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        original = assign_inner(self.map, self.stack(Y))
+        if not isinstance(original, Tensor):
+            raise one_original(self.map)
+        return self.unstack(original)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """As the map has it of the stack."""
+        return constraint_of(self.map, self.stack(Y))[0]
+
+    def tolerance(self, Y: Tensor) -> float:
+        return constraint_of(self.map, self.stack(Y))[1]
+
+    def extra_repr(self) -> str:
+        shown = f"count={self.count}, dim={self.dim}"
+        return f"{shown}, strict=True" if self.strict else shown
+
+
+def one_original(parametrization: nn.Module) -> ValueError:
+    name = type(parametrization).__name__
+    return ValueError(
+        f"{name} makes several originals of a block, and a block of a tensor is one. Register "
+        "it on a tensor of its own, or take a map of one original."
+    )

@@ -1,0 +1,105 @@
+"""Several maps as one.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from paramdesc.base import Parametrization
+from paramdesc.errors import OriginalError
+from paramdesc.parametrizations.composition.nested import (
+    assign_inner,
+    constraint_of,
+    inner_map,
+)
+from paramdesc.protocols import ParametrizationProto, TensorMap
+
+__all__ = ["Compose", "count_originals"]
+
+
+class Compose(Parametrization):
+    """`layer.weight` will be `maps[-1](... maps[1](maps[0](X)))`: several maps as one.
+
+    Registering the maps one after the other does the same. A composition can stand where one
+    map is asked for, in `Blocks` or `Flattened` say, or be registered in one step, so that no
+    value between two maps need fit the module.
+
+    Shapes and dtypes are those of the maps. The first may take up to three originals.
+    Assigning, and registering on a weight, goes through the `right_inverse` of each, last to
+    first. What that does to a value is theirs to say.
+
+    Args:
+        maps: one at least, modules or functions.
+        strict: whether to refuse a value that the last map does not reach.
+
+    Raises:
+        ValueError: if there are no maps.
+        NotImplementedError: at an assignment, if one of them has no `right_inverse`.
+
+    >>> both = Compose(Symmetric(), torch.matrix_exp)  # symmetric and positive definite
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", both)
+    >>> bool((torch.linalg.eigvalsh(linear.weight) > 0).all())
+    True
+    """
+
+    __constants__ = ("takes_one", "takes_two")  # TorchScript must not compile the other branches
+
+    constraint = "within reach of the last map"
+
+    def __init__(
+        self, *maps: ParametrizationProto | TensorMap | None, strict: bool = False
+    ) -> None:
+        super().__init__(strict=strict)
+        if not maps:
+            raise ValueError("Compose takes one map at least.")
+        self.first = inner_map(maps[0])
+        self.then = nn.ModuleList(inner_map(parametrization) for parametrization in maps[1:])
+        self.takes_one, self.takes_two = True, False
+
+    def maps(self) -> list[nn.Module]:
+        """The maps, first to last."""
+        return [self.first, *self.then]
+
+    def forward(self, X: Tensor, X1: Tensor | None = None, X2: Tensor | None = None) -> Tensor:
+        if self.takes_one:
+            value: Tensor = self.first(X)
+        elif self.takes_two:
+            assert X1 is not None
+            value = self.first(X, X1)
+        else:
+            assert X1 is not None
+            assert X2 is not None
+            value = self.first(X, X1, X2)
+        for parametrization in self.then:
+            value = parametrization(value)
+        return value
+
+    def right_inverse(self, Y: Tensor) -> Any:
+        self.admit(Y)
+        result: Any = Y
+        for parametrization in reversed(self.maps()):
+            result = assign_inner(parametrization, result)
+        self.takes_one, self.takes_two = count_originals(result)
+        return result
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """As the last map has it; zero if that reaches every tensor."""
+        return constraint_of(self.maps()[-1], Y)[0]
+
+    def tolerance(self, Y: Tensor) -> float:
+        return constraint_of(self.maps()[-1], Y)[1]
+
+
+def count_originals(result: object) -> tuple[bool, bool]:
+    """Whether `right_inverse` returned one original, and whether it returned two."""
+    if isinstance(result, Tensor):
+        return True, False
+    count = len(result) if isinstance(result, (list, tuple)) else 0
+    if not 1 <= count <= 3:
+        raise OriginalError(
+            "maps of up to three originals can be parts of another one. right_inverse returned "
+            f"{type(result).__name__} of length {count}."
+        )
+    return count == 1, count == 2

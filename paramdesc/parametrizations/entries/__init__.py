@@ -1,0 +1,1 @@
+"""Maps that act on each entry, or on the entries along an axis."""

@@ -1,0 +1,227 @@
+"""Weights within any constraint of torch.distributions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions.constraints import Constraint
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_difference, largest_entry
+from paramdesc.linalg.precision import smallest_normal, widened, without_autocast
+from paramdesc.parametrizations.entries.interval import check_margin, largest_below, least_above
+from paramdesc.parametrizations.entries.simplex import placed_on_simplex
+
+__all__ = ["FromDistributions"]
+
+
+class FromDistributions(Parametrization):
+    """`layer.weight` will satisfy a constraint of `torch.distributions.constraints`.
+
+    It is `transform_to(constraint)(X)`, or `biject_to(constraint)(X)`. Constraints that are
+    composed (`independent`, `cat`, `stack`), that hold tensors, and that users have registered
+    with torch are included. Bounds are kept strictly: where a transform rounds to one, the
+    nearest number inside takes its place. Tensors that a constraint holds are buffers of the
+    map, named `bound0`, `bound1`, ...
+
+    Shapes and cost are those of the transform; real; half precision is computed in float32.
+    Where the unconstrained tensor has another shape than the weight (`corr_cholesky`; `simplex`
+    with `bijective=True`), it is `original0`, and the map must be the first of its chain.
+    TorchScript knows no transforms; `Positive`, `Interval`, `UnitInterval` and `Simplex` can be
+    scripted.
+
+    Assigning, and registering on a weight, keeps a value that satisfies the constraint. Entries
+    on or outside of a bound are placed inside, at a distance of `margin`, relative to the
+    interval if there are two. A point outside of the simplex is replaced as by `Simplex`.
+    Of a `lower_cholesky` value, what is above the diagonal is dropped. Where no such rule is
+    known and the transform has no inverse at the value, it is refused.
+
+    Args:
+        constraint: what is asked for, such as `constraints.positive` or
+            `constraints.interval(0, limits)`.
+        bijective: whether to use `biject_to`.
+        margin: where to place entries that are assigned from outside; 0 for the nearest
+            number inside.
+        strict: whether to refuse a value that does not satisfy the constraint instead.
+
+    Raises:
+        NotImplementedError: if torch knows no transform for the constraint.
+        ValueError: if `margin` is out of its range; if a value that is assigned does not satisfy
+            the constraint, and none near it is known or `strict` is set, with the largest
+            difference from what the transform makes of its inverse.
+
+    Source: `torch.distributions.constraint_registry`.
+
+    >>> from torch.distributions import constraints
+    >>> linear = register_parametrization(
+    ...     torch.nn.Linear(3, 3), "weight", FromDistributions(constraints.greater_than(2.0))
+    ... )
+    >>> bool((linear.weight > 2).all())
+    True
+    """
+
+    constraint = "within the constraint"
+
+    def __init__(
+        self,
+        constraint: Constraint,
+        *,
+        bijective: bool = False,
+        margin: float = 1e-3,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(strict=strict)
+        check_margin(margin)
+        self.margin = margin
+        self.bijective = bijective
+        self.__dict__["constraint"] = f"within {constraint}"
+        self.form = with_bounds(constraint, self.take)
+        self.has_tensors = "bound0" in self._buffers
+        try:
+            self.constant_transform = None if self.has_tensors else self.registry(self.form)
+            self.registry(self.asked())
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                f"torch.distributions knows no transform to {constraint} "
+                f"(bijective={bijective}). Register one with "
+                "torch.distributions.transform_to.register(...) first."
+            ) from error
+
+    @property
+    def registry(self) -> Any:
+        return biject_to if self.bijective else transform_to
+
+    def take(self, bound: Any) -> Any:
+        """Keep a tensor as a buffer; its name stands for it."""
+        if not isinstance(bound, Tensor):
+            return bound
+        name = f"bound{len(self._buffers)}"
+        self.register_buffer(name, bound.detach().clone())
+        return name
+
+    def asked(self) -> Any:
+        """The constraint, with the tensors as they are now."""
+        if not self.has_tensors:
+            return self.form
+        return with_bounds(self.form, lambda x: self._buffers[x] if isinstance(x, str) else x)
+
+    def transform(self) -> Any:
+        """The transform from unconstrained tensors."""
+        return self.constant_transform or self.registry(self.asked())
+
+    def forward(self, X: Tensor) -> Tensor:
+        with without_autocast(X):
+            wide: Tensor = self.transform()(widened(X))
+        return clamped(self.asked(), wide.to(X.dtype))
+
+    def right_inverse(self, Y: Tensor) -> Tensor | tuple[Tensor]:
+        self.admit(Y)
+        try:
+            X = self.transform().inv(placed(self.asked(), widened(Y), Y.dtype, self.margin))
+        except LinAlgError:
+            X = torch.full((), torch.nan)
+        if not X.is_meta and not X.isfinite().all():
+            raise ValueError(
+                f"the value is not {self.constraint}, and the transform has no finite inverse "
+                "there. Assign a value that is; before registering, give the weight one."
+            )
+        X = X.to(Y.dtype)
+        return X if X.shape == Y.shape else (X,)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest difference of `Y` from what the transform makes of its inverse.
+
+        Infinite if it has no inverse there.
+        """
+        transform, wide = self.transform(), widened(Y)
+        outside = largest_difference(clamped(self.asked(), Y), Y)
+        try:
+            back = clamped(self.asked(), transform(transform.inv(wide)))
+        except LinAlgError:
+            return torch.full((), torch.inf)
+        difference = torch.maximum(largest_difference(back, wide), outside)
+        return torch.where(difference.isnan(), torch.inf, difference)
+
+    def tolerance(self, Y: Tensor) -> float:
+        return super().tolerance(Y) * max(1.0, largest_entry(Y).item())
+
+    def extra_repr(self) -> str:
+        shown = [str(self.asked())] + ["bijective=True"] * self.bijective
+        return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+def with_bounds(constraint: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of `constraint`, with other bounds in it and in those that it is composed of."""
+    twin = copy.copy(constraint)
+    state = vars(twin)
+    for name in ("lower_bound", "upper_bound"):
+        if name in state:
+            state[name] = change(state[name])
+    if "base_constraint" in state:
+        state["base_constraint"] = with_bounds(state["base_constraint"], change)
+    if "cseq" in state:
+        state["cseq"] = [with_bounds(part, change) for part in state["cseq"]]
+    return twin
+
+
+Place = Callable[[Any, Tensor], Tensor]
+
+
+def on_parts(constraint: Any, Y: Tensor, place: Place) -> Tensor:
+    """`place` of each part of `Y` and the constraint that holds for it."""
+    if isinstance(constraint, constraints.independent):
+        return on_parts(constraint.base_constraint, Y, place)
+    if isinstance(constraint, constraints.cat):
+        parts = torch.split(Y, constraint.lengths, constraint.dim)
+        pairs = zip(constraint.cseq, parts, strict=True)
+        return torch.cat([on_parts(part, y, place) for part, y in pairs], constraint.dim)
+    if isinstance(constraint, constraints.stack):
+        pairs = zip(constraint.cseq, Y.unbind(constraint.dim), strict=True)
+        return torch.stack([on_parts(part, y, place) for part, y in pairs], constraint.dim)
+    return place(constraint, Y)
+
+
+def bounds(constraint: Any, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The least and the largest number of the dtype of `like` between the bounds, if any."""
+    low, high = (getattr(constraint, name, None) for name in ("lower_bound", "upper_bound"))
+    return (
+        None if low is None else least_above(low, like),
+        None if high is None else largest_below(high, like),
+    )
+
+
+def clamped(constraint: Constraint, Y: Tensor) -> Tensor:
+    """`Y`, strictly between the bounds of `constraint`."""
+
+    def clamp(part: Any, y: Tensor) -> Tensor:
+        low, high = bounds(part, y)
+        return y if low is None and high is None else torch.clamp(y, low, high)
+
+    return on_parts(constraint, Y, clamp)
+
+
+def placed(constraint: Constraint, Y: Tensor, dtype: torch.dtype, margin: float) -> Tensor:
+    """A value within `constraint`: `Y` where it is, else one near it, where that is known."""
+
+    def place(part: Any, y: Tensor) -> Tensor:
+        if isinstance(part, type(constraints.simplex)):
+            return placed_on_simplex(y, torch.finfo(dtype).eps, margin)
+        if isinstance(part, type(constraints.lower_cholesky)):
+            diagonal = y.diagonal(dim1=-2, dim2=-1)
+            raised = torch.where(diagonal > 0, diagonal, max(margin, smallest_normal(y)))
+            return y.tril(-1) + raised.diag_embed()
+        low, high = bounds(part, y.new_empty((), dtype=dtype))
+        width = 1.0 if low is None or high is None else (high - low).to(y.dtype)
+        if low is not None:
+            y = torch.where(y >= low, y, low + margin * width)
+        if high is not None:
+            y = torch.where(y <= high, y, high - margin * width)
+        return y
+
+    return on_parts(constraint, Y, place)

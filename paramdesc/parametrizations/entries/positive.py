@@ -1,0 +1,108 @@
+"""Weights of positive entries."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions.transforms import ExpTransform, SoftplusTransform
+from torch.nn.functional import softplus
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import widened
+from paramdesc.parametrizations.entries.interval import above, check_margin, least_above
+
+__all__ = ["Positive"]
+
+
+class Positive(Parametrization):
+    """The entries of `layer.weight` will be positive: `log(1 + exp(X))`, the softplus.
+
+    With `lower`, they are larger than that: it is added. They are so strictly: where rounding
+    would give `lower` itself, the next larger number takes its place, which differs by a
+    relative `eps` of the dtype, or is the smallest normal number if `lower` is zero.
+
+    Shapes `(*) -> (*)`, real; half precision is computed in float32. Cost: one pass more than
+    the softplus, and one for `lower`.
+
+    Assigning, and registering on a weight, keeps the entries above `lower` as they are. Near
+    `lower` the softplus is flat and hardly learns, so any other entry becomes `lower + margin`.
+
+    Args:
+        lower: the lower bound, not negative.
+        function: what makes positive numbers, "softplus" or "exp". The exponential overflows
+            beyond 88 in float32, and beyond 11 in float16.
+        margin: where to place entries that are assigned from outside; 0 for the nearest
+            number inside.
+        strict: whether to refuse such entries instead.
+
+    Raises:
+        ValueError: if an argument is out of its range; with `strict`, if an entry that is
+            assigned is not larger than `lower`, with the largest distance from what is.
+
+    Source: `torch.distributions.transforms.SoftplusTransform`, and `ExpTransform`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(9, 9), "weight", Positive())
+    >>> bool((linear.weight > 0).all())
+    True
+    """
+
+    constraint = "above the lower bound"
+
+    def __init__(
+        self,
+        lower: float = 0.0,
+        *,
+        function: Literal["softplus", "exp"] = "softplus",
+        margin: float = 1e-3,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(strict=strict)
+        if not 0 <= lower < math.inf:
+            raise ValueError(
+                f"lower must be finite and not negative. Got lower={lower}. For another bound, "
+                "write FromDistributions(constraints.greater_than(lower))."
+            )
+        if function not in ("softplus", "exp"):
+            raise ValueError(f"function must be 'softplus' or 'exp'. Got function={function!r}.")
+        check_margin(margin)
+        self.lower = float(lower)
+        self.function = function
+        self.margin = margin
+
+    def forward(self, X: Tensor) -> Tensor:
+        wide = widened(X)
+        if self.function == "exp":  # not in place: its derivative is the value itself
+            Y = torch.exp(wide) + self.lower
+        else:
+            Y = softplus(wide)
+            if self.lower > 0:
+                Y = Y.add_(self.lower)
+        Y = Y.to(X.dtype)
+        with torch.no_grad():  # the gradient may go on through the bound
+            Y.clamp_min_(above(self.lower, X))
+        return Y
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        least = least_above(self.lower, Y)
+        placed = torch.clamp(least, min=self.lower + self.margin)
+        inside = torch.where(least <= Y, Y, placed)
+        transform = ExpTransform() if self.function == "exp" else SoftplusTransform()
+        X: Tensor = transform.inv(widened(inside) - self.lower)
+        return X.to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest distance of an entry from the numbers above `lower`."""
+        return largest_entry((least_above(self.lower, Y) - Y).clamp(min=0))
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 0.0
+
+    def extra_repr(self) -> str:
+        shown = [f"lower={self.lower}"] * (self.lower > 0)
+        shown += [f"function={self.function!r}"] * (self.function != "softplus")
+        return ", ".join(shown + ["strict=True"] * self.strict)

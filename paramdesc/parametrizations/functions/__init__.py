@@ -1,0 +1,1 @@
+"""Functions that register a map in one line."""

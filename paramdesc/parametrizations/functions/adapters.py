@@ -1,0 +1,131 @@
+"""Adding low-rank adapters to a model, and merging them into its weights."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from paramdesc.chain import ParametrizationList
+from paramdesc.collection import get_parametrizations
+from paramdesc.linalg.differences import largest_difference, largest_entry
+from paramdesc.linalg.precision import epsilon
+from paramdesc.parametrizations.spectra.lora import LoRA
+from paramdesc.registration import register_parametrization, remove_parametrizations
+from paramdesc.snapshot import Snapshot, below
+from paramdesc.steps import start_maps
+
+__all__ = ["lora", "merge_lora"]
+
+M = TypeVar("M", bound=Module)
+
+
+def lora(module: M, tensor_name: str = "weight", rank: int = 8, alpha: float | None = None) -> M:
+    """`module.<tensor_name>` will be itself, frozen, plus a trained matrix of rank `rank`.
+
+    Registers `LoRA(rank, alpha)`, which flattens the weights of convolutions, after the maps
+    that are there. All that was trained on that name before, its original included, requires
+    no gradient any more. Make the optimizer afterwards, of what does.
+
+    Args:
+        module: where the tensor is.
+        tensor_name: its name, parametrized or not.
+        rank: the rank of what is added.
+        alpha: the scale of what is added, times `rank`. By default `rank`.
+
+    Returns:
+        `module`, of the same type.
+
+    Raises:
+        ValueError: as `LoRA` and `register_parametrization` do, and for a tensor that is not
+            initialised yet.
+
+    >>> linear = lora(torch.nn.Linear(5, 4, bias=False), rank=2)
+    >>> [name for name, x in linear.named_parameters() if x.requires_grad]
+    ['parametrizations.weight.0.lora_A', 'parametrizations.weight.0.lora_B']
+    """
+    tensor = module._parameters.get(tensor_name)
+    if tensor is not None and is_lazy(tensor):
+        raise ValueError(
+            f"{tensor_name!r} of {type(module).__name__} has no shape yet, and a LoRA is made by "
+            "that. Call the module once, then lora(module, ...)."
+        )
+    adapter = LoRA(rank, alpha, flatten=isinstance(module, _ConvNd))
+    register_parametrization(module, tensor_name, adapter)
+    own = set(adapter.parameters())
+    for parameter in module.get_submodule(f"parametrizations.{tensor_name}").parameters():
+        if parameter not in own:
+            parameter.requires_grad_(False)
+    return module
+
+
+def merge_lora(module: M) -> M:
+    """All weights at and below `module` will be what they are now, without a `LoRA`.
+
+    A weight that had no other map is plain afterwards. Otherwise the other maps stay, and the
+    originals are set through the `right_inverse` of those before the `LoRA`. What required no
+    gradient still does not.
+
+    Returns:
+        `module`, of the same type.
+
+    Raises:
+        ValueError: if the maps before a `LoRA` do not reach the value that it gives, a
+            `Symmetric` say. Then that weight, and those after it, are as they were.
+
+    >>> linear = lora(torch.nn.Linear(5, 4), rank=2)
+    >>> merge_lora(linear)
+    Linear(in_features=5, out_features=4, bias=True)
+    """
+    for name, chain in get_parametrizations(module).filter(map_type=LoRA).items():
+        path, _, tensor_name = name.rpartition(".")
+        if all(isinstance(part, LoRA) for part in chain.maps()):
+            remove_parametrizations(module.get_submodule(path), tensor_name)
+        else:
+            merge_into_chain(name, chain)
+    return module
+
+
+def merge_into_chain(name: str, chain: ParametrizationList) -> None:
+    """Take each `LoRA` out of `chain`, and have what is before it give the same value."""
+    snapshot = Snapshot(below([chain]), [*chain.parameters(), *chain.buffers()])
+    maps = list(chain.maps())
+    try:
+        while any(isinstance(part, LoRA) for part in maps):
+            position = next(i for i, part in enumerate(maps) if isinstance(part, LoRA))
+            before, after = maps[:position], maps[position + 1 :]
+            set_maps(chain, maps[: position + 1])
+            with torch.no_grad():
+                value = chain()
+                set_maps(chain, before)
+                chain.right_inverse(value)
+                check_merged(name, chain(), value)
+            maps = before + after
+            set_maps(chain, maps)
+        start_maps(chain, anew=False)
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def set_maps(chain: ParametrizationList, maps: list[Module]) -> None:
+    """Let `chain` have these maps, and keep whatever else is below it."""
+    modules: dict[str, Any] = chain._modules
+    others = {name: child for name, child in modules.items() if not name.isdigit()}
+    modules.clear()
+    modules.update({str(i): part for i, part in enumerate(maps)} | others)
+
+
+def check_merged(name: str, merged: Tensor, value: Tensor) -> None:
+    difference = largest_difference(merged, value).item()
+    if not difference <= 1000 * epsilon(value) * largest_entry(value).item():
+        raise ValueError(
+            f"cannot merge the LoRA of {name!r}: the maps before it do not reach its value, the "
+            f"nearest that they give differs by {difference:.3g}. Remove them, with "
+            "paramdesc.remove_parametrizations(module, name), which leaves the value; or "
+            "register the LoRA before them."
+        )

@@ -1,0 +1,242 @@
+"""Registering one map on several tensors, and assigning to them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from paramdesc.chain import ParametrizationList
+from paramdesc.errors import MissingRightInverseError, NotParametrizedError
+from paramdesc.parametrizations.composition.joint import (
+    LARGEST_COUNT,
+    JointPart,
+    Transposed,
+    split_like,
+    stacked,
+)
+from paramdesc.parametrizations.composition.nested import assign_inner, inner_map
+from paramdesc.protocols import ParametrizationProto, TensorMap
+from paramdesc.registration import is_parametrized, register_parametrization
+from paramdesc.snapshot import Snapshot, below
+from paramdesc.tensors import replace_data
+
+__all__ = ["assign_jointly", "joint", "tie"]
+
+Place = tuple[Module, str]
+
+
+def joint(
+    parametrization: ParametrizationProto | TensorMap,
+    places: Sequence[Place],
+    *,
+    dim: int | None = 0,
+) -> None:
+    """Several tensors will be the parts of what one map makes of all of them, put together.
+
+    The projections of attention that are to be orthogonal as one matrix, for example, or a
+    weight and its bias that are to have one norm. Each tensor keeps its Parameter as its
+    original, so optimizers keep their grip. Every part has all originals: its chain shows them
+    as `original0`, `original1`, ..., in the order of `places`, and a state_dict holds them once
+    for each part, as for any tied Parameter.
+
+    Reading one part evaluates the whole map, and a cache scope keeps each part by itself.
+    Removing the map from one part leaves the others as they are. Loading a state_dict with
+    `assign=True` unties the parts, as it does with all Parameters that stand in several places.
+
+    Args:
+        parametrization: a map of one original. Each part gets a copy, which shares its
+            parameters.
+        places: modules and names of Parameters, two to eight, none of them parametrized.
+        dim: the dimension along which they are put together, see `JointPart`; None for one
+            vector of all entries.
+
+    Raises:
+        ValueError: if a place is no plain Parameter or stands twice, or the map does not fit.
+        Exception: whatever the map raises. In every case the modules are as they were before.
+
+    >>> q, k = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
+    >>> joint(TorchOrthogonal("cayley"), [(q, "weight"), (k, "weight")])
+    >>> bool((q.weight @ k.weight.T).abs().max() < 1e-6)
+    True
+    """
+    parameters = [plain_parameter(*place) for place in places]
+    if not 2 <= len(parameters) <= LARGEST_COUNT:
+        raise ValueError(
+            f"joint takes two to {LARGEST_COUNT} tensors. Got {len(parameters)}. For more, put "
+            "them in one Parameter."
+        )
+    if len(set(parameters)) < len(parameters):
+        raise ValueError("joint takes each Parameter once, and one of them is given twice.")
+    whole = inner_map(parametrization)
+    snapshot = Snapshot(below([*(module for module, _ in places), whole]), parameters)
+    try:
+        originals = find_originals(whole, parameters, dim)
+        for i, (module, name) in enumerate(places):
+            part = JointPart(copied(whole), i, dim)
+            part.pending = originals
+            register_parametrization(module, name, part)
+            part.pending = None
+        for parameter, original in zip(parameters, originals, strict=True):
+            replace_data(parameter, original.clone())
+        for place in places:
+            share(chain_at(*place), parameters)
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+@torch.no_grad()
+def assign_jointly(places: Sequence[Place], values: Sequence[Tensor]) -> None:
+    """`module.<name> = value` for all parts of a joint map at once.
+
+    The values are put together, and the originals are what the map's `right_inverse` makes of
+    that. It says what becomes of values that it does not reach.
+
+    Args:
+        places: all parts, in the order in which they were registered.
+        values: a tensor for each.
+
+    Raises:
+        ValueError: if these are not all parts of one joint map.
+        RuntimeError: if a map has no `right_inverse`.
+        Exception: whatever the map raises. In every case nothing is assigned then.
+    """
+    chains = [chain_at(*place) for place in places]
+    parts = [part_of(chain, i, len(chains)) for i, chain in enumerate(chains)]
+    if len({tuple(map(id, chain.originals())) for chain in chains}) > 1:
+        raise ValueError("these are parts of different joint maps, or no longer share originals.")
+    shared: tuple[Tensor, ...] = chains[0].originals()
+    snapshot = Snapshot(below(chains), shared)
+    try:
+        wanted = [
+            before_later_maps(chain, value) for chain, value in zip(chains, values, strict=True)
+        ]
+        dim = None if parts[0].whole else parts[0].dim
+        for part, chain, value in zip(parts, chains, values, strict=True):
+            part.pending = find_originals(part.map, wanted, dim)
+            chain.right_inverse(value)
+    except BaseException:
+        snapshot.restore()
+        raise
+    finally:
+        for part in parts:
+            part.pending = None
+
+
+def tie(
+    place: Place,
+    to: Place,
+    parametrization: ParametrizationProto | TensorMap | None = None,
+) -> None:
+    """One tensor will be a function of another's Parameter, its transpose by default.
+
+    The decoder of an autoencoder that has the transposed weight of the encoder, say. There is
+    one Parameter then, and both train it; assigning to either changes the other.
+
+    Args:
+        place: module and name of the tensor that is given up.
+        to: module and name of the Parameter that it follows, not parametrized.
+        parametrization: the map from that Parameter to the tensor; by default `Transposed`.
+
+    Raises:
+        ValueError: if `to` is no plain Parameter, `place` is parametrized, or the shape of the
+            map's value is not that of the tensor.
+
+    >>> encoder, decoder = torch.nn.Linear(5, 2), torch.nn.Linear(2, 5)
+    >>> tie((decoder, "weight"), to=(encoder, "weight"))
+    >>> bool((decoder.weight == encoder.weight.T).all())
+    True
+    """
+    source, target = plain_parameter(*to), plain_parameter(*place)
+    parametrization = inner_map(Transposed() if parametrization is None else parametrization)
+    with torch.no_grad():
+        value = parametrization(source)
+    if value.shape != target.shape or value.dtype != target.dtype:
+        raise ValueError(
+            f"{place[1]!r} is {list(target.shape)}, {target.dtype}, and the map makes "
+            f"{list(value.shape)}, {value.dtype} of {to[1]!r}."
+        )
+    module, name = place
+    snapshot = Snapshot(below([module, parametrization]), [target])
+    try:
+        register_parametrization(module, name, parametrization, unsafe=True)
+        chain = chain_at(module, name)
+        if not chain.is_tensor:
+            raise ValueError("a tie has one original, and the map makes several.")
+        chain._parameters["original"] = source
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def plain_parameter(module: Module, name: str) -> Parameter:
+    """The Parameter at that place."""
+    parameter = module._parameters.get(name)
+    if parameter is None or is_parametrized(module, name):
+        raise ValueError(
+            f"{type(module).__name__} has no plain Parameter {name!r}: a joint map or a tie must "
+            "be the first on it. Register it before others."
+        )
+    return parameter
+
+
+def chain_at(module: Module, name: str) -> ParametrizationList:
+    """The chain at that place."""
+    if not is_parametrized(module, name):
+        raise NotParametrizedError(module, name)
+    chains: Any = module.parametrizations
+    chain: ParametrizationList = chains[name]
+    return chain
+
+
+def part_of(chain: ParametrizationList, index: int, count: int) -> JointPart:
+    """The map of `chain`, which must be part `index` of `count`."""
+    part = next(chain.maps())
+    if not isinstance(part, JointPart) or part.index != index or chain.ntensors != count:
+        raise ValueError(
+            "assign_jointly takes all parts of one joint map, in the order in which they were "
+            f"registered: {chain.tensor_name!r} of {chain.host} is not part {index} of {count}."
+        )
+    return part
+
+
+def find_originals(whole: Module, parts: Sequence[Tensor], dim: int | None) -> list[Tensor]:
+    """Originals of all parts, for which the map gives these parts, as far as it can."""
+    given = [X.detach() for X in parts]
+    axis = 0 if dim is None else dim
+    try:
+        original = assign_inner(whole, stacked(given, axis, dim is None))
+    except NotImplementedError:
+        return given
+    if not isinstance(original, Tensor):
+        raise ValueError(
+            f"{type(whole).__name__} makes several originals of one tensor, and a joint map "
+            "has one for each of its parts."
+        )
+    return split_like(original, given, axis, dim is None)
+
+
+def copied(whole: Module) -> Module:
+    """A copy that shares the trained tensors, and has states of its own."""
+    return copy.deepcopy(whole, {id(x): x for x in whole.parameters()})
+
+
+def share(chain: ParametrizationList, parameters: Sequence[Parameter]) -> None:
+    """Let the originals of `chain` be these objects."""
+    for name, parameter in zip(chain.original_names(), parameters, strict=True):
+        chain._parameters[name] = parameter
+
+
+def before_later_maps(chain: ParametrizationList, value: Tensor) -> Tensor:
+    """What the first map of `chain` must give for the chain to give `value`."""
+    for parametrization in reversed(list(chain.maps())[1:]):
+        right_inverse: Any = getattr(parametrization, "right_inverse", None)
+        if right_inverse is None:
+            raise MissingRightInverseError(chain.tensor_name, parametrization)
+        value = right_inverse(value)
+    return value

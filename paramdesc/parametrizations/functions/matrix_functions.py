@@ -1,0 +1,308 @@
+"""One-line functions for the maps of matrices.
+
+Each registers the map of its name with the arguments of that, and returns the module. `strict`
+refuses a weight that does not satisfy the constraint. `flatten` says which axes give the rows of a
+matrix, the others give the columns: 0 for a convolution read as `(out, in * height * width)`. By
+default the last two axes are the matrix, and leading ones a batch.
+
+>>> conv = low_rank(torch.nn.Conv2d(4, 8, 3), 2, flatten=0)
+>>> torch.linalg.matrix_rank(conv.weight.flatten(1)).item()
+2
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch.nn import Module
+
+from paramdesc.parametrizations.functions.torch_functions import Flatten, register
+from paramdesc.parametrizations.orthogonality.almost_orthogonal import AlmostOrthogonal
+from paramdesc.parametrizations.orthogonality.grassmann import Grassmann
+from paramdesc.parametrizations.orthogonality.special_orthogonal import SpecialOrthogonal
+from paramdesc.parametrizations.spectra.correlation import Correlation
+from paramdesc.parametrizations.spectra.fixed_rank import FixedRank
+from paramdesc.parametrizations.spectra.gram import Gram
+from paramdesc.parametrizations.spectra.low_rank import LowRank
+from paramdesc.parametrizations.spectra.positive_definite import PositiveDefinite
+from paramdesc.parametrizations.spectra.positive_determinant import PositiveDeterminant
+from paramdesc.parametrizations.spectra.positive_semidefinite import PositiveSemidefinite
+from paramdesc.parametrizations.spectra.rank_one import RankOne
+from paramdesc.parametrizations.spectra.special_linear import SpecialLinear
+from paramdesc.parametrizations.spectra.stable import HurwitzStable, SchurStable
+from paramdesc.parametrizations.structure.banded import Banded
+from paramdesc.parametrizations.structure.circulant import Circulant
+from paramdesc.parametrizations.structure.diagonal import Diagonal
+from paramdesc.parametrizations.structure.hamiltonian import Hamiltonian
+from paramdesc.parametrizations.structure.hermitian import Hermitian, SkewHermitian
+from paramdesc.parametrizations.structure.normal import Normal
+from paramdesc.parametrizations.structure.permutation_equivariant import PermutationEquivariant
+from paramdesc.parametrizations.structure.skew import Skew
+from paramdesc.parametrizations.structure.symmetric import Symmetric
+from paramdesc.parametrizations.structure.symplectic import Symplectic
+from paramdesc.parametrizations.structure.toeplitz import Toeplitz
+from paramdesc.parametrizations.structure.traceless import Traceless
+from paramdesc.parametrizations.structure.triangular import Triangular
+
+__all__ = [
+    "almost_orthogonal",
+    "banded",
+    "circulant",
+    "correlation",
+    "diagonal",
+    "fixed_rank",
+    "gram",
+    "grassmann",
+    "hamiltonian",
+    "hermitian",
+    "hurwitz_stable",
+    "low_rank",
+    "normal",
+    "permutation_equivariant",
+    "positive_definite",
+    "positive_determinant",
+    "positive_semidefinite",
+    "rank_one",
+    "schur_stable",
+    "skew",
+    "skew_hermitian",
+    "special_linear",
+    "special_orthogonal",
+    "symmetric",
+    "symplectic",
+    "toeplitz",
+    "traceless",
+    "triangular",
+]
+
+M = TypeVar("M", bound=Module)
+
+
+def symmetric(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be symmetric: `Symmetric`."""
+    return register(module, name, Symmetric(strict=strict), flatten)
+
+
+def hermitian(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be Hermitian: `Hermitian`."""
+    return register(module, name, Hermitian(strict=strict), flatten)
+
+
+def skew(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False) -> M:
+    """`module.<name>` will be skew-symmetric: `Skew`."""
+    return register(module, name, Skew(strict=strict), flatten)
+
+
+def skew_hermitian(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be skew-Hermitian: `SkewHermitian`."""
+    return register(module, name, SkewHermitian(strict=strict), flatten)
+
+
+def triangular(
+    module: M,
+    name: str = "weight",
+    *,
+    upper: bool = False,
+    unit: bool = False,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will be triangular, lower by default: `Triangular`."""
+    return register(module, name, Triangular(upper=upper, unit=unit, strict=strict), flatten)
+
+
+def diagonal(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be diagonal: `Diagonal`."""
+    return register(module, name, Diagonal(strict=strict), flatten)
+
+
+def banded(
+    module: M,
+    lower: int,
+    upper: int,
+    name: str = "weight",
+    *,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will be zero beyond `lower` and `upper` side diagonals: `Banded`."""
+    return register(module, name, Banded(lower, upper, strict=strict), flatten)
+
+
+def traceless(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will have trace zero: `Traceless`."""
+    return register(module, name, Traceless(strict=strict), flatten)
+
+
+def toeplitz(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be constant along its diagonals: `Toeplitz`."""
+    return register(module, name, Toeplitz(strict=strict), flatten)
+
+
+def circulant(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be circulant: `Circulant`."""
+    return register(module, name, Circulant(strict=strict), flatten)
+
+
+def permutation_equivariant(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will commute with permutations: `PermutationEquivariant`."""
+    return register(module, name, PermutationEquivariant(strict=strict), flatten)
+
+
+def hamiltonian(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be Hamiltonian: `Hamiltonian`."""
+    return register(module, name, Hamiltonian(strict=strict), flatten)
+
+
+def symplectic(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be symplectic: `Symplectic`."""
+    return register(module, name, Symplectic(strict=strict), flatten)
+
+
+def normal(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False) -> M:
+    """`module.<name>` will commute with its adjoint: `Normal`."""
+    return register(module, name, Normal(strict=strict), flatten)
+
+
+def special_orthogonal(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be a rotation: `SpecialOrthogonal`."""
+    return register(module, name, SpecialOrthogonal(strict=strict), flatten)
+
+
+def grassmann(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will hold an orthonormal basis of a trained subspace: `Grassmann`."""
+    return register(module, name, Grassmann(strict=strict), flatten)
+
+
+def almost_orthogonal(
+    module: M,
+    name: str = "weight",
+    *,
+    band: float | tuple[float, float] = 0.1,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will have singular values within a band around one: `AlmostOrthogonal`."""
+    return register(module, name, AlmostOrthogonal(band=band, strict=strict), flatten)
+
+
+def low_rank(
+    module: M, rank: int, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will have rank `rank` at most: `LowRank`."""
+    return register(module, name, LowRank(rank, strict=strict), flatten)
+
+
+def fixed_rank(
+    module: M, rank: int, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will have rank `rank`: `FixedRank`."""
+    return register(module, name, FixedRank(rank, strict=strict), flatten)
+
+
+def rank_one(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be an outer product of two vectors: `RankOne`."""
+    return register(module, name, RankOne(strict=strict), flatten)
+
+
+def positive_definite(
+    module: M,
+    name: str = "weight",
+    *,
+    floor: float = 1e-6,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will be positive definite: `PositiveDefinite`."""
+    return register(module, name, PositiveDefinite(floor=floor, strict=strict), flatten)
+
+
+def positive_semidefinite(
+    module: M,
+    name: str = "weight",
+    *,
+    rank: int | None = None,
+    fixed: bool = False,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will be positive semidefinite: `PositiveSemidefinite`."""
+    return register(
+        module, name, PositiveSemidefinite(rank=rank, fixed=fixed, strict=strict), flatten
+    )
+
+
+def correlation(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be a correlation matrix: `Correlation`."""
+    return register(module, name, Correlation(strict=strict), flatten)
+
+
+def gram(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False) -> M:
+    """`module.<name>` will be the Gram matrix of its original: `Gram`."""
+    return register(module, name, Gram(strict=strict), flatten)
+
+
+def positive_determinant(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will be invertible, of positive determinant: `PositiveDeterminant`."""
+    return register(module, name, PositiveDeterminant(strict=strict), flatten)
+
+
+def special_linear(
+    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+) -> M:
+    """`module.<name>` will have determinant one: `SpecialLinear`."""
+    return register(module, name, SpecialLinear(strict=strict), flatten)
+
+
+def hurwitz_stable(
+    module: M,
+    name: str = "weight",
+    *,
+    margin: float = 0.0,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will have eigenvalues of real part less than `-margin`: `HurwitzStable`."""
+    return register(module, name, HurwitzStable(margin=margin, strict=strict), flatten)
+
+
+def schur_stable(
+    module: M,
+    name: str = "weight",
+    *,
+    bound: float = 1.0,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will have spectral radius less than `bound`: `SchurStable`."""
+    return register(module, name, SchurStable(bound=bound, strict=strict), flatten)

@@ -1,0 +1,218 @@
+"""One-line functions in the style of `torch.nn.utils.parametrizations`.
+
+`orthogonal`, `spectral_norm` and `weight_norm` take torch's place: the same arguments, defaults
+and errors, and from the same checkpoint the same weight, in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+
+from paramdesc.parametrizations.composition.flattened import Flattened
+from paramdesc.parametrizations.functions.old_checkpoints import (
+    OldSpectralNorm,
+    OldWeightNorm,
+    load_old,
+)
+from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
+from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
+from paramdesc.parametrizations.norms.weight_norm import WeightNorm
+from paramdesc.parametrizations.orthogonality.torch_layouts import TorchOrthogonal
+from paramdesc.registration import is_parametrized, register_parametrization
+
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
+
+M = TypeVar("M", bound=Module)
+
+Flatten = int | Sequence[int] | None
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def register(
+    module: M, name: str, parametrization: Module, flatten: Flatten = None, unsafe: bool = False
+) -> M:
+    """Register a map, on the tensor as a matrix if `flatten` says which axes give the rows."""
+    if flatten is not None:
+        parametrization = Flattened(parametrization, flatten)
+    return register_parametrization(module, name, parametrization, unsafe=unsafe)
+
+
+def find_weight(module: Module, name: str) -> Tensor:
+    """The tensor of that name, as torch's functions look for it."""
+    weight = getattr(module, name, None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
+    return weight
+
+
+def orthogonal(
+    module: M,
+    name: str = "weight",
+    orthogonal_map: str | None = None,
+    *,
+    use_trivialization: bool = True,
+    flatten: Flatten = None,
+) -> M:
+    """`module.<name>` will be orthogonal, or unitary: `torch.nn.utils.parametrizations.orthogonal`.
+
+    The same arguments, and the same weight from the same state_dict, in both directions; also in
+    half precision, on meta, and several times as fast, see `TorchOrthogonal`. `Orthogonal` has
+    maps that are faster still, and takes the nearest orthogonal matrix instead of a factor of QR.
+
+    Args:
+        module: where the tensor is.
+        name: a parameter or buffer `(*, m, n)`, or one that `flatten` makes a matrix of.
+        orthogonal_map: `"matrix_exp"`, `"cayley"` or `"householder"`; by default the first for
+            square and complex matrices, the last for others.
+        use_trivialization: whether to keep a base, which any value can be assigned to.
+        flatten: the axes that give the rows of a matrix, all others give the columns; by
+            default the last two axes are the matrix, and leading ones a batch.
+
+    Returns:
+        `module`, of the same type.
+
+    Raises:
+        ValueError: if there is no such tensor, it has less than two dimensions, the map is
+            unknown, or it is `householder` and the tensor complex.
+
+    >>> conv = orthogonal(torch.nn.Conv2d(4, 3, 2), flatten=0)
+    >>> W = conv.weight.flatten(1)
+    >>> torch.allclose(W @ W.T, torch.eye(3), atol=1e-6)
+    True
+    """
+    weight = find_weight(module, name)
+    if is_lazy(weight):
+        if orthogonal_map is None:
+            raise ValueError(
+                f"{name!r} has no shape yet, which the default map depends on. Write "
+                f'orthogonal(module, "{name}", orthogonal_map="householder") or another one.'
+            )
+    elif weight.ndim < 2:
+        raise ValueError(
+            f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions."
+        )
+    if orthogonal_map is None:
+        m, n = matrix_shape(weight, flatten)
+        orthogonal_map = "matrix_exp" if m == n or weight.is_complex() else "householder"
+    parametrization = TorchOrthogonal(orthogonal_map, use_trivialization=use_trivialization)
+    if weight.is_complex() and orthogonal_map == "householder":
+        raise ValueError("The householder parametrization does not support complex tensors.")
+    return register(module, name, parametrization, flatten, unsafe=True)
+
+
+def matrix_shape(weight: Tensor, flatten: Flatten) -> tuple[int, int]:
+    """The size of the matrix, or of each of the batch."""
+    if flatten is None:
+        return weight.shape[-2], weight.shape[-1]
+    matrix = Flattened(nn.Identity(), flatten).to_matrix(weight.detach().to("meta"))
+    return matrix.shape[0], matrix.shape[1]
+
+
+def spectral_norm(
+    module: M,
+    name: str = "weight",
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    dim: int | None = None,
+    *,
+    bound: float = 1.0,
+    only_shrink: bool = False,
+) -> M:
+    """`module.<name>` will have spectral norm 1: `torch.nn.utils.parametrizations.spectral_norm`.
+
+    The same arguments, and the same weight from the same state_dict in evaluation mode, in both
+    directions. State_dicts of the older `torch.nn.utils.spectral_norm` load, too. The state
+    moves on at training steps only, not at each read. A vector is divided by its length, which
+    needs no state.
+
+    Args:
+        module: where the tensor is.
+        name: a parameter or buffer.
+        n_power_iterations: how many iterations a training step makes.
+        eps: a norm up to here counts as zero.
+        dim: the dimension that gives the rows; by default 1 for transposed convolutions, 0 for
+            all others.
+        bound: the norm that it will have instead of 1.
+        only_shrink: whether a tensor of smaller norm is left as it is.
+
+    Returns:
+        `module`, of the same type.
+
+    Raises:
+        ValueError: if there is no such tensor, or an argument is out of its range.
+        IndexError: if it has no such dimension.
+
+    >>> linear = spectral_norm(torch.nn.Linear(4, 3))
+    >>> round(torch.linalg.matrix_norm(linear.weight, 2).item(), 3)
+    1.0
+    """
+    weight = find_weight(module, name)
+    if dim is None:
+        dim = 1 if isinstance(module, TRANSPOSED) else 0
+    if is_lazy(weight):
+        ndim = 0
+    else:
+        ndim = weight.ndim
+        if not -ndim <= dim < ndim:
+            raise IndexError(
+                "Dimension out of range (expected to be in range of "
+                f"[-{ndim}, {ndim - 1}] but got {dim})"
+            )
+        dim %= ndim
+    if n_power_iterations <= 0:
+        raise ValueError(
+            "Expected n_power_iterations to be positive, but "
+            f"got n_power_iterations={n_power_iterations}"
+        )
+    parametrization: Module = SpectralNorm(
+        bound, dim=dim, n_power_iterations=n_power_iterations, only_shrink=only_shrink, eps=eps
+    )
+    if ndim == 1:  # torch keeps no state for vectors
+        parametrization = FrobeniusNorm(bound, only_shrink=only_shrink)
+    index = count_maps(module, name)
+    register_parametrization(module, name, parametrization)
+    load_old(module, OldSpectralNorm(name, dim, index))
+    return module
+
+
+def count_maps(module: Module, name: str) -> int:
+    """How many maps are on the tensor."""
+    if not is_parametrized(module, name):
+        return 0
+    chains: Any = module.parametrizations
+    return len(chains[name])
+
+
+def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
+    """`module.<name>` will be `g * v / |v|`: `torch.nn.utils.parametrizations.weight_norm`.
+
+    The same arguments, and the same weight from the same state_dict, in both directions.
+    State_dicts of the older `torch.nn.utils.weight_norm` load, too. Where `v` is zero, the
+    weight is zero, with finite gradient.
+
+    Args:
+        module: where the tensor is.
+        name: a parameter or buffer.
+        dim: the dimension whose indices have a norm each; None, and -1 as in torch, for one norm
+            of the whole tensor.
+
+    Returns:
+        `module`, of the same type. Its originals are new Parameters, `original0` is `g` and
+        `original1` is `v`.
+
+    Raises:
+        ValueError: if there is no such tensor.
+
+    >>> linear = weight_norm(torch.nn.Linear(4, 3))
+    >>> linear.parametrizations.weight.original0.shape
+    torch.Size([3, 1])
+    """
+    whole = dim is None or dim == -1
+    register_parametrization(module, name, WeightNorm(None if whole else dim), unsafe=True)
+    load_old(module, OldWeightNorm(name, dim))
+    return module

@@ -1,0 +1,1 @@
+"""Maps onto weights of given norm, mean or variance."""

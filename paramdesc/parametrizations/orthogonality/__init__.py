@@ -1,0 +1,1 @@
+"""Maps onto orthogonal matrices, spheres and subspaces."""

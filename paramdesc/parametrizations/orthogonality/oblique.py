@@ -1,0 +1,35 @@
+"""Matrices with columns of length one."""
+
+from paramdesc.parametrizations.orthogonality.sphere import Sphere
+
+__all__ = ["Oblique"]
+
+
+class Oblique(Sphere):
+    """`layer.weight` will have columns of length `radius`, one by default.
+
+    Shapes `(*, m, n) -> (*, m, n)`. It is `Sphere` along the rows: what is said there of zero
+    columns, dtypes, assigning and cost holds here.
+
+    Args:
+        radius: the length, positive.
+        strict: whether to refuse columns of another length instead of scaling them.
+
+    Raises:
+        ValueError: as `Sphere` does.
+
+    Source: P.-A. Absil, K. Gallivan, *Joint diagonalization on the oblique manifold for
+    independent component analysis*, ICASSP 2006, section 3.
+
+    >>> linear = register_parametrization(torch.nn.Linear(2, 3), "weight", Oblique())
+    >>> torch.allclose(linear.weight.norm(dim=0), torch.ones(2))
+    True
+    """
+
+    constraint = "of columns of the given length"
+
+    def __init__(self, radius: float = 1.0, *, strict: bool = False) -> None:
+        super().__init__(radius, -2, strict=strict)
+
+    def extra_repr(self) -> str:
+        return ", ".join([f"radius={self.radius}"] + ["strict=True"] * self.strict)

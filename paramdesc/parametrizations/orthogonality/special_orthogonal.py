@@ -1,0 +1,91 @@
+"""Rotations: orthogonal matrices of determinant one."""
+
+import torch
+from torch import Tensor
+
+from paramdesc.linalg.orthogonality import is_orthonormal, non_orthonormality
+from paramdesc.linalg.precision import widened
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.orthogonality.orthogonal import Orthogonal
+
+__all__ = ["SpecialOrthogonal"]
+
+
+class SpecialOrthogonal(Orthogonal):
+    """`layer.weight` will be a rotation: `Yᵀ Y = I` and `det Y = 1`.
+
+    Shapes `(*, n, n) -> (*, n, n)`, real. Maps, base point and cost are those of `Orthogonal`,
+    without `"polar"`, whose determinant changes sign where its original is singular.
+
+    Assigning, and registering on a weight, keeps a rotation as it is, and replaces any other
+    matrix by the nearest one in the Frobenius norm: its polar factor if that has determinant
+    one, and otherwise the polar factor with the direction of the smallest singular value turned
+    round.
+
+    Args:
+        orthogonal_map: `"cayley"`, `"matrix_exp"` or `"householder"`.
+        trivialization: whether the first two have a base point, see `Orthogonal`.
+        strict: whether to refuse a matrix that is no rotation instead.
+
+    Raises:
+        ValueError: if the matrices are complex or not square; as `Orthogonal` does.
+
+    Source: W. Kabsch, *A discussion of the solution for the best rotation to relate two sets of
+    vectors*, Acta Cryst. A34 (1978); the maps as at `Orthogonal`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", SpecialOrthogonal())
+    >>> round(torch.linalg.det(linear.weight).item(), 5)
+    1.0
+    """
+
+    constraint = "a rotation"
+
+    def __init__(
+        self, orthogonal_map: str = "cayley", *, trivialization: bool = True, strict: bool = False
+    ) -> None:
+        super().__init__(orthogonal_map, trivialization=trivialization, strict=strict)
+        if orthogonal_map == "polar":
+            raise ValueError(
+                "the polar factor has either determinant, and changes it while it is trained: "
+                "use 'cayley', 'matrix_exp' or 'householder', or Orthogonal('polar')."
+            )
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_rotation(X)
+        return self.tall(widened(X), self.base).to(X.dtype)
+
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_rotation(Y)
+        return super().right_inverse(Y)
+
+    def nearest(self, Y: Tensor) -> Tensor:
+        W = widened(Y)
+        if is_orthonormal(W, 10.0) and not bool((determinant_sign(W) < 0).any()):
+            return W
+        U, singular, Vh = torch.linalg.svd(W)
+        signs = torch.ones_like(singular)
+        if W.shape[-1] > 0:
+            signs[..., -1] = determinant_sign(U) * determinant_sign(Vh)
+        Q: Tensor = (U * signs.unsqueeze(-2)) @ Vh
+        return Q
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The Frobenius norm of `Yᵀ Y - I`, or two if that is less and the determinant negative."""
+        if Y.numel() == 0:
+            return torch.zeros((), device=Y.device)
+        mirrored = (determinant_sign(widened(Y)) < 0).any()
+        error = non_orthonormality(Y)
+        return torch.where(mirrored, error.clamp(min=2.0), error)
+
+
+def check_rotation(X: Tensor) -> None:
+    check_square(X, "rotation")
+    if X.is_complex():
+        raise ValueError(f"rotations are real. Got {X.dtype}: use Orthogonal for unitary matrices.")
+
+
+def determinant_sign(X: Tensor) -> Tensor:
+    """1 or -1, of matrices that are orthogonal or near it."""
+    sign: Tensor = torch.linalg.slogdet(X)[0]
+    return sign

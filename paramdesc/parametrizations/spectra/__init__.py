@@ -1,0 +1,1 @@
+"""Maps onto matrices of given rank, eigenvalues or determinant."""

@@ -1,0 +1,125 @@
+"""Correlation matrices."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_difference, largest_entry
+from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.spectra.positive_definite import (
+    check_floor,
+    eigenvalues_below,
+    hermitian_part,
+    triangular,
+)
+
+__all__ = ["Correlation"]
+
+PROJECTIONS = 30
+
+
+class Correlation(Parametrization):
+    """`layer.weight` will be a correlation matrix: positive definite, with ones on the diagonal.
+
+    `Y = (1 - floor) L Lᴴ + floor I`, where `L` is `tril(X)` with each row divided by its
+    length. A row of zeros counts as one that is zero up to the diagonal. The diagonal is
+    exactly one, all eigenvalues are `floor` or more, and the entries are the cosines of the
+    angles between the rows of `L`, up to the factor.
+
+    Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
+    The entries of `X` above the diagonal have no effect and get no gradient. The cost is one
+    product of `n x n` matrices, and two for the gradient.
+
+    Assigning, and registering on a weight, keeps a correlation matrix whose eigenvalues are
+    `floor` or more. Any other is replaced by one close to the nearest in the Frobenius norm:
+    by 30 alternating projections onto the matrices of such eigenvalues and onto those of unit
+    diagonal, each an eigendecomposition, of which the last result is scaled to unit diagonal.
+    A covariance matrix becomes the matrix of its correlations if you divide it by the
+    deviations before.
+
+    Args:
+        floor: the smallest eigenvalue that is allowed, more than zero and less than one.
+        strict: whether to refuse what is no correlation matrix instead.
+
+    Raises:
+        ValueError: if the matrices are not square, or `floor` is out of its range; with
+            `strict`, if one that is assigned is no correlation matrix, with the largest of:
+            its difference from its conjugate transpose, that of its diagonal from one, and
+            what its smallest eigenvalue lacks.
+
+    Source: N. J. Higham, *Computing the nearest correlation matrix: a problem from finance*,
+    IMA J. Numer. Anal. 22 (2002), algorithm 3.3.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Correlation())
+    >>> linear.weight.diagonal().tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    constraint = "a correlation matrix"
+
+    def __init__(self, floor: float = 1e-6, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        check_floor(floor)
+        if floor >= 1:
+            raise ValueError(f"floor must be less than one. Got floor={floor}.")
+        self.floor = floor
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "correlation")
+        L = unit_rows(widened(X).tril())
+        identity = torch.eye(X.shape[-1], dtype=torch.bool, device=X.device)
+        Y: Tensor = torch.where(identity, 1.0, (1 - self.floor) * matmul(L, L.mH))
+        return Y.to(X.dtype)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_square(Y, "correlation")
+        self.admit(Y)
+        values, vectors = nearest_correlation(widened(Y), self.floor)
+        L = triangular(vectors * (values - self.floor).sqrt().unsqueeze(-2))
+        return unit_rows(L).to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        diagonal = largest_entry(Y.diagonal(dim1=-2, dim2=-1) - 1)
+        below = eigenvalues_below(Y, self.floor)
+        return torch.maximum(torch.maximum(largest_difference(Y, Y.mH), diagonal), below)
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
+
+    def extra_repr(self) -> str:
+        return f"floor={self.floor}" + ", strict=True" * self.strict
+
+
+def unit_rows(L: Tensor) -> Tensor:
+    """`L` with each row divided by its length, or the identity's if it is zero.
+
+    A row is first divided by its largest entry: squares may overflow or vanish.
+    """
+    identity = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
+    largest = torch.linalg.vector_norm(L.detach(), math.inf, dim=-1, keepdim=True)
+    vanishes = largest <= smallest_normal(largest)
+    rows = torch.where(vanishes, identity, L / torch.where(vanishes, 1.0, largest))
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / lengths
+
+
+def nearest_correlation(Y: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a matrix close to the nearest correlation matrix.
+
+    Alternating projections with Dykstra's correction. The eigenvalues are `floor` at least.
+    """
+    identity = torch.eye(Y.shape[-1], dtype=torch.bool, device=Y.device)
+    current, correction = hermitian_part(Y), torch.zeros_like(Y)
+    values, vectors = torch.linalg.eigh(current)
+    for _ in range(PROJECTIONS):
+        current = torch.where(identity, 1.0, current)
+        values, vectors = torch.linalg.eigh(current - correction)
+        clipped = matmul(vectors * values.clamp(min=floor).unsqueeze(-2), vectors.mH)
+        correction = clipped - (current - correction)
+        current = clipped
+    return values.clamp(min=floor), vectors

@@ -1,0 +1,77 @@
+"""Matrices of inner products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_difference, largest_entry
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.spectra.positive_definite import (
+    eigenvalues_below,
+    hermitian_part,
+    hermitian_root,
+)
+
+__all__ = ["Gram"]
+
+
+class Gram(Parametrization):
+    """`layer.weight` will be a Gram matrix: `Y = X Xᴴ`, or `Xᴴ X` with `columns=True`.
+
+    The entry `(i, j)` is the inner product of row `i` of `X` with row `j`, or of columns. So
+    `Y` is positive semidefinite, symmetric or Hermitian.
+
+    Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
+    The cost is one product of `n x n` matrices, and two for the gradient. `X = 0` is a
+    stationary point of every loss.
+
+    Assigning, and registering on a weight, keeps a positive semidefinite matrix, and replaces
+    any other by the nearest one in the Frobenius norm: its Hermitian part, without the
+    negative eigenvalues; or rather, with a rounding error in their place, since from zero
+    itself no gradient leads away. `X` becomes the positive semidefinite square root.
+
+    Args:
+        columns: whether columns are multiplied, rather than rows.
+        strict: whether to refuse a matrix that is not positive semidefinite instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
+            not positive semidefinite, with its largest difference from its conjugate
+            transpose, or minus its smallest eigenvalue, whichever is larger.
+
+    Source: as for `PositiveDefinite`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Gram())
+    >>> X = linear.parametrizations.weight.original
+    >>> torch.allclose(linear.weight[0, 1], X[0] @ X[1])
+    True
+    """
+
+    constraint = "positive semidefinite"
+
+    def __init__(self, columns: bool = False, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        self.columns = columns
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "Gram")
+        W = widened(X)
+        return (matmul(W.mH, W) if self.columns else matmul(W, W.mH)).to(X.dtype)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_square(Y, "Gram")
+        self.admit(Y)
+        values, vectors = torch.linalg.eigh(hermitian_part(widened(Y)))
+        return hermitian_root(values, vectors, 0.0).to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        return torch.maximum(largest_difference(Y, Y.mH), eigenvalues_below(Y, 0.0))
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
+
+    def extra_repr(self) -> str:
+        return ", ".join(["columns=True"] * self.columns + ["strict=True"] * self.strict)

@@ -1,0 +1,106 @@
+"""Low-rank adaptation: a frozen weight plus a trained product of thin factors."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.precision import matmul
+from paramdesc.linalg.shapes import check_matrix
+
+__all__ = ["LoRA"]
+
+
+class LoRA(Parametrization):
+    """`layer.weight` will be `Y = X + (alpha / rank) B A`, with trained thin factors.
+
+    `A` and `B` are parameters of the map, `lora_A`, `(*, rank, n)`, and `lora_B`,
+    `(*, m, rank)`, made of the dtype and on the device of the weight when the map is
+    registered; until then `Y = X`. `A` is random and `B` is zero, so that registering changes
+    nothing. What is trained is what requires a gradient: freeze `X`, or use `lora`, which
+    does. `merge_lora` turns the value into a plain weight.
+
+    Shapes `(*, m, n) -> (*, m, n)`: the experts of a `(experts, m, n)` weight each get factors
+    of their own. With `flatten`, the first dimension is `m` and all others are `n`, as for
+    convolutions. Real and complex, of any inexact dtype. The cost is that of the product,
+    `2 m n rank` operations, of two such for the gradients, and a pass over the weight.
+
+    Assigning keeps `A` and `B`, and sets `X` such that the value is what is assigned.
+
+    Args:
+        rank: the rank of what is added, positive.
+        alpha: the scale of what is added, times `rank`. By default `rank`, a scale of one.
+        flatten: whether the weight is read as a matrix by its first dimension.
+
+    Raises:
+        ValueError: if an argument is out of its range, the weight is no matrix, or the map
+            was registered on a weight of another shape before.
+
+    Source: E. J. Hu et al., *LoRA: low-rank adaptation of large language models*, ICLR 2022,
+    section 4.1. `A` is initialised as in their code and in PEFT, uniformly up to
+    `1 / sqrt(n)`, from the seed that `torch.manual_seed` set, without using up any of its
+    numbers.
+
+    >>> linear = register_parametrization(torch.nn.Linear(5, 4), "weight", LoRA(2))
+    >>> [(name, tuple(x.shape)) for name, x in linear.parametrizations.weight[0].named_parameters()]
+    [('lora_A', (2, 5)), ('lora_B', (4, 2))]
+    """
+
+    if TYPE_CHECKING:  # TorchScript takes its type from what it holds
+        lora_A: Tensor | None  # noqa: N815  # as checkpoints of PEFT have it
+        lora_B: Tensor | None  # noqa: N815
+
+    def __init__(self, rank: int = 8, alpha: float | None = None, *, flatten: bool = False) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"rank must be positive. Got rank={rank}.")
+        alpha = float(rank) if alpha is None else alpha
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha must be finite. Got alpha={alpha}.")
+        self.rank = rank
+        self.alpha = alpha
+        self.flatten = flatten
+        self.register_parameter("lora_A", None)
+        self.register_parameter("lora_B", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        A, B = self.lora_A, self.lora_B
+        if A is None or B is None:
+            return X
+        added = matmul(B, A).reshape(X.shape)
+        return torch.add(X, added, alpha=self.alpha / self.rank).to(X.dtype)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_matrix(Y, "adapted")
+        matrix = Y.flatten(1) if self.flatten else Y
+        *batch, m, n = matrix.shape
+        if self.lora_A is None or self.lora_B is None:
+            self.lora_A = Parameter(random_factor(Y, [*batch, self.rank, n]))
+            self.lora_B = Parameter(Y.new_zeros([*batch, m, self.rank]))
+        if self.lora_A.shape != (*batch, self.rank, n) or self.lora_B.shape[-2] != m:
+            raise ValueError(
+                f"this LoRA has factors of shapes {list(self.lora_B.shape)} and "
+                f"{list(self.lora_A.shape)}, which do not fit a weight of shape {list(Y.shape)}. "
+                "Register one LoRA(...) for each weight."
+            )
+        added = matmul(self.lora_B, self.lora_A).reshape(Y.shape)
+        return torch.sub(Y, added, alpha=self.alpha / self.rank).to(Y.dtype)
+
+    def extra_repr(self) -> str:
+        shown = f"rank={self.rank}, alpha={self.alpha:g}"
+        return shown + ", flatten=True" * self.flatten
+
+
+def random_factor(Y: Tensor, shape: list[int]) -> Tensor:
+    """Uniform random numbers up to `1 / sqrt(n)`, of the dtype and on the device of `Y`."""
+    # a generator of its own: registering a map must not shift the user's random numbers
+    generator = torch.Generator().manual_seed(torch.initial_seed())
+    bound = 1 / max(1, shape[-1]) ** 0.5
+    numbers = torch.empty([*shape, 2] if Y.is_complex() else shape)
+    numbers.uniform_(-bound, bound, generator=generator)
+    return (torch.view_as_complex(numbers) if Y.is_complex() else numbers).to(Y.device, Y.dtype)

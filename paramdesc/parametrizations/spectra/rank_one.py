@@ -1,0 +1,51 @@
+"""Outer products of two vectors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from paramdesc.linalg.precision import matmul
+from paramdesc.parametrizations.spectra.low_rank import LowRank
+
+__all__ = ["RankOne"]
+
+
+class RankOne(LowRank):
+    """`layer.weight` will be an outer product: `Y = u vᵀ`, of two vectors.
+
+    The originals are `u`, `(*, m)`, and `v`, `(*, n)`; the value is `(*, m, n)`. Real and
+    complex, of any inexact dtype. The cost is one pass over the value, and two for the
+    gradients.
+
+    Assigning, and registering on a weight, keeps an outer product, and replaces any other
+    matrix by the nearest one in the Frobenius norm, its leading singular triple. The vectors
+    are then of equal length. From zero, `v` is zero and `u` is not, so that training goes on.
+
+    Args:
+        strict: whether to refuse a matrix of higher rank instead.
+
+    Raises:
+        ValueError: if the weight is no matrix; with `strict`, if a matrix of higher rank is
+            assigned, with its second singular value.
+
+    Source: as for `LowRank`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(5, 4), "weight", RankOne())
+    >>> [tuple(x.shape) for x in linear.parametrizations.weight.originals()]
+    [(4,), (5,)]
+    """
+
+    constraint = "an outer product"
+
+    def __init__(self, *, strict: bool = False) -> None:
+        super().__init__(1, strict=strict)
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        return matmul(u.unsqueeze(-1), v.unsqueeze(-2))
+
+    def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        A, B = super().right_inverse(Y)
+        return A.squeeze(-1), B.squeeze(-2)
+
+    def extra_repr(self) -> str:
+        return "strict=True" if self.strict else ""

@@ -1,0 +1,112 @@
+"""Matrices of determinant one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.spectra.positive_definite import check_floor, hermitian_root
+from paramdesc.parametrizations.spectra.positive_determinant import (
+    check_real,
+    oriented_svd,
+    parts,
+    turned,
+)
+
+__all__ = ["SpecialLinear"]
+
+
+class SpecialLinear(Parametrization):
+    """`layer.weight` will have determinant one: `Y = P Q B`, a polar form.
+
+    `B` is the rotation of the matrix that was assigned last, and `Q = cayley(2 K)` a rotation,
+    and `P` is `H² + floor m I` divided by the `n`-th root of its determinant, with the
+    symmetric part `H` and the skew-symmetric part `K` of `X = H + K`, and the mean `m` of the
+    eigenvalues of `H²`, so that `X` may be of any size. It reaches every matrix of
+    determinant one whose singular values are `floor` times their mean at least, but for those
+    with a rotation half a turn away from `B` in some plane: and these too, from closer by.
+
+    Shapes `(*, n, n) -> (*, n, n)`, real; half precision is computed in float32. Rounding the
+    entries changes the determinant by the precision times the condition number, which in half
+    precision is soon as large as one. The cost is
+    four products of `n x n` matrices, one of them for an inverse, and five for the gradient;
+    a factorisation for the determinant, and an inverse for its gradient.
+
+    Assigning, and registering on a weight, keeps a matrix of determinant one. Of any other, a
+    negative determinant is made positive by turning over the direction of the smallest
+    singular value, singular values less than the precision times the largest are raised to
+    that, and the matrix is divided by the `n`-th root of its determinant. That is not the
+    nearest matrix, for which there is no closed form. If singular values are less than
+    `floor` allows, they are raised to that, and the matrix is divided once more.
+
+    Args:
+        floor: how small singular values may be, relative to their mean; positive. It keeps the
+            determinant from being lost in rounding.
+        strict: whether to refuse a matrix of another determinant instead.
+
+    Raises:
+        ValueError: if the matrices are not square or not real, or `floor` is not positive;
+            with `strict`, if one that is assigned has another determinant, with its
+            difference from one.
+
+    Source: as for `PositiveDeterminant`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", SpecialLinear())
+    >>> round(torch.linalg.det(linear.weight).item(), 4)
+    1.0
+    """
+
+    constraint = "of determinant one"
+    if TYPE_CHECKING:  # TorchScript takes its type from what it holds
+        base: Tensor | None
+
+    def __init__(self, floor: float = 1e-4, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        check_floor(floor)
+        self.floor = floor
+        self.register_buffer("base", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "special linear")
+        H, K = parts(widened(X))
+        n = max(1, H.shape[-1])
+        mean = H.square().sum(-1).sum(-1) / n
+        raised = torch.where(mean > 0, self.floor * mean, torch.ones_like(mean))
+        P = matmul(H, H) + torch.diag_embed(raised.unsqueeze(-1).expand(H.shape[:-1]))
+        scale = (torch.linalg.slogdet(P)[1] / -n).exp()
+        Y: Tensor = scale.unsqueeze(-1).unsqueeze(-1) * turned(P, K)
+        base = self.base
+        if base is not None:
+            Y = matmul(Y, base.to(Y.dtype))
+        return Y.to(X.dtype)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_square(Y, "special linear")
+        check_real(Y, "of determinant one")
+        self.admit(Y)
+        U, S, Vh = oriented_svd(Y)
+        least = (epsilon(S) * S[..., :1]).clamp(min=smallest_normal(S))
+        S = torch.maximum(S, least).log()
+        S = (S - S.mean(-1, keepdim=True)).exp()
+        self.base = matmul(U, Vh).to(Y.dtype)
+        least = self.floor / (1 + self.floor) * S.mean(-1, keepdim=True)
+        return hermitian_root(S - least, U, 0.0).to(Y.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        sign, logarithm = torch.linalg.slogdet(widened(Y))
+        return largest_entry(sign * logarithm.exp() - 1)
+
+    def tolerance(self, Y: Tensor) -> float:
+        """Of the determinant: the precision times the condition number, in the Frobenius norm."""
+        S = torch.linalg.svdvals(widened(Y))
+        norms = torch.linalg.vector_norm(S, dim=-1) * torch.linalg.vector_norm(1 / S, dim=-1)
+        return min(10 * epsilon(Y) * largest_entry(norms).item(), 0.5)
+
+    def extra_repr(self) -> str:
+        return f"floor={self.floor}" + ", strict=True" * self.strict

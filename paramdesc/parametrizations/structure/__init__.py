@@ -1,0 +1,1 @@
+"""Maps onto matrices of a linear or algebraic structure."""

@@ -1,0 +1,59 @@
+"""Banded matrices."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from paramdesc.linalg.shapes import check_matrix
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+
+__all__ = ["Banded"]
+
+
+class Banded(LinearStructure):
+    """`layer.weight` will be banded: `Y[i, j] = X[i, j]` for `-lower <= j - i <= upper`, else 0.
+
+    `Banded(1, 1)` is tridiagonal, `Banded(1, 0)` lower bidiagonal.
+
+    Shapes `(*, m, n) -> (*, m, n)`, of any dtype. The entries of `X` off the band have no
+    effect and get no gradient. Cost: two passes over the matrix.
+
+    Assigning, and registering on a weight, keeps a matrix with this band as it is, and
+    replaces any other by the nearest in the Frobenius norm, which drops the other entries.
+
+    Args:
+        lower: the number of diagonals below the main one.
+        upper: the number of diagonals above it.
+        strict: whether to refuse a matrix with entries off the band instead.
+
+    Raises:
+        ValueError: if a number is negative, or it is no matrix; with `strict`, if one that
+            is assigned has entries off the band, with the largest.
+
+    Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 1.2.1.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Banded(1, 0))
+    >>> linear.weight = torch.ones(3, 3)
+    >>> linear.weight.tolist()
+    [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
+    """
+
+    constraint = "zero off the band"
+
+    def __init__(self, lower: int, upper: int, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        if lower < 0 or upper < 0:
+            raise ValueError(
+                "lower and upper count diagonals and are not negative. "
+                f"Got lower={lower}, upper={upper}."
+            )
+        self.lower = lower
+        self.upper = upper
+
+    def project(self, X: Tensor) -> Tensor:
+        check_matrix(X, "banded")
+        return X.triu(-self.lower).tril(self.upper)
+
+    def extra_repr(self) -> str:
+        shown = [f"lower={self.lower}", f"upper={self.upper}"]
+        return ", ".join(shown + ["strict=True"] * self.strict)

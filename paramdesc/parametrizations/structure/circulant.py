@@ -1,0 +1,54 @@
+"""Circulant matrices: each row is the one above it, shifted cyclically."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from paramdesc.linalg.precision import widened
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+from paramdesc.parametrizations.structure.toeplitz import diagonal_sums, spread_diagonals
+
+__all__ = ["Circulant"]
+
+
+class Circulant(LinearStructure):
+    """`layer.weight` will be circulant: `Y[i, j] = c[(j - i) mod n]`.
+
+    `c[k]` is the mean of the `n` entries of `X` with `(j - i) mod n = k`. So `Y` is a cyclic
+    convolution, it commutes with cyclic shifts, and the Fourier transform makes it diagonal.
+
+    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; half precision is averaged in
+    float32. Every entry of `X` has an effect. Cost: a few passes over the matrix.
+
+    Assigning, and registering on a weight, keeps a circulant matrix to rounding, and
+    replaces any other by the nearest in the Frobenius norm, which the means give too.
+
+    Args:
+        strict: whether to refuse a matrix that is not circulant instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
+            not circulant, with the largest difference of an entry from its mean.
+
+    Source: T. F. Chan, *An optimal circulant preconditioner for Toeplitz systems*, SIAM J.
+    Sci. Stat. Comput. 9 (1988).
+
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Circulant())
+    >>> linear.weight = torch.tensor([[1.0, 2.0], [4.0, 5.0]])
+    >>> linear.weight.tolist()
+    [[3.0, 3.0], [3.0, 3.0]]
+    """
+
+    constraint = "circulant"
+    roundings = 20
+
+    def project(self, X: Tensor) -> Tensor:
+        check_square(X, "circulant")
+        if X.numel() == 0:
+            return X
+        n = X.shape[-1]
+        sums = diagonal_sums(widened(X))
+        # a diagonal and the one that continues it stand n apart
+        means = (sums + sums.roll(n, -1)) / n
+        return spread_diagonals(means, n).to(X.dtype)

@@ -1,0 +1,43 @@
+"""Diagonal matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramdesc.linalg.shapes import check_matrix
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+
+__all__ = ["Diagonal"]
+
+
+class Diagonal(LinearStructure):
+    """`layer.weight` will be diagonal: `Y[i, i] = X[i, i]`, and zero elsewhere.
+
+    Shapes `(*, m, n) -> (*, m, n)`, of any dtype. The entries of `X` off the diagonal have
+    no effect and get no gradient. Cost: one pass over the matrix.
+
+    Assigning, and registering on a weight, keeps a diagonal matrix as it is, and replaces
+    any other by the nearest in the Frobenius norm, which drops the other entries.
+
+    Args:
+        strict: whether to refuse a matrix that is not diagonal instead.
+
+    Raises:
+        ValueError: if it is no matrix; with `strict`, if one that is assigned is not
+            diagonal, with the largest entry off the diagonal.
+
+    Source: R. A. Horn, C. R. Johnson, *Matrix Analysis*, 2nd ed., section 0.9.1.
+
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Diagonal())
+    >>> linear.weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> linear.weight.tolist()
+    [[1.0, 0.0], [0.0, 4.0]]
+    """
+
+    constraint = "diagonal"
+
+    def project(self, X: Tensor) -> Tensor:
+        check_matrix(X, "diagonal")
+        diagonal = X.diagonal(0, -2, -1)
+        return torch.diagonal_scatter(torch.zeros_like(X), diagonal, 0, -2, -1)

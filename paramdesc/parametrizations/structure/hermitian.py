@@ -1,0 +1,104 @@
+"""Hermitian and skew-Hermitian matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure, largest_deviation
+from paramdesc.parametrizations.structure.skew import skew
+from paramdesc.parametrizations.structure.symmetric import symmetric
+
+__all__ = ["Hermitian", "SkewHermitian"]
+
+
+class Hermitian(LinearStructure):
+    """`layer.weight` will be Hermitian: `Y = triu(X, 1) + triu(X, 1)ᴴ + Re diag(X)`.
+
+    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; of a real `X` it is what
+    `Symmetric` gives. The entries of `X` below the diagonal, and the imaginary parts on it,
+    have no effect and get no gradient. Cost: four passes over the matrix.
+
+    Assigning, and registering on a weight, keeps a Hermitian matrix as it is, and replaces
+    any other by the nearest in the Frobenius norm, `(A + Aᴴ) / 2`.
+
+    Args:
+        strict: whether to refuse a matrix that is not Hermitian instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if one that is assigned
+            is not Hermitian, with the largest difference from its conjugate transpose.
+
+    Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
+    Proc. Amer. Math. Soc. 6 (1955), theorem 2.
+
+    >>> layer = torch.nn.Linear(3, 3, dtype=torch.complex64)
+    >>> layer = register_parametrization(layer, "weight", Hermitian())
+    >>> bool((layer.weight == layer.weight.mH).all())
+    True
+    """
+
+    constraint = "Hermitian"
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "Hermitian")
+        if not X.is_complex():
+            return symmetric(X)
+        upper = X.triu(1)
+        diagonal = X.diagonal(0, -2, -1).real.to(X.dtype)
+        return upper + upper.mH + torch.diag_embed(diagonal)
+
+    def project(self, X: Tensor) -> Tensor:
+        check_square(X, "Hermitian")
+        return X + (X.mH - X) / 2
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest difference of an entry from that of the conjugate transpose."""
+        return largest_deviation(Y, Y.mH)
+
+
+class SkewHermitian(LinearStructure):
+    """`layer.weight` will be skew-Hermitian: `Y = triu(X, 1) - triu(X, 1)ᴴ + i Im diag(X)`.
+
+    These are the generators of unitary matrices, `i` times the Hermitian ones. Shapes
+    `(*, n, n) -> (*, n, n)`, floating point or complex; of a real `X` it is what `Skew`
+    gives. The entries of `X` below the diagonal, and the real parts on it, have no effect
+    and get no gradient. Cost: four passes over the matrix.
+
+    Assigning, and registering on a weight, keeps a skew-Hermitian matrix as it is, and
+    replaces any other by the nearest in the Frobenius norm, `(A - Aᴴ) / 2`.
+
+    Args:
+        strict: whether to refuse a matrix that is not skew-Hermitian instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if one that is assigned
+            is not skew-Hermitian, with the largest modulus in `Y + Yᴴ`.
+
+    Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
+    Proc. Amer. Math. Soc. 6 (1955), theorem 2, for `iA`.
+
+    >>> layer = torch.nn.Linear(3, 3, dtype=torch.complex64)
+    >>> layer = register_parametrization(layer, "weight", SkewHermitian())
+    >>> bool((layer.weight == -layer.weight.mH).all())
+    True
+    """
+
+    constraint = "skew-Hermitian"
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "skew-Hermitian")
+        if not X.is_complex():
+            return skew(X)
+        upper = X.triu(1)
+        diagonal = X.diagonal(0, -2, -1)
+        return upper - upper.mH + torch.diag_embed(diagonal - diagonal.real)
+
+    def project(self, X: Tensor) -> Tensor:
+        check_square(X, "skew-Hermitian")
+        return X / 2 - X.mH / 2
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest modulus in `Y + Yᴴ`."""
+        return largest_deviation(Y, -Y.mH)

@@ -1,0 +1,81 @@
+"""Tensors with fixed entries under a mask.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+import torch
+from torch import Tensor
+
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+
+__all__ = ["Masked"]
+
+
+class Masked(LinearStructure):
+    """`layer.weight` will be `fill` where `mask` is false: `Y = X` where it is true.
+
+    It prunes: the entries of `X` that are masked out have no effect and get no gradient, as
+    long as they are finite.
+
+    Shapes `(*) -> (*)`, of any dtype and number of dimensions. `mask` is broadcast to the
+    shape of `X`. It is a buffer of zeros and ones, saved and moved with the map, and may be
+    written to in place to prune more. Cost: one pass over the tensor.
+
+    Assigning, and registering on a weight, keeps a tensor with these entries as it is, and
+    replaces any other by the nearest in the Frobenius norm, which has them filled.
+
+    Args:
+        mask: which entries are free: true, or any number but zero.
+        fill: the value of the others.
+        strict: whether to refuse a tensor with other entries there instead.
+
+    Raises:
+        TypeError: if `mask` is no tensor.
+        ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if a tensor
+            that is assigned has other entries where it is false, with the largest difference.
+
+    Source: S. Han, J. Pool, J. Tran, W. J. Dally, *Learning both weights and connections for
+    efficient neural networks*, NeurIPS 2015, section 3.
+
+    >>> mask = torch.tensor([[True, False], [True, True]])
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Masked(mask))
+    >>> linear.weight = torch.ones(2, 2)
+    >>> linear.weight.tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+
+    constraint = "filled where the mask is false"
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, fill: float = 0.0, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        if not isinstance(mask, Tensor):
+            raise TypeError(
+                f"mask must be a tensor, got {type(mask).__name__}. Write torch.tensor(mask)."
+            )
+        # of the dtype that most weights have: a product with booleans takes twice the time
+        self.register_buffer("mask", (mask.detach() != 0).to(torch.get_default_dtype()))
+        self.fill = float(fill)
+
+    def project(self, X: Tensor) -> Tensor:
+        check_broadcast(self.mask, X)
+        if self.fill == 0:
+            return X * self.mask.to(X.dtype)  # several times as fast as a choice
+        fill = torch.full([], self.fill, dtype=X.dtype, device=X.device)
+        return torch.where(self.mask != 0, X, fill)
+
+    def extra_repr(self) -> str:
+        shown = [f"mask={list(self.mask.shape)}", f"fill={self.fill}"]
+        return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+def check_broadcast(mask: Tensor, X: Tensor) -> None:
+    """Refuse a mask that is not broadcast to the shape of `X` itself."""
+    leading = X.ndim - mask.ndim
+    fits = leading >= 0
+    for dim in range(mask.ndim if fits else 0):
+        fits = fits and (mask.shape[dim] == 1 or mask.shape[dim] == X.shape[leading + dim])
+    if not fits:
+        raise ValueError(
+            f"a mask of shape {list(mask.shape)} is not one for a tensor of shape {list(X.shape)}."
+        )

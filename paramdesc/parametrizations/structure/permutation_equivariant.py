@@ -1,0 +1,55 @@
+"""Matrices that commute with every permutation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramdesc.linalg.precision import widened
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+
+__all__ = ["PermutationEquivariant"]
+
+
+class PermutationEquivariant(LinearStructure):
+    """`layer.weight` will commute with permutations: `Y = a I + b 1 1ᵀ`.
+
+    `b` is the mean of the entries of `X` off the diagonal, `a + b` that of the entries on it.
+    A layer with this weight and a constant bias treats its inputs as a set.
+
+    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; half precision is averaged in
+    float32. Every entry of `X` has an effect. The blocks of a layer between `p` and `q`
+    features of each element are a weight `(q, p, n, n)`. Cost: three passes over the matrix.
+
+    Assigning, and registering on a weight, keeps a matrix of this form to rounding, and
+    replaces any other by the nearest in the Frobenius norm, which the means give too.
+
+    Args:
+        strict: whether to refuse a matrix that is not of this form instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
+            not of this form, with the largest difference of an entry from its mean.
+
+    Source: M. Zaheer et al., *Deep sets*, NeurIPS 2017, lemma 3.
+
+    >>> layer = torch.nn.Linear(2, 2)
+    >>> layer = register_parametrization(layer, "weight", PermutationEquivariant())
+    >>> layer.weight = torch.tensor([[1.0, 2.0], [4.0, 5.0]])
+    >>> layer.weight.tolist()
+    [[3.0, 3.0], [3.0, 3.0]]
+    """
+
+    constraint = "permutation equivariant"
+    roundings = 20
+
+    def project(self, X: Tensor) -> Tensor:
+        check_square(X, "permutation equivariant")
+        n = X.shape[-1]
+        wide = widened(X)
+        trace = wide.diagonal(0, -2, -1).sum(-1)[..., None, None]
+        others = wide.sum((-2, -1), keepdim=True) - trace
+        on_diagonal = torch.eye(n, dtype=torch.bool, device=X.device)
+        Y = torch.where(on_diagonal, trace / max(n, 1), others / max(n * n - n, 1))
+        return Y.to(X.dtype)

@@ -1,0 +1,58 @@
+"""Skew-symmetric matrices."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure, largest_deviation
+
+__all__ = ["Skew", "skew"]
+
+
+class Skew(LinearStructure):
+    """`layer.weight` will be skew-symmetric, `Yᵀ = -Y`: `Y = triu(X, 1) - triu(X, 1)ᵀ`.
+
+    Shapes `(*, n, n) -> (*, n, n)`, of any signed dtype; complex matrices are skew-symmetric,
+    see `SkewHermitian` for the others. The entries of `X` on and below the diagonal have no
+    effect and get no gradient. Cost: two passes over the matrix.
+
+    Assigning, and registering on a weight, keeps a skew-symmetric matrix as it is, and
+    replaces any other by the nearest in the Frobenius norm, `(A - Aᵀ) / 2`.
+
+    Args:
+        strict: whether to refuse a matrix that is not skew-symmetric instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if one that is assigned
+            is not skew-symmetric, with the largest sum of two opposite entries.
+
+    Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
+    Proc. Amer. Math. Soc. 6 (1955), theorem 2, for `iA`.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Skew())
+    >>> bool((linear.weight == -linear.weight.T).all())
+    True
+    """
+
+    constraint = "skew-symmetric"
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_square(X, "skew-symmetric")
+        return skew(X)
+
+    def project(self, X: Tensor) -> Tensor:
+        check_square(X, "skew-symmetric")
+        if not (X.is_floating_point() or X.is_complex()):
+            return skew(X)
+        return X / 2 - X.mT / 2  # rather than (X - X.mT) / 2, which overflows sooner
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest sum of two opposite entries."""
+        return largest_deviation(Y, -Y.mT)
+
+
+def skew(X: Tensor) -> Tensor:
+    """The skew-symmetric matrix with the entries of `X` above the diagonal."""
+    upper = X.triu(1)
+    return upper - upper.mT

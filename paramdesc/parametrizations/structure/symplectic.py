@@ -1,0 +1,170 @@
+"""Symplectic matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramdesc.base import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.parametrizations.structure.hamiltonian import check_even, symplectic_adjoint
+from paramdesc.parametrizations.structure.symmetric import symmetric
+
+__all__ = ["Symplectic"]
+
+NEWTON_STEPS = 15
+
+
+class Symplectic(Parametrization):
+    """`layer.weight` will be symplectic: `Yᵀ J Y = J` with `J = [[0, I], [-I, 0]]`.
+
+    With the blocks `[[P, Q], [R, _]]` of `X`, `Y` is the product of
+
+    - `base`, a symplectic matrix that the map keeps,
+    - `[[I, 0], [C, I]]`, where `C` is symmetric with the upper triangle of `R`,
+    - `[[G, 0], [0, G⁻ᵀ]]`, where `G = (I + tril(P, -1)) exp(diag P) (I + triu(P, 1))`,
+    - `[[I, B], [0, I]]`, where `B` is symmetric with the upper triangle of `Q`.
+
+    Every `X` gives a symplectic matrix, no inverse can fail, and there are as many free
+    entries as dimensions, `2n² + n`. At zero `Y` is `base`, and moves in all directions.
+
+    Shapes `(*, 2n, 2n) -> (*, 2n, 2n)`, floating point or complex; the transpose is not
+    conjugated. Half precision is computed in float32. Cost: two products of this size.
+
+    Assigning, and registering on a weight, makes the value the `base`, and sets `X` to zero.
+    A symplectic matrix is kept as it is. Any other is replaced by the nearer of two, as the
+    nearest is not known in closed form: its generalised polar factor `A (A* A)^(-1/2)` with
+    the adjoint `A* = J⁻¹ Aᵀ J`, where Newton's iteration finds it, and the nearest matrix
+    that is symplectic and orthogonal, or for complex ones the nearest unitary
+    `[[U, 0], [0, Ū]]`. That takes some 15 inverses, in double precision.
+
+    Args:
+        strict: whether to refuse a matrix that is not symplectic instead.
+
+    Raises:
+        ValueError: if the matrices are not square of even size; with `strict`, if one that
+            is assigned is not symplectic, with the largest entry of `Yᵀ J Y - J`.
+
+    Source: F. Dopico, C. Johnson, *Parametrization of the matrix symplectic group and
+    applications*, SIAM J. Matrix Anal. Appl. 31 (2009), section 3; the polar factor: N. Higham,
+    D. Mackey, N. Mackey, F. Tisseur, *Computing the polar decomposition and the matrix sign
+    decomposition in matrix groups*, SIAM J. Matrix Anal. Appl. 25 (2004).
+
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Symplectic())
+    >>> round(torch.linalg.det(linear.weight).item(), 4)
+    1.0
+    """
+
+    constraint = "symplectic"
+
+    def __init__(self, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
+        self.register_buffer("base", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_even(X, "symplectic")
+        Y = from_blocks(widened(X))
+        base = self.base
+        if isinstance(base, Tensor):
+            Y = matmul(base.to(Y.dtype), Y)
+        return Y.to(X.dtype)
+
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        check_even(Y, "symplectic")
+        self.admit(Y)
+        wide = Y.to(torch.complex128 if Y.is_complex() else torch.float64)
+        is_kept = residual(wide) <= 20 * epsilon(Y) * scale(wide)
+        base = torch.where(is_kept[..., None, None], wide, nearby(wide))
+        self.base = base.to(widened(Y).dtype)
+        return torch.zeros_like(Y)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The largest entry of `Yᵀ J Y - J`."""
+        return largest_entry(residual(widened(Y)))
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 20 * epsilon(Y) * largest_entry(scale(widened(Y))).item()
+
+
+def from_blocks(X: Tensor) -> Tensor:
+    """The symplectic matrix of the three factors that `X` holds."""
+    n = X.shape[-1] // 2
+    P, B, C = X[..., :n, :n], symmetric(X[..., :n, n:]), symmetric(X[..., n:, :n])
+    eye = torch.eye(n, dtype=X.dtype, device=X.device)
+    L, U = P.tril(-1) + eye, P.triu(1) + eye
+    D = P.diagonal(0, -2, -1).exp()
+    G = matmul(L * D.unsqueeze(-2), U)
+    # G⁻ᵀ = L⁻ᵀ D⁻¹ U⁻ᵀ
+    inverse = torch.linalg.solve_triangular(U.mT, eye.expand_as(U), upper=False, unitriangular=True)
+    inverse = inverse / D.unsqueeze(-1)
+    inverse = torch.linalg.solve_triangular(L.mT, inverse, upper=True, unitriangular=True)
+    top = torch.cat([G, matmul(G, B)], -1)
+    bottom = matmul(C, top) + torch.nn.functional.pad(inverse, (n, 0))
+    return torch.cat([top, bottom], -2)
+
+
+def residual(Y: Tensor) -> Tensor:
+    """The largest entry of `Yᵀ J Y - J` of each matrix: its adjoint times itself is one."""
+    n = Y.shape[-1]
+    if n == 0:
+        return Y.new_zeros(Y.shape[:-2]).abs()
+    eye = torch.eye(n, dtype=Y.dtype, device=Y.device)
+    return (matmul(symplectic_adjoint(Y), Y) - eye).abs().amax((-2, -1))
+
+
+def scale(Y: Tensor) -> Tensor:
+    """The largest squared length of a column of each matrix: rounding of the residual grows so."""
+    squares = (Y * Y.conj()).real.sum(-2) if Y.is_complex() else Y.square().sum(-2)
+    return squares.amax(-1) if Y.shape[-1] > 0 else squares.sum(-1)
+
+
+def nearby(Y: Tensor) -> Tensor:
+    """A symplectic matrix near each `Y`: the nearer of two."""
+    W, compact = generalised_polar(Y), nearest_unitary(Y)
+    is_symplectic = residual(W) <= 1000 * epsilon(Y) * scale(W)
+    is_nearer = distance(W, Y) <= distance(compact, Y)
+    return torch.where((is_symplectic & is_nearer)[..., None, None], W, compact)
+
+
+def distance(A: Tensor, B: Tensor) -> Tensor:
+    result: Tensor = torch.linalg.matrix_norm(A - B)
+    return result
+
+
+def generalised_polar(Y: Tensor) -> Tensor:
+    """The symplectic `W` in `Y = W S`, where `S` is its own adjoint, or something not symplectic.
+
+    There is none if the product of `Y` with its adjoint has negative eigenvalues.
+    """
+    W = Y
+    for _ in range(NEWTON_STEPS):
+        inverse = symplectic_adjoint(torch.linalg.inv_ex(W).inverse)
+        # as long as Y is far from symplectic, the two are made alike in size
+        balance = torch.linalg.matrix_norm(inverse) / torch.linalg.matrix_norm(W)
+        balance = balance.sqrt()[..., None, None]
+        W = (W * balance + inverse / balance) / 2
+    return W
+
+
+def nearest_unitary(Y: Tensor) -> Tensor:
+    """The nearest `[[A, B], [-B, A]]` with unitary `A + iB`, or `[[U, 0], [0, Ū]]` if complex."""
+    n = Y.shape[-1] // 2
+    A = (Y[..., :n, :n] + Y[..., n:, n:].conj()) / 2
+    if Y.is_complex():
+        A = polar(A)
+        B = torch.zeros_like(A)
+    else:
+        unitary = polar(torch.complex(A, (Y[..., :n, n:] - Y[..., n:, :n]) / 2))
+        A, B = unitary.real, unitary.imag
+    top, bottom = torch.cat([A, B], -1), torch.cat([-B, A.conj()], -1)
+    return torch.cat([top, bottom], -2)
+
+
+def polar(M: Tensor) -> Tensor:
+    """The unitary matrix that is nearest to `M`."""
+    U, _, Vh = torch.linalg.svd(M)
+    result: Tensor = U @ Vh
+    return result

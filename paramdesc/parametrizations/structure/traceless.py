@@ -1,0 +1,46 @@
+"""Matrices of trace zero."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramdesc.linalg.precision import widened
+from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+
+__all__ = ["Traceless"]
+
+
+class Traceless(LinearStructure):
+    """`layer.weight` will have trace zero: `Y = X - (tr X / n) I`.
+
+    These are the generators of matrices of determinant one. Shapes `(*, n, n) -> (*, n, n)`,
+    floating point or complex. Cost: two passes over the matrix.
+
+    Assigning, and registering on a weight, keeps a matrix of trace zero to rounding, and
+    replaces any other by the nearest in the Frobenius norm, which the formula gives too.
+
+    Args:
+        strict: whether to refuse a matrix of another trace instead.
+
+    Raises:
+        ValueError: if the matrices are not square; with `strict`, if the trace of one that
+            is assigned is not zero, with `|tr Y| / n`.
+
+    Source: B. C. Hall, *Lie Groups, Lie Algebras, and Representations*, 2nd ed.,
+    proposition 3.23.
+
+    >>> linear = register_parametrization(torch.nn.Linear(2, 2), "weight", Traceless())
+    >>> linear.weight = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    >>> linear.weight.tolist()
+    [[-2.0, 2.0], [3.0, 2.0]]
+    """
+
+    constraint = "of trace zero"
+
+    def project(self, X: Tensor) -> Tensor:
+        check_square(X, "traceless")
+        diagonal = X.diagonal(0, -2, -1)
+        mean = widened(diagonal).mean(-1, keepdim=True).to(X.dtype)
+        return X - torch.diag_embed(mean.expand_as(diagonal))
