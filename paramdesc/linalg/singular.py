@@ -161,7 +161,7 @@ def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tenso
     if M.device.type != "cpu" or M.is_complex() or is_dynamo_compiling() or not is_plain():
         return None
     adjoint, w, z = M.t(), torch.mv(M, v), v
-    alpha, beta = norm(w).item(), 1.0
+    alpha, beta = length_on_cpu(w), 1.0
     smallest, least = smallest_normal(M) ** 0.3, epsilon(M) ** 0.5 * alpha
     if not smallest < alpha < 1 / smallest:
         return None
@@ -170,22 +170,29 @@ def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tenso
         z = torch.addmv(z, adjoint, w, beta=-alpha / beta, alpha=1 / alpha)
         if k == 1:  # near the solution, little is left of it: what rounding makes of v goes
             z = torch.sub(z, v, alpha=torch.dot(v, z).item())
-        beta = norm(z).item()
+        beta = length_on_cpu(z)
         betas.append(beta)
         if k == iterations or not beta > least:
             break
         w = torch.addmv(w, M, z, beta=-beta / alpha, alpha=1 / beta)
-        alpha = norm(w).item()
+        alpha = length_on_cpu(w)
         if not alpha > least:
             break
         lefts.append(w)
         alphas.append(alpha)
     if len(lefts) > 1:
         factors = [y / a for y, a in zip(leading_of_bidiagonal(alphas, betas), alphas, strict=True)]
-        w = torch.mv(torch.stack(lefts).t(), torch.tensor(factors, dtype=w.dtype))
-    u = w / norm(w)
+        w = lefts[0] * factors[0]
+        for left, factor in zip(lefts[1:], factors[1:], strict=True):
+            w.add_(left, alpha=factor)
+    u = w.mul_(1 / length_on_cpu(w)) if len(lefts) > 1 else w / length_on_cpu(w)
     v = torch.mv(adjoint, u)
-    return u, v / norm(v)
+    return u, v.mul_(1 / length_on_cpu(v))
+
+
+def length_on_cpu(x: Tensor) -> float:
+    """The length of a real vector of moderate scale, faster than `vector_norm` is called."""
+    return math.sqrt(torch.dot(x, x).item())
 
 
 def leading_of_bidiagonal(alphas: list[float], betas: list[float]) -> list[float]:
@@ -198,7 +205,8 @@ def leading_of_bidiagonal(alphas: list[float], betas: list[float]) -> list[float
     diagonal = [a * a + b * b for a, b in zip(alphas, betas, strict=True)]
     beside = [a * b for a, b in zip(alphas[1:], betas, strict=False)]
     last = len(beside)
-    value = max(diagonal) + 2 * max(beside)
+    around = [0.0, *beside, 0.0]  # of the rows, as in Gershgorin's circles
+    value = max(d + around[i] + around[i + 1] for i, d in enumerate(diagonal))
     least = 1e-16 * value
     pivots = [0.0] * (last + 1)
     for _ in range(60):
