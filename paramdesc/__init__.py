@@ -1,6 +1,9 @@
 """Weights that are functions of other tensors, on any `nn.Module`, in place."""
 
-from paramdesc import jit, parametrizations
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from paramdesc import jit
 from paramdesc.adoption import adopt
 from paramdesc.base import Parametrization
 from paramdesc.caching import cached
@@ -16,6 +19,9 @@ from paramdesc.registration import (
     type_before_parametrizations,
 )
 from paramdesc.scopes import Scope
+
+if TYPE_CHECKING:
+    from paramdesc import parametrizations, testing
 
 cache = cached
 
@@ -36,6 +42,17 @@ __all__ = [
     "parametrized",
     "register_parametrization",
     "remove_parametrizations",
+    "testing",
     "transfer_parametrizations_and_params",
     "type_before_parametrizations",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("parametrizations", "testing"):  # to import them takes as long as all the rest
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "parametrizations", "testing"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from paramdesc.decorator import parametrized
-from paramdesc.demo.maps import Cayley
+from paramdesc.demo.maps import CountedOrthogonal
 from paramdesc.parametrizations import SpectralNorm
 
 __all__ = ["N_POWER_ITERATIONS", "BoundedReadout", "Cell", "OrthogonalCell", "Reader", "Readout"]
@@ -19,10 +19,7 @@ N_POWER_ITERATIONS = 20
 
 
 class Cell(nn.RNNCell):
-    """A recurrent cell whose kernel starts as rotations by up to a right angle.
-
-    The kernel has no eigenvalue -1 then, and `Cayley` takes it as it is.
-    """
+    """A recurrent cell whose kernel starts as rotations by up to a right angle."""
 
     def __init__(self) -> None:
         super().__init__(1, SIZE, nonlinearity="relu")
@@ -50,7 +47,7 @@ class Readout(nn.Linear):
         self.weight.div_(torch.linalg.matrix_norm(self.weight, 2))
 
 
-@parametrized("weight_hh", Cayley())
+@parametrized("weight_hh", CountedOrthogonal())
 class OrthogonalCell(Cell):
     """A cell with an orthogonal kernel."""
 

@@ -52,7 +52,7 @@ def save_picture(runs: Sequence[Run], path: Path) -> None:
     accuracy, kernel, norm = top.subplots(1, 3)
     draw_accuracies(accuracy, runs)
     draw_largest(kernel, [run.kernel_deviations for run in runs])
-    label(kernel, "Kernel: off orthogonal, largest so far", "max |QᵀQ - I|")
+    label(kernel, "Kernel: off orthogonal, largest so far", "‖QᵀQ - I‖, Frobenius")
     draw_largest(norm, [run.norm_deviations for run in runs])
     label(norm, "Read-out: off norm one, largest so far", "|spectral norm - 1|")
     handles, names = accuracy.get_legend_handles_labels()

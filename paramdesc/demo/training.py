@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from paramdesc.demo.data import Digits
-from paramdesc.demo.maps import Cayley, orthogonality_deviation
+from paramdesc.demo.maps import CountedOrthogonal
 from paramdesc.demo.variants import Variant
 
 __all__ = ["Run", "make_runs", "train"]
@@ -62,14 +62,16 @@ class Run:
 
     def count_evaluations(self) -> int:
         """How often the kernel's map was called so far."""
-        return sum(m.evaluations for m in self.model.cell.modules() if isinstance(m, Cayley))
+        maps = (m for m in self.model.cell.modules() if isinstance(m, CountedOrthogonal))
+        return sum(m.evaluations for m in maps)
 
     @torch.no_grad()
     def measure(self) -> None:
         """How far the weights that the step is made with are from what they should be."""
         norm = torch.linalg.matrix_norm(self.model.readout.weight, 2).item()
         self.norm_deviations.append(abs(norm - 1))
-        self.kernel_deviations.append(orthogonality_deviation(self.model.cell.weight_hh))
+        kernel = self.model.cell.weight_hh
+        self.kernel_deviations.append(CountedOrthogonal().deviation(kernel).item())
 
     @torch.no_grad()
     def test(self, images: Tensor, labels: Tensor) -> None:

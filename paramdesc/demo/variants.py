@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.caching import cached
-from paramdesc.demo.maps import Cayley
+from paramdesc.demo.maps import CountedOrthogonal
 from paramdesc.demo.model import (
     N_POWER_ITERATIONS,
     BoundedReadout,
@@ -52,7 +52,7 @@ def make_plain() -> Reader:
 def make_with_torch() -> Reader:
     """With the maps under `torch.nn.utils.parametrize`."""
     cell, readout = Cell(), Readout()
-    torch_engine.register_parametrization(cell, "weight_hh", Cayley())
+    torch_engine.register_parametrization(cell, "weight_hh", CountedOrthogonal())
     norm = SpectralNorm(n_power_iterations=N_POWER_ITERATIONS)
     torch_engine.register_parametrization(readout, "weight", norm)
     return Reader(cell, readout)

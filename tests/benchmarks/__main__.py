@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks import compiling, importing, reading, registering, training
+from tests.benchmarks import (
+    compiling,
+    elements,
+    importing,
+    orthogonal,
+    rank,
+    reading,
+    registering,
+    spectral,
+    torch_maps,
+    training,
+)
 from tests.benchmarks.table import Table, main
 from tests.benchmarks.timing import environment
 
@@ -20,9 +31,23 @@ ratios are medians of the rounds' ratios, and carry over to other machines bette
 """
 
 
+BENCHMARKS = (
+    reading,
+    training,
+    compiling,
+    registering,
+    importing,
+    orthogonal,
+    spectral,
+    torch_maps,
+    rank,
+    elements,
+)
+
+
 def tables(quick: bool) -> Iterator[Table]:
     found = []
-    for benchmark in (reading, training, compiling, registering, importing):
+    for benchmark in BENCHMARKS:
         for table in benchmark.tables(quick):
             found.append(table)
             yield table

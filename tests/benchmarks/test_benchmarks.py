@@ -8,12 +8,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.benchmarks import compiling, importing, reading, registering, training
+from tests.benchmarks.__main__ import BENCHMARKS
 from tests.benchmarks.table import Goal, Table
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
-@pytest.mark.parametrize("benchmark", [reading, training, compiling, registering, importing])
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_every_row_holds_finite_positive_figures(benchmark: ModuleType) -> None:
     threads = torch.get_num_threads()
     found: list[Table] = list(benchmark.tables(quick=True))

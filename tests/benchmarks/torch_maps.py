@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations as theirs
 
-from paramdesc.parametrizations import functions as ours
+from paramdesc import parametrizations as ours
 from tests.benchmarks.table import Goal, Table, main
 from tests.benchmarks.timing import Clock, clocked, in_turns
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from paramdesc import is_parametrized, register_parametrization
-from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
 from paramdesc.parametrizations.functions.adapters import lora, merge_lora
+from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
 from paramdesc.parametrizations.spectra.lora import LoRA
 from paramdesc.parametrizations.structure.symmetric import Symmetric
 from tests.helpers import Double, chain_of, saved_and_loaded, torch_linear
