@@ -68,9 +68,9 @@ class Sphere(Parametrization):
         count = 1
         for d in dims:
             count *= X.shape[d]
-        # the norm of what counts as zero must have a finite gradient all the same
-        factor = self.radius / torch.where(is_long, length, 1.0)
-        return torch.where(is_long, X * factor, self.radius / math.sqrt(max(count, 1)))
+        inverse = torch.where(is_long, length, math.inf).reciprocal()  # zero for what is short
+        other = torch.where(is_long, 0.0, self.radius / math.sqrt(max(count, 1)))
+        return torch.addcmul(other.to(X.dtype), X, inverse, value=self.radius)
 
     def dims(self, X: Tensor) -> list[int]:
         """The dimensions that vectors lie along."""
