@@ -25,7 +25,18 @@ from paramdesc import (
     transfer_parametrizations_and_params,
     type_before_parametrizations,
 )
-from paramdesc.parametrizations import SpectralNorm, Symmetric
+from paramdesc.linalg import largest_singular_triple
+from paramdesc.parametrizations import (
+    SpectralNorm,
+    Symmetric,
+    lora,
+    low_rank,
+    merge_lora,
+    orthogonal,
+    spectral_norm,
+    weight_norm,
+)
+from paramdesc.testing import Report, check_parametrization
 
 # maps: modules, the base class, anything with a forward, functions
 
@@ -192,3 +203,18 @@ assert_type(rescaled.has_state(), bool)
 assert_type(rescaled.guess(torch.ones(3)), tuple[Tensor, ...])
 assert_type(rescaled.forward(torch.ones(3)) if rescaled.has_state() else None, Tensor | None)
 functions: Sequence[Callable[[Tensor], Tensor]] = [Double().forward, Half().forward, negative]
+
+# one-line functions keep the type of the module
+
+assert_type(orthogonal(nn.Linear(2, 2)), nn.Linear)
+assert_type(spectral_norm(nn.Conv2d(2, 2, 3), bound=2.0), nn.Conv2d)
+assert_type(weight_norm(nn.Linear(2, 2), dim=None), nn.Linear)
+assert_type(low_rank(nn.Conv1d(2, 2, 3), 1, flatten=0), nn.Conv1d)
+assert_type(merge_lora(lora(nn.Sequential(nn.Linear(2, 2))[0])), nn.Module)
+
+# checks of a map, and the singular triple
+
+report = check_parametrization(Symmetric(), torch.ones(2, 2), raises=False)
+assert_type(report, Report)
+assert_type([outcome.detail for outcome in report.failed], list[str])
+assert_type(largest_singular_triple(torch.ones(2, 2)), tuple[Tensor, Tensor, Tensor])
