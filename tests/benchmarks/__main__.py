@@ -9,8 +9,8 @@ from tests.benchmarks import (
     compiling,
     elements,
     importing,
+    maps,
     orthogonal,
-    rank,
     reading,
     registering,
     spectral,
@@ -40,7 +40,7 @@ BENCHMARKS = (
     orthogonal,
     spectral,
     torch_maps,
-    rank,
+    maps,
     elements,
 )
 

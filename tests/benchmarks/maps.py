@@ -12,7 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations as torch_maps
 from torch.nn.utils import parametrize as torch_engine
 
+import paramdesc
 import paramdesc.parametrizations as maps
 from paramdesc import register_parametrization
 from paramdesc.testing import check_parametrization
+from tests import geotorch_constraints as constraints
+from tests.benchmarks.table import Table
 from tests.benchmarks.timing import Clock, clocked, environment, in_turns
 
-__all__ = ["ROWS", "Row", "compare", "page"]
+__all__ = ["ROWS", "Row", "page", "tables"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "maps.md"
 
@@ -185,7 +188,6 @@ class Findings:
 
     error: float | None
     clock: Clock
-    failed: list[str]
 
 
 def shape_of(row: Row, n: int) -> tuple[int, int]:
@@ -210,11 +212,8 @@ def find(row: Row, library: str, n: int) -> Findings | None:
     new_map = row.ours if library == "paramdesc" else getattr(row, library)
     if new_map is None:
         return None
-    engine = (
-        register_parametrization
-        if library == "paramdesc"
-        else (torch_engine.register_parametrization)
-    )
+    ours_or_torchs = paramdesc if library == "paramdesc" else torch_engine
+    engine = ours_or_torchs.register_parametrization
     torch.manual_seed(0)
     shape = shape_of(row, n)
     weight = value_of(row, shape)
@@ -234,11 +233,14 @@ def find(row: Row, library: str, n: int) -> Findings | None:
         module.zero_grad()
         module.weight.backward(gradient)
 
-    return Findings(error, clocked(forward_and_backward), failing(row, new_map))
+    return Findings(error, clocked(forward_and_backward))
 
 
-def failing(row: Row, new_map: NewMap) -> list[str]:
+def failing(row: Row, library: str) -> str:
     """The checks of `check_parametrization` that the map fails, on a small weight."""
+    new_map = row.ours if library == "paramdesc" else getattr(row, library)
+    if new_map is None:
+        return ""
     torch.manual_seed(0)
     shape = shape_of(row, 8)
     weight = value_of(row, shape)
@@ -247,25 +249,48 @@ def failing(row: Row, new_map: NewMap) -> list[str]:
         report = check_parametrization(
             new_map(shape), weight, raises=False, batch=False, tolerance=row.tolerance
         )
-    return [x.check for x in report.failed if x.check not in NOT_ABOUT_THE_MATHEMATICS]
+    failed = [x.check for x in report.failed if x.check not in NOT_ABOUT_THE_MATHEMATICS]
+    return ", ".join(failed) or "none"
 
 
 LIBRARIES = ("paramdesc", "torch", "geotorch")
 
 
-def compare(name: str, n: int, rounds: int) -> tuple[list[str], list[str] | None]:
-    """The cells of one line of the table, and of one of the table of checks that fail."""
-    row = ROWS[name]
+def compare(
+    row: Row, n: int, rounds: int
+) -> tuple[dict[str, Findings | None], dict[str, float | None]]:
+    """What there is to say of each library, and how many times as long as ours it takes."""
     found = {library: find(row, library, n) for library in LIBRARIES}
     clocks = {library: x.clock for library, x in found.items() if x is not None}
     series = in_turns(clocks, rounds)
-    cells = [name, shown(found["paramdesc"])]
+    times = {x: series.ratio(x, "paramdesc") if x in clocks else None for x in LIBRARIES}
+    return found, times
+
+
+def tables(quick: bool) -> Iterator[Table]:
+    """The times for all sizes, of the maps that have a counterpart."""
+    sizes = (16,) if quick else (64, 256, 512, 1024)
+    peers = {name: row for name, row in ROWS.items() if row.torch or row.geotorch}
     for library in LIBRARIES[1:]:
-        times = f"{series.ratio(library, 'paramdesc'):.2g}" if found[library] else ""
-        cells += [shown(found[library]), times]
-    cells.append("yes" if row.linodenet else "")
-    failed = [", ".join(x.failed) or "none" if x else "" for x in found.values()]
-    return cells, [name, *failed] if any(clocks.keys() - {"paramdesc"}) else None
+        rows: dict[str, tuple[float | None, ...]] = {}
+        for name, row in peers.items():
+            if getattr(row, library) is not None:
+                only = replace(row, torch=row.torch if library == "torch" else None)
+                only = replace(only, geotorch=row.geotorch if library == "geotorch" else None)
+                rounds = [1 if quick else 25 if n < 500 else 5 for n in sizes]
+                rows[name] = tuple(
+                    compare(only, n, count)[1][library]
+                    for n, count in zip(sizes, rounds, strict=True)
+                )
+        yield Table(
+            f"The maps of {library}",
+            f"How many times as long as ours that of {library} takes, for reading the weight and "
+            "the backward pass: weights of n x n, or n x n / 2 where they may be rectangular, in "
+            "float32. geotorch's are those with Cayley transforms, its faster ones, but where "
+            "the name says otherwise.",
+            tuple(f"n = {n}" for n in sizes),
+            rows,
+        )
 
 
 def shown(findings: Findings | None) -> str:
@@ -303,6 +328,13 @@ refuse every value outside of the constraint.
 
 """
 
+CONSTRAINTS = """
+## geotorch's constraints in paramdesc
+
+Each registered by `paramdesc.register_parametrization`, as it is.
+
+"""
+
 HEAD = ["map", "error", "torch: error", "times", "geotorch: error", "times", "linodenet"]
 
 
@@ -318,12 +350,20 @@ def page(n: int, rounds: int) -> Iterator[str]:
     """The page, in parts, as they are measured."""
     yield TEXT.format(torch=torch.__version__, n=n, half=n // 2, environment=environment())
     yield table(HEAD)
-    failures = []
-    for name in ROWS:
-        cells, failed = compare(name, n, rounds)
-        failures += [failed] if failed else []
-        yield line(cells)
-    yield LACKS + table(("map", *LIBRARIES)) + "".join(map(line, failures))
+    for name, row in ROWS.items():
+        found, times = compare(row, n, rounds)
+        cells = [name, shown(found["paramdesc"])]
+        for library in LIBRARIES[1:]:
+            ratio = times[library]
+            cells += [shown(found[library]), "" if ratio is None else f"{ratio:.2g}"]
+        yield line([*cells, "yes" if row.linodenet else ""])
+    yield LACKS + table(("map", *LIBRARIES))
+    for name, row in ROWS.items():
+        if row.torch or row.geotorch:
+            yield line([name, *(failing(row, library) for library in LIBRARIES)])
+    yield CONSTRAINTS + table(("constraint", *constraints.QUESTIONS))
+    for name in constraints.CONSTRAINTS:
+        yield line([name, *constraints.answers(name)])
 
 
 if __name__ == "__main__":
