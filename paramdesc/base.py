@@ -11,6 +11,7 @@ from torch.nn import Module
 
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
+from paramdesc.mode import has_numbers
 
 __all__ = ["Parametrization"]
 
@@ -86,7 +87,7 @@ class Parametrization(Module):
         Raises:
             ConstraintError: a ValueError, with the deviation.
         """
-        if self.strict and not Y.is_meta:
+        if self.strict and has_numbers(Y):
             deviation, tolerance = self.deviation(Y).item(), self.tolerance(Y)
             if not deviation <= tolerance:
                 raise ConstraintError(self, self.constraint, deviation, tolerance)

@@ -144,9 +144,12 @@ class ParametrizationList(torch_engine.ParametrizationList):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParametrizationList:
         forget(self)  # a kept graph would stand in the way of swapping the originals
+        is_due = self.__dict__.get("_steps") is not None and is_step_pending(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if "_steps" in self.__dict__:
             count_steps(self)
+            if is_due:  # the step was made, whatever the tensors have become
+                self.__dict__["_stepped"] = True
         return self
 
     def _replicate_for_data_parallel(self) -> ParametrizationList:

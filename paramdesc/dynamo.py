@@ -121,7 +121,7 @@ def bind_steps(context: Any) -> None:
         if (
             variable.source is not None
             and may_ask(tracer.output)
-            and not trace.moves_state_of(variable.value)
+            and not trace.leads_apart(variable.value)
         ):
             trace.chains[variable.value] = None
             place = result_of(without_module_marks(variable.source), "_led")
@@ -148,6 +148,17 @@ class Trace:
         maps = {part for part in chain.modules() if part._buffers}
         others = (other for other in self.chains if other is not chain)
         return any(maps.intersection(other.modules()) for other in others)
+
+    def leads_apart(self, chain: Module) -> bool:
+        """The same, but for chains that are below one another: these are led in any order."""
+        parts = set(chain.modules())
+        maps = {part for part in parts if part._buffers}
+        return any(
+            other not in parts
+            and chain not in (others := set(other.modules()))
+            and maps.intersection(others)
+            for other in self.chains
+        )
 
 
 def trace_of(output: Any) -> Trace:

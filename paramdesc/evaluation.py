@@ -55,7 +55,8 @@ def evaluate(chain: Module) -> Any:
     state = chain.__dict__
     parameters = state["_parameters"]
     if (
-        len(parameters) != state["ntensors"]  # there are buffers or parametrized ones among them
+        # several of them may be buffers, or parametrized themselves
+        ("original" not in parameters and len(parameters) != state["ntensors"])
         or Module.__call__ is not CALL
         or state["_forward_hooks"]
         or state["_forward_pre_hooks"]
@@ -69,10 +70,14 @@ def evaluate(chain: Module) -> Any:
         return call_as_leaf(chain) if is_symbolic() else chain()
     if "_steps" in state and state["training"] and has_stepped(chain):
         mark_due(chain)
-    values = parameters.values()
+    value = parameters.get("original")
+    maps = iter(state["_modules"].values())
     parametrization: Any = None
     try:
-        for parametrization in state["_modules"].values():
+        if value is None:
+            parametrization = next(maps)
+            value = parametrization(*parameters.values())
+        for parametrization in maps:
             own = parametrization.__dict__
             if (
                 own["_forward_hooks"]
@@ -82,13 +87,13 @@ def evaluate(chain: Module) -> Any:
                 or "_compiled_call_impl" in own
                 or type(parametrization).__call__ is not CALL
             ):
-                values = (parametrization(*values),)
+                value = parametrization(value)
             else:
-                values = (parametrization.forward(*values),)
+                value = parametrization.forward(value)
     except Exception as error:
         explain(error, chain, "evaluating", parametrization)
         raise
-    return values[0]
+    return value
 
 
 @answered_by_tracer

@@ -68,7 +68,9 @@ def call_and_assign(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def find_source(tensor: Tensor) -> tuple[Any, Tensor] | None:
     """The chain that `tensor` is the value of, or part of it, and all of the value."""
-    for chain in candidates(tensor):
+    for chain, memory in candidates():
+        if memory is None or memory is not memory_of(tensor):
+            continue  # the same numbers elsewhere, a copy of the value say
         with torch.no_grad():
             fresh = evaluate(chain)
         if is_same(tensor, fresh):
@@ -81,16 +83,22 @@ def find_source(tensor: Tensor) -> tuple[Any, Tensor] | None:
     return None
 
 
-def candidates(tensor: Tensor) -> Iterator[Any]:
-    """The chains that were read last, or whose value is kept, and may be the source of `tensor`."""
+def candidates() -> Iterator[tuple[Any, Any]]:
+    """The chains whose value is kept, or that were read last, and the memory of these values."""
     for scope in active_scopes():
         for chain, entry in list(scope.entries.items()):
-            if base_of(entry.value) is base_of(tensor):
-                yield chain
-                return
-    last = LAST[0]()
-    if last is not None:
-        yield last
+            yield chain, memory_of(entry.value)
+    chain, memory = LAST[0][0](), LAST[0][1]()
+    if chain is not None and memory is not None:
+        yield chain, memory
+
+
+def memory_of(tensor: Tensor) -> Any:
+    """An object that stands for it as long as it lives; None if there is none."""
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):  # sparse, or wrapped by a transform
+        return None
 
 
 def base_of(tensor: Tensor) -> Tensor:

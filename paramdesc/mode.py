@@ -29,6 +29,7 @@ from torch._C import (
     _len_torch_dispatch_stack as count_dispatch_modes,
 )
 from torch._C._functorch import maybe_current_level, maybe_get_level
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "count_dispatch_modes",
     "current_mode",
     "has_autocast",
+    "has_numbers",
     "has_transforms",
     "is_grad_enabled",
     "is_inference",
@@ -60,6 +62,11 @@ def current_mode() -> Mode:
         count_dispatch_modes() and tuple(_get_current_dispatch_mode_stack()),
         is_tracing() and tracing_state(),
     )
+
+
+def has_numbers(x: Tensor) -> bool:
+    """Whether there are numbers in `x` to look at: there are none on meta, nor in a fake tensor."""
+    return not (x.is_meta or isinstance(x, FakeTensor))
 
 
 def is_plain() -> bool:

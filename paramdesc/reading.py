@@ -30,8 +30,10 @@ from paramdesc.scopes import TRACED, RerunScope, Scope, active_scopes, find_scop
 
 __all__ = ["LAST", "fetch", "keep", "read"]
 
-LAST: list[Callable[[], Any]] = [lambda: None]
-"""The chain that was read last outside of scopes, by any thread, while it lives."""
+LAST: list[tuple[Callable[[], Any], Callable[[], Any]]] = [(lambda: None, lambda: None)]
+"""The chain that was read last outside of scopes, by any thread, and the memory of its value,
+while they live.
+"""
 
 
 def read(chain: Any, evaluate: Callable[[Any], Any], is_watched: bool = False) -> Any:
@@ -43,8 +45,12 @@ def read(chain: Any, evaluate: Callable[[Any], Any], is_watched: bool = False) -
         return read_traced(chain)
     scopes = active_scopes()
     if not scopes or (Module.__call__ is not CALL and is_symbolic()):
-        LAST[0] = ref(chain)
-        return evaluate(chain)
+        value = evaluate(chain)
+        try:  # noqa: SIM105  # twice as fast as suppress
+            LAST[0] = ref(chain), ref(value.untyped_storage())
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+            pass  # no tensor, or one without memory of its own
+        return value
     if not is_watched and saving_hooks(True) is not None:
         return read_in_region(saving_hooks(True), scopes[0], chain, evaluate)
     for scope in scopes:

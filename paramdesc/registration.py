@@ -255,6 +255,9 @@ def tensor_to_leave(
         needs_gradient = any(x.requires_grad for x in trained)
         return Parameter(value, needs_gradient) if trained else value
     original: Tensor = chain.original
+    if "is_tied" in chain.__dict__:  # it is another tensor's Parameter, which keeps it
+        value = evaluate_detached(chain) if leave_parametrized else original.detach().clone()
+        return Parameter(value.clone(), original.requires_grad)
     if leave_parametrized:
         replace_data(original, evaluate_detached(chain))
     return original

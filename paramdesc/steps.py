@@ -6,9 +6,12 @@ tensor. A chain remembers the versions that its last evaluation in training mode
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeGuard
+from weakref import ref
 
 import torch
+from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.base import Parametrization
@@ -37,11 +40,23 @@ class Steps:
     of each, and the maps that keep a state. Modules that are added to maps later are not seen.
     """
 
-    __slots__ = ("children", "holders", "versions", "warm")
+    __slots__ = ("children", "holders", "lent", "own", "versions", "warm")
 
     def __init__(self, chain: Any) -> None:
         self.look_into(chain)
         self.versions = self.versions_now(chain)
+        self.own = set(self.versions)
+        # of others, a new one may get the identity of one that is no more. Not of its own:
+        # what a weak reference leads to cannot be swapped
+        self.lent: dict[int, Any] = {}
+
+    def tensors(self, chain: Any) -> Iterator[Tensor]:
+        for holder in (*self.holders, chain._buffers):
+            yield from (x for x in holder.values() if x is not None)
+
+    def lent_now(self, chain: Any) -> dict[int, Any]:
+        """References to the tensors that were not there when the steps were counted."""
+        return {id(x): ref(x) for x in self.tensors(chain) if id(x) not in self.own}
 
     def look_into(self, chain: Any) -> None:
         self.children = len(chain._modules)
@@ -51,12 +66,7 @@ class Steps:
     def versions_now(self, chain: Any) -> dict[int, int]:
         if len(chain._modules) != self.children:  # an original was parametrized, or is no more
             self.look_into(chain)
-        return {
-            id(x): 0 if x.is_inference() else x._version
-            for holder in (*self.holders, chain._buffers)
-            for x in holder.values()
-            if x is not None
-        }
+        return {id(x): 0 if x.is_inference() else x._version for x in self.tensors(chain)}
 
 
 def count_steps(chain: Module) -> None:
@@ -87,17 +97,24 @@ def has_stepped(chain: Module) -> bool:
     before, now = steps.versions, steps.versions_now(chain)
     if before == now:
         return False
-    steps.versions = {**before, **now} if len(before) < 4 * len(now) else now
-    return any(before.get(place, version) != version for place, version in now.items())
+    met, lent = steps.lent, steps.lent_now(chain)
+    is_short = len(before) < 4 * len(now)
+    steps.versions = {**before, **now} if is_short else now
+    steps.lent = {**met, **lent} if is_short else lent
+    return any(
+        before.get(place, version) != version
+        and (place in steps.own or met[place]() is lent[place]())
+        for place, version in now.items()
+    )
 
 
 def is_step_pending(chain: Module) -> bool:
     """Whether the next evaluation in training mode will be the first after a step."""
-    steps: Steps = chain.__dict__["_steps"]
+    steps: Steps | None = chain.__dict__["_steps"]
+    if steps is None or "_stepped" in chain.__dict__:
+        return bool(chain.__dict__.get("_stepped"))
     now = steps.versions_now(chain)
-    return "_stepped" in chain.__dict__ or any(
-        steps.versions.get(place, version) != version for place, version in now.items()
-    )
+    return any(steps.versions.get(place, version) != version for place, version in now.items())
 
 
 def warm_maps(chain: Any) -> dict[str, Parametrization]:

@@ -8,6 +8,8 @@ from torch.__future__ import get_swap_module_params_on_conversion
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from paramdesc.mode import has_numbers
+
 __all__ = ["address", "alias", "is_wrapper", "replace_data", "shares_storage"]
 
 
@@ -31,6 +33,8 @@ def is_wrapper(tensor: Tensor) -> bool:
 
 def address(tensor: Tensor) -> int:
     """Where the memory of `tensor` starts; 0 if it has none, or none of its own."""
+    if not has_numbers(tensor):
+        return 0  # torch warns of asking a fake tensor
     try:
         return tensor.data_ptr()
     except (RuntimeError, NotImplementedError):  # fake, wrapped by a transform, or a subclass

@@ -368,3 +368,23 @@ def test_object_that_is_no_module_is_registered_through_its_forward() -> None:
     before = layer.weight.detach().clone()
     register_parametrization(layer, "weight", NoModule())
     assert layer.weight.equal(3 * before)
+
+
+def test_a_step_before_a_conversion_is_followed_after_it(layer: nn.Linear) -> None:
+    for number in range(1, 4):
+        train_step(layer)
+        layer.to("cpu")
+        layer(INPUTS)
+        assert steps(layer) == number
+    layer.to("cpu")
+    layer(INPUTS)
+    assert steps(layer) == 3
+
+
+def test_tensors_that_are_lent_and_die_make_no_step(layer: nn.Linear) -> None:
+    for i in range(50):
+        lent = torch.randn(3, 3)
+        for _ in range(i % 3):
+            lent.add_(1)  # another version, at a place that was used before
+        torch.func.functional_call(layer, {"parametrizations.weight.original": lent}, (INPUTS,))
+    assert steps(layer) == 0

@@ -174,3 +174,30 @@ def test_compiled_code_may_initialise_tensors_of_its_own() -> None:
         return nn.init.ones_(torch.empty_like(x))
 
     assert fill(torch.zeros(2)).tolist() == [1, 1]
+
+
+def test_tensors_with_the_same_numbers_are_not_taken_for_the_weight() -> None:
+    layer = linear()
+    before = layer.weight.detach().clone()
+    copied = layer.weight.detach().clone()
+    nn.init.zeros_(copied)
+    assert layer.weight.equal(before)
+    layer.weight = torch.zeros(3, 3)
+    layer(torch.ones(1, 3))
+    nn.init.ones_(torch.zeros(3, 3))
+    assert not layer.weight.any()
+    with torch.no_grad():
+        for _ in range(50):
+            layer(torch.ones(1, 3))
+            nn.init.ones_(torch.empty(3, 3))  # where the value was
+    assert not layer.weight.any()
+
+
+@pytest.mark.parametrize("scope", [nullcontext, cached])
+def test_the_data_of_a_weight_stands_for_it(scope: Callable[[], Any]) -> None:
+    layer = linear()
+    with scope():
+        nn.init.ones_(layer.weight.data)
+        assert layer.weight.eq(1).all()
+        nn.init.zeros_(layer.weight.detach())
+        assert not layer.weight.any()

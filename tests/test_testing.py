@@ -326,3 +326,27 @@ def test_a_report_can_be_asked_for_each_check() -> None:
     assert "failed" in repr(report)
     with pytest.raises(KeyError):
         report["other"]
+
+
+class Clamping(nn.Module):
+    """A right map at whose kink `right_inverse` puts the original."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        return torch.relu(X)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y.clamp(min=0)
+
+
+class ClampingInPlace(Clamping):
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y.clamp_(min=0)
+
+
+def test_a_kink_where_the_original_is_put_is_no_wrong_gradient() -> None:
+    check_parametrization(Clamping(), torch.randn(3, 3))
+
+
+def test_a_right_inverse_that_writes_to_what_is_assigned_is_found_out() -> None:
+    report = check_parametrization(ClampingInPlace(), torch.randn(3, 3), raises=False)
+    assert "writes to the tensor" in report["right inverse"].detail

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from paramdesc.linalg.cayley import divide
 from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.mode import has_numbers
 
 __all__ = [
     "cayley_step",
@@ -81,8 +82,11 @@ def non_orthonormality(Y: Tensor) -> Tensor:
 
 
 def is_orthonormal(Y: Tensor, multiple: float = 20.0) -> bool:
-    """Whether it is to rounding: `multiple * eps * sqrt(k)` for `k` columns. False on meta."""
-    if Y.is_meta:
+    """Whether it is, to rounding: `multiple * eps * sqrt(k)` for `k` columns.
+
+    False on meta, where there are no numbers.
+    """
+    if not has_numbers(Y):
         return False
     tolerance = multiple * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
     return non_orthonormality(Y).item() <= tolerance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from paramdesc.linalg.orthogonality import renewed
 from paramdesc.linalg.precision import smallest_normal, widened, without_autocast
 from paramdesc.linalg.shapes import check_matrix
 
@@ -104,5 +105,7 @@ def nearest_orthonormal(Y: Tensor) -> Tensor:
     nearest. Shapes `(*, m, n) -> (*, m, n)`.
     """
     U, _, Vh = torch.linalg.svd(widened(Y), full_matrices=False)
-    Q: Tensor = U @ Vh
-    return Q.to(Y.dtype)
+    Q = U @ Vh
+    # LAPACK leaves more than 20 eps sqrt(k) for large matrices
+    Q = renewed(Q.mH).mH if Q.shape[-2] < Q.shape[-1] else renewed(Q)
+    return Q.resolve_conj().to(Y.dtype)

@@ -166,13 +166,15 @@ def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tenso
     if not smallest < alpha < 1 / smallest:
         return None
     lefts, alphas, betas = [w], [alpha], []
-    for k in range(1, min(iterations, *M.shape) + 1):
+    count = min(iterations, *M.shape)
+    for k in range(1, count + 1):
         z = torch.addmv(z, adjoint, w, beta=-alpha / beta, alpha=1 / alpha)
         if k == 1:  # near the solution, little is left of it: what rounding makes of v goes
             z = torch.sub(z, v, alpha=torch.dot(v, z).item())
         beta = length_on_cpu(z)
         betas.append(beta)
-        if k == iterations or not beta > least:
+        # z is made orthogonal to v alone, so that at first next to nothing of it is enough
+        if k == count or not beta > (least if k > 1 else 8 * epsilon(M) * alpha):
             break
         w = torch.addmv(w, M, z, beta=-beta / alpha, alpha=1 / beta)
         alpha = length_on_cpu(w)
@@ -180,6 +182,7 @@ def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tenso
             break
         lefts.append(w)
         alphas.append(alpha)
+    w = lefts[0]  # what ended the loop may be rounding alone
     if len(lefts) > 1:
         factors = [y / a for y, a in zip(leading_of_bidiagonal(alphas, betas), alphas, strict=True)]
         w = lefts[0] * factors[0]

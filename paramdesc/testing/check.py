@@ -88,7 +88,7 @@ def outcome(
     name: str, function: Callable[[Subject], str], advice: str, subject: Subject
 ) -> Outcome:
     """What one check finds. It runs under the seed of its own, and with gradients."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed would seed the other devices, too
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             detail = function(subject)

@@ -302,3 +302,15 @@ def test_a_tie_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"is \[5, 3\], torch.float32, and the map makes \[5, 2\]"):
         tie((decoder, "weight"), to=(encoder, "weight"))
     assert isinstance(decoder.weight, nn.Parameter)
+
+
+@pytest.mark.parametrize("leave_parametrized", [True, False])
+def test_removing_a_tie_leaves_the_tensor_that_it_followed(leave_parametrized: bool) -> None:
+    encoder, decoder = nn.Linear(3, 3), nn.Linear(3, 3)
+    before = encoder.weight.detach().clone()
+    tie((decoder, "weight"), to=(encoder, "weight"))
+    value = decoder.weight.detach().clone()
+    remove_parametrizations(decoder, "weight", leave_parametrized)
+    assert encoder.weight.equal(before)
+    assert decoder.weight is not encoder.weight
+    assert decoder.weight.equal(value if leave_parametrized else before)

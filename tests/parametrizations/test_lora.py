@@ -202,3 +202,9 @@ def test_arguments_are_checked() -> None:
         lora(layer, "bias")
     assert layer.bias.requires_grad
     assert repr(LoRA(2, 3.0, flatten=True)) == "LoRA(rank=2, alpha=3, flatten=True)"
+
+
+def test_adapters_of_two_layers_start_with_other_numbers() -> None:
+    first, second = (lora(nn.Linear(5, 5), rank=2) for _ in range(2))
+    factors = [chain_of(layer)[0].lora_A for layer in (first, second)]
+    assert not factors[0].equal(factors[1])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module
 
 from paramdesc import register_parametrization
@@ -286,3 +287,29 @@ def test_repr_shows_the_arguments() -> None:
     assert repr(Orthogonal()) == "Orthogonal('cayley')"
     shown = repr(Orthogonal("matrix_exp", trivialization=False, strict=True))
     assert shown == "Orthogonal('matrix_exp', trivialization=False, strict=True)"
+
+
+@pytest.mark.parametrize("orthogonal_map", MAPS)
+def test_a_large_weight_is_accepted_by_its_own_strict_map(orthogonal_map: str) -> None:
+    torch.manual_seed(0)
+    layer: Any = nn.Linear(300, 300, dtype=torch.float64)
+    register_parametrization(layer, "weight", Orthogonal(orthogonal_map))
+    layer.parametrizations.weight[0].strict = True
+    layer.weight = layer.weight.detach()
+
+
+@pytest.mark.parametrize("orthogonal_map", MAPS)
+def test_fake_tensors_are_registered_on_and_assigned(orthogonal_map: str) -> None:
+    with FakeTensorMode():
+        layer: Any = nn.Linear(3, 5)
+        register_parametrization(layer, "weight", Orthogonal(orthogonal_map))
+        layer.weight = torch.randn(5, 3)
+        assert layer.weight.shape == (5, 3)
+
+
+@pytest.mark.parametrize("orthogonal_map", MAPS)
+def test_what_was_registered_in_inference_mode_can_be_trained(orthogonal_map: str) -> None:
+    layer: Any = nn.Linear(3, 3)
+    with torch.inference_mode():
+        register_parametrization(layer, "weight", Orthogonal(orthogonal_map))
+    layer.weight.sum().backward()

@@ -451,3 +451,19 @@ def test_copy_goes_on_from_the_same_state() -> None:
         torch.manual_seed(1)
         train_step(module)
     assert twin.weight.equal(layer.weight)
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (16, 1), (2, 2), (2, 5), (5, 300), (300, 5)])
+def test_small_and_thin_weights_are_followed_through_large_steps(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(*shape)
+    register_parametrization(layer, "weight", SpectralNorm())
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+    for _ in range(40):
+        optimizer.zero_grad()
+        (layer(torch.randn(8, shape[0])) - 1).square().mean().backward()
+        optimizer.step()
+    for _ in range(20):  # the weight stays, but for a step to follow
+        train_step(layer, scale=0.0)
+        weight = layer.weight
+    assert true_norm(weight) == pytest.approx(1, rel=CONVERGED)

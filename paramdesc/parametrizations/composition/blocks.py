@@ -138,10 +138,11 @@ class Stacked(Parametrization):
     The blocks along `dim` are given to the map as a batch, `(count, *block)`, and put together
     again. That is one call of the map instead of `count`, in contrast to `Blocks`.
 
-    Shapes `(*) -> (*)`; the map must take batches, as those of this library do. Its state, a base
-    point say, is a batch, too. Assigning, and registering on a weight, goes through its
-    `right_inverse` with the batch. The cost is that of the map and of one copy where `dim` is
-    not 0.
+    Shapes `(*) -> (*)`; the map must take batches, as most of this library do. `SpectralNorm`,
+    `ConvolutionSpectralNorm`, `WeightNorm` and `FrobeniusNorm` without `dim` do not, they would
+    take all blocks for one tensor: use `Blocks`. Its state, a base point say, is a batch, too.
+    Assigning, and registering on a weight, goes through its `right_inverse` with the batch. The
+    cost is that of the map and of one copy where `dim` is not 0.
 
     Args:
         parametrization: the map.

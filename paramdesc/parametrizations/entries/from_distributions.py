@@ -15,6 +15,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from paramdesc.base import Parametrization
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import smallest_normal, widened, without_autocast
+from paramdesc.mode import has_numbers
 from paramdesc.parametrizations.entries.interval import check_margin, largest_below, least_above
 from paramdesc.parametrizations.entries.simplex import placed_on_simplex
 
@@ -126,7 +127,7 @@ class FromDistributions(Parametrization):
             X = self.transform().inv(placed(self.asked(), widened(Y), Y.dtype, self.margin))
         except LinAlgError:
             X = torch.full((), torch.nan)
-        if not X.is_meta and not X.isfinite().all():
+        if has_numbers(X) and not X.isfinite().all():
             raise ValueError(
                 f"the value is not {self.constraint}, and the transform has no finite inverse "
                 "there. Assign a value that is; before registering, give the weight one."

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paramdesc.base import Parametrization
-from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.differences import largest_difference
 
 __all__ = ["Frozen"]
 
@@ -53,7 +53,7 @@ class Frozen(Parametrization):
         super().__init__(strict=strict)
         is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool
         self.index = None if is_mask else mask
-        self.register_buffer("mask", mask if is_mask else None)
+        self.register_buffer("mask", mask.clone() if is_mask else None)
         self.register_buffer("value", None)
 
     def forward(self, X: Tensor) -> Tensor:
@@ -61,6 +61,8 @@ class Frozen(Parametrization):
             return X  # it is registered on nothing yet
         return torch.where(self.mask, self.value, X)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         if self.value is None:
             self.mask = self.mask_of(Y)
@@ -87,7 +89,7 @@ class Frozen(Parametrization):
         """The largest difference from the value in a frozen entry."""
         if self.value is None:
             return torch.zeros(())
-        return largest_entry(torch.where(self.mask_of(Y), Y - self.value, 0))
+        return largest_difference(torch.where(self.mask_of(Y), Y, self.value), self.value)
 
     def tolerance(self, Y: Tensor) -> float:
         return 0.0

@@ -11,6 +11,7 @@ from torch.nn.functional import hardtanh_
 from paramdesc.base import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
+from paramdesc.mode import has_numbers
 
 __all__ = ["Interval", "UnitInterval", "above", "largest_below", "least_above"]
 
@@ -61,7 +62,8 @@ class Interval(Parametrization):
     ) -> None:
         super().__init__(strict=strict)
         difference = torch.as_tensor(high) - torch.as_tensor(low)
-        if not (torch.isfinite(difference) & (difference > 0)).all():
+        in_order = torch.isfinite(difference) & (difference > 0)
+        if has_numbers(in_order) and not in_order.all():
             raise ValueError(
                 f"the bounds must be finite, low < high. Got low={low}, high={high}. For one "
                 "bound only, write FromDistributions(constraints.greater_than(low)), or less_than."

@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from paramdesc.base import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
+from paramdesc.mode import has_numbers
 from paramdesc.parametrizations.entries.interval import spacing
 
 __all__ = ["Ordered", "nearest_increasing"]
@@ -88,7 +89,7 @@ def nearest_increasing(Y: Tensor) -> Tensor:
     Where a row decreases, its blocks of equal entries are merged to their mean, until it does
     not: each round merges whole runs of falling blocks at once.
     """
-    if Y.is_meta or Y.numel() == 0:
+    if not has_numbers(Y) or Y.numel() == 0:
         return Y
     value = Y
     rises = torch.ones_like(Y[..., 1:], dtype=torch.bool)

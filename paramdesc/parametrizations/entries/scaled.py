@@ -65,6 +65,8 @@ class Scaled(Parametrization):
             return X * self.init
         return X * self.scale
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         if self.scale is None:
             self.scale = Parameter(

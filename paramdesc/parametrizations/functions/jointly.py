@@ -169,6 +169,7 @@ def tie(
         if not chain.is_tensor:
             raise ValueError("a tie has one original, and the map makes several.")
         chain._parameters["original"] = source
+        chain.__dict__["is_tied"] = True
     except BaseException:
         snapshot.restore()
         raise

@@ -158,11 +158,7 @@ def spectral_norm(
         ndim = 0
     else:
         ndim = weight.ndim
-        if not -ndim <= dim < ndim:
-            raise IndexError(
-                "Dimension out of range (expected to be in range of "
-                f"[-{ndim}, {ndim - 1}] but got {dim})"
-            )
+        check_dimension(ndim, dim)
         dim %= ndim
     if n_power_iterations <= 0:
         raise ValueError(
@@ -178,6 +174,15 @@ def spectral_norm(
     register_parametrization(module, name, parametrization)
     load_old(module, OldSpectralNorm(name, dim, index))
     return module
+
+
+def check_dimension(ndim: int, dim: int | None) -> None:
+    """Refuse a dimension that a tensor does not have, as torch does."""
+    if dim is not None and not -ndim <= dim < ndim:
+        raise IndexError(
+            "Dimension out of range (expected to be in range of "
+            f"[-{ndim}, {ndim - 1}] but got {dim})"
+        )
 
 
 def count_maps(module: Module, name: str) -> int:
@@ -207,12 +212,16 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
 
     Raises:
         ValueError: if there is no such tensor.
+        IndexError: if it has no such dimension.
 
     >>> linear = weight_norm(torch.nn.Linear(4, 3))
     >>> linear.parametrizations.weight.original0.shape
     torch.Size([3, 1])
     """
     whole = dim is None or dim == -1
+    weight = getattr(module, name, None)
+    if not whole and isinstance(weight, Tensor) and not is_lazy(weight):
+        check_dimension(weight.ndim, dim)
     register_parametrization(module, name, WeightNorm(None if whole else dim), unsafe=True)
     load_old(module, OldWeightNorm(name, dim))
     return module

@@ -97,8 +97,8 @@ class WeightStandardization(Parametrization):
         return torch.maximum(largest_entry(mean), largest_entry(variance - 1))
 
     def tolerance(self, Y: Tensor) -> float:
-        """What rounding gives, and what `eps` does where the variance of an original is 0.01."""
-        return super().tolerance(Y) + 100 * self.eps
+        """What rounding gives, and what `eps` does where the variance of an original is 1e-4."""
+        return super().tolerance(Y) + 1e4 * self.eps
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, eps={self.eps}" + ", strict=True" * self.strict

@@ -89,6 +89,7 @@ class AlmostOrthogonal(Parametrization):
         width = self.high - self.low
         return (self.low + self.high) / 2 * Q + width * matmul(Q, bounded(H / width))
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_matrix(Y, "almost orthogonal")
@@ -96,7 +97,7 @@ class AlmostOrthogonal(Parametrization):
         if Y.shape[-2] < Y.shape[-1]:
             X, base = self.inverse_of_tall(widened(Y).mH, self.tolerance(Y))
             self.base = base.mH.resolve_conj()
-            return X.mH.resolve_conj().to(Y.dtype)
+            return X.mH.resolve_conj().to(Y.dtype).contiguous()
         X, self.base = self.inverse_of_tall(widened(Y), self.tolerance(Y))
         return X.to(Y.dtype)
 

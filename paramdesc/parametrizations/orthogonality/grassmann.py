@@ -74,6 +74,7 @@ class Grassmann(Parametrization):
         S, P = split(base, X)
         return cayley_step(base, torch.zeros_like(S), P)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_matrix(Y, "subspace")

@@ -24,6 +24,7 @@ from paramdesc.linalg.orthogonality import (
 from paramdesc.linalg.polar import nearest_orthonormal, polar
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.mode import has_numbers
 
 __all__ = ["Orthogonal"]
 
@@ -129,6 +130,7 @@ class Orthogonal(Parametrization):
             return cayley_step(base, skew_part(S), P)
         return exponential_step(base, skew_part(S), P)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_matrix(Y, "orthogonal")
@@ -137,9 +139,9 @@ class Orthogonal(Parametrization):
         if self.orthogonal_map == "polar":
             return Q.to(Y.dtype)
         if self.orthogonal_map == "householder":
-            return self.inverse_of_reflected(Q).to(Y.dtype)
+            return self.inverse_of_reflected(Q).to(Y.dtype).contiguous()
         if not self.trivialization:
-            return self.inverse_without_base(Q).to(Y.dtype)
+            return self.inverse_without_base(Q).to(Y.dtype).contiguous()
         self.base = Q.clone()
         return torch.zeros_like(Y)
 
@@ -165,7 +167,7 @@ class Orthogonal(Parametrization):
                 "formula is known for its original. Use trivialization=True, or 'cayley'."
             )
         shifted = top + torch.eye(k, dtype=Q.dtype, device=Q.device)
-        if not Q.is_meta and Q.numel() > 0:
+        if has_numbers(Q) and Q.numel() > 0:
             gap = torch.linalg.matrix_norm(shifted, -2).min().item()
             if gap < SMALLEST_GAP:
                 raise ValueError(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.orthogonality import is_orthonormal, non_orthonormality
+from paramdesc.linalg.orthogonality import is_orthonormal, non_orthonormality, renewed
 from paramdesc.linalg.precision import widened
 from paramdesc.linalg.shapes import check_square
 from paramdesc.parametrizations.orthogonality.orthogonal import Orthogonal
@@ -54,6 +54,7 @@ class SpecialOrthogonal(Orthogonal):
         check_rotation(X)
         return self.tall(widened(X), self.base).to(X.dtype)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_rotation(Y)
@@ -67,8 +68,7 @@ class SpecialOrthogonal(Orthogonal):
         signs = torch.ones_like(singular)
         if W.shape[-1] > 0:
             signs[..., -1] = determinant_sign(U) * determinant_sign(Vh)
-        Q: Tensor = (U * signs.unsqueeze(-2)) @ Vh
-        return Q
+        return renewed((U * signs.unsqueeze(-2)) @ Vh)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """The Frobenius norm of `Yᵀ Y - I`, or two if that is less and the determinant negative."""

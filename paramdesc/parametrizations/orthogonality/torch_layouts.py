@@ -126,6 +126,7 @@ class TorchOrthogonal(Parametrization):
                 return torch.lerp(base, quotient, 2.0)  # twice the quotient, less the base
         return cayley(A)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_matrix(Y, "orthogonal")
@@ -155,7 +156,7 @@ class TorchOrthogonal(Parametrization):
         signs = torch.where(tau == 0, -signs, signs)
         V = V.tril(-1)
         V.diagonal(dim1=-2, dim2=-1).copy_(signs)
-        return (V.mT if is_wide else V).to(Y.dtype)
+        return (V.mT if is_wide else V).to(Y.dtype).contiguous()
 
     def deviation(self, Y: Tensor) -> Tensor:
         """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` is wide."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,6 +87,8 @@ class FixedRank(Parametrization):
             G = G + matmul(identity - matmul(G, Vh.mH), Vh)
         return matmul(F, G).to(A.dtype)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
         check_rank(Y, self.rank)
         self.admit(Y)
@@ -100,7 +103,8 @@ class FixedRank(Parametrization):
         return torch.maximum(below, largest_entry(S[..., self.rank :]))
 
     def tolerance(self, Y: Tensor) -> float:
-        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
+        roundings = 4 + math.sqrt(sum(Y.shape[-2:]))
+        return roundings * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, floor={self.floor}" + ", strict=True" * self.strict

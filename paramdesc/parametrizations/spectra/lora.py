@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,6 +76,8 @@ class LoRA(Parametrization):
         added = matmul(B, A).reshape(X.shape)
         return torch.add(X, added, alpha=self.alpha / self.rank).to(X.dtype)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_matrix(Y, "adapted")
         matrix = Y.flatten(1) if self.flatten else Y
@@ -99,7 +102,10 @@ class LoRA(Parametrization):
 def random_factor(Y: Tensor, shape: list[int]) -> Tensor:
     """Uniform random numbers up to `1 / sqrt(n)`, of the dtype and on the device of `Y`."""
     # a generator of its own: registering a map must not shift the user's random numbers
-    generator = torch.Generator().manual_seed(torch.initial_seed())
+    # and mixed with the weight: adapters of two layers must not start with the same numbers
+    some = [] if Y.is_meta else Y.detach().flatten()[:256].tolist()
+    seed = (torch.initial_seed() + zlib.crc32(repr(some).encode())) % 2**63
+    generator = torch.Generator().manual_seed(seed)
     bound = 1 / max(1, shape[-1]) ** 0.5
     numbers = torch.empty([*shape, 2] if Y.is_complex() else shape)
     numbers.uniform_(-bound, bound, generator=generator)

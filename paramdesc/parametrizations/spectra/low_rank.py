@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -67,7 +69,8 @@ class LowRank(Parametrization):
         return largest_entry(torch.linalg.svdvals(widened(Y))[..., self.rank :])
 
     def tolerance(self, Y: Tensor) -> float:
-        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
+        roundings = 4 + math.sqrt(sum(Y.shape[-2:]))
+        return roundings * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}" + ", strict=True" * self.strict

@@ -73,6 +73,8 @@ class PositiveDeterminant(Parametrization):
             Y = matmul(Y, base.to(Y.dtype))
         return Y.to(X.dtype)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_square(Y, "invertible")
         check_real(Y, "of positive determinant")

@@ -98,6 +98,8 @@ class PositiveSemidefinite(Parametrization):
             F = F + matmul(U, definite(hermitian_part(M), math.sqrt(self.floor)) - M)
         return matmul(F, F.mH).to(X.dtype)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_square(Y, "positive semidefinite")
         if self.rank is not None:

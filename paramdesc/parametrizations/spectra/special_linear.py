@@ -76,6 +76,9 @@ class SpecialLinear(Parametrization):
         check_square(X, "special linear")
         H, K = parts(widened(X))
         n = max(1, H.shape[-1])
+        # of any size: the square of a multiple neither overflows nor vanishes, and P has no scale
+        size = torch.linalg.vector_norm(H.detach(), dim=[-2, -1], keepdim=True)
+        H = H / torch.where(size > 0, size, torch.ones_like(size))
         mean = H.square().sum(-1).sum(-1) / n
         raised = torch.where(mean > 0, self.floor * mean, torch.ones_like(mean))
         P = matmul(H, H) + torch.diag_embed(raised.unsqueeze(-1).expand(H.shape[:-1]))
@@ -86,6 +89,8 @@ class SpecialLinear(Parametrization):
             Y = matmul(Y, base.to(Y.dtype))
         return Y.to(X.dtype)
 
+    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_square(Y, "special linear")
         check_real(Y, "of determinant one")

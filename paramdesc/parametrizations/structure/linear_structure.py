@@ -45,7 +45,7 @@ class LinearStructure(Parametrization):
     def right_inverse(self, Y: Tensor) -> Tensor:
         nearest = self.project(Y)
         self.admit(Y)
-        return nearest
+        return nearest.contiguous()  # a view or an expanded tensor could not be trained by all
 
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest difference of an entry of `Y` from that of the nearest value."""
