@@ -269,7 +269,7 @@ def compare(
 
 def tables(quick: bool) -> Iterator[Table]:
     """The times for all sizes, of the maps that have a counterpart."""
-    sizes = (16,) if quick else (64, 256, 512, 1024)
+    sizes = (16,) if quick else (64, 256, 512)
     peers = {name: row for name, row in ROWS.items() if row.torch or row.geotorch}
     for library in LIBRARIES[1:]:
         rows: dict[str, tuple[float | None, ...]] = {}

@@ -56,7 +56,8 @@ class Orthogonal(Parametrization):
     first two maps, whose base point is set; the other two put the value into it.
 
     Cost of forward and backward, in products of `n x n` matrices for square ones: `cayley` 4,
-    `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 8,
+    `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 7 and
+    two triangular systems,
     `polar` 74. A tall matrix takes a small multiple of `n / k` times what a `k x k` one does:
     nothing of size `n x n` is made. The value is orthogonal to rounding, that is with the
     Frobenius norm of `Yᴴ Y - I` within `20 eps sqrt(k)`, while the spectral norm of `X` is below
