@@ -269,7 +269,7 @@ def compare(
 
 def tables(quick: bool) -> Iterator[Table]:
     """The times for all sizes, of the maps that have a counterpart."""
-    sizes = (16,) if quick else (64, 256, 512)
+    sizes = (16,) if quick else (64, 256, 512, 1024)
     peers = {name: row for name, row in ROWS.items() if row.torch or row.geotorch}
     for library in LIBRARIES[1:]:
         rows: dict[str, tuple[float | None, ...]] = {}
@@ -277,7 +277,7 @@ def tables(quick: bool) -> Iterator[Table]:
             if getattr(row, library) is not None:
                 only = replace(row, torch=row.torch if library == "torch" else None)
                 only = replace(only, geotorch=row.geotorch if library == "geotorch" else None)
-                rounds = [1 if quick else 25 if n < 500 else 5 for n in sizes]
+                rounds = [1 if quick else 25 if n < 500 else 3 for n in sizes]
                 rows[name] = tuple(
                     compare(only, n, count)[1][library]
                     for n, count in zip(sizes, rounds, strict=True)
@@ -321,10 +321,9 @@ LACKS = """
 ## What they lack
 
 The [checks](guide/maps.md) of `paramdesc.testing.check_parametrization` that fail: of right
-inverses,
-gradients, special points, vmap, half precision, autocast, determinism, copies, checkpoints, meta
-tensors, torch's own engine, TorchScript, tracing, compilation and export. geotorch's right inverses
-refuse every value outside of the constraint.
+inverses, gradients, special points, vmap, half precision, autocast, determinism, copies, checkpoints, meta
+tensors, torch's own engine, TorchScript, tracing, compilation and export. geotorch's right
+inverses refuse every value outside of the constraint.
 
 """
 
