@@ -296,7 +296,10 @@ def tables(quick: bool) -> Iterator[Table]:
 def shown(findings: Findings | None) -> str:
     if findings is None or findings.error is None:
         return ""
-    return f"{findings.error:.0e}" if findings.error else "0"
+    # with a hyphen that no line is broken at
+    return (
+        f"{findings.error:.0e}".replace("-", "\N{NON-BREAKING HYPHEN}") if findings.error else "0"
+    )
 
 
 TEXT = """\
@@ -321,9 +324,9 @@ LACKS = """
 ## What they lack
 
 The [checks](guide/maps.md) of `paramdesc.testing.check_parametrization` that fail: of right
-inverses, gradients, special points, vmap, half precision, autocast, determinism, copies, checkpoints, meta
-tensors, torch's own engine, TorchScript, tracing, compilation and export. geotorch's right
-inverses refuse every value outside of the constraint.
+inverses, gradients, special points, vmap, half precision, autocast, determinism, copies,
+checkpoints, meta tensors, torch's own engine, TorchScript, tracing, compilation and export.
+geotorch's right inverses refuse every value outside of the constraint.
 
 """
 
