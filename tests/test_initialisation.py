@@ -179,9 +179,11 @@ def test_compiled_code_may_initialise_tensors_of_its_own() -> None:
 def test_tensors_with_the_same_numbers_are_not_taken_for_the_weight() -> None:
     layer = linear()
     before = layer.weight.detach().clone()
-    copied = layer.weight.detach().clone()
+    value = layer.weight
+    copied = value.detach().clone()
     nn.init.zeros_(copied)
     assert layer.weight.equal(before)
+    assert value.equal(before)
     layer.weight = torch.zeros(3, 3)
     layer(torch.ones(1, 3))
     nn.init.ones_(torch.zeros(3, 3))

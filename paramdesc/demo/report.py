@@ -14,7 +14,7 @@ __all__ = ["LEGEND", "make_table"]
 LEGEND = """
 accuracy     on 360 digits that none was trained on
 time         of a training step, median, relative to the plain RNN
-kernel       largest |Q'Q - I| of the recurrent kernel Q, in any step
+kernel       Frobenius norm of Q'Q - I for the recurrent kernel Q, the largest of all steps
 norm         largest |s - 1| of the read-out's spectral norm s, in any step
 evaluations  of the kernel's map, per training step"""
 

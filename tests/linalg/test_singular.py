@@ -158,3 +158,17 @@ def test_wrong_arguments_are_refused_by_name() -> None:
         largest_singular_triple(M, tolerance=0.0)
     with pytest.raises(ValueError, match=r"\(\*, m, n\)"):
         largest_singular_triple(torch.ones(3))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (2, 2)])
+def test_what_rounding_leaves_of_a_matrix_of_rank_one_is_not_followed(
+    shape: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    left, right = (torch.nn.functional.normalize(torch.randn(n), dim=0) for n in shape)
+    M = 3 * torch.outer(left, right)
+    start = torch.nn.functional.normalize(right + 0.05 * torch.randn(shape[1]), dim=0)
+    found = improve_on_cpu(M, start, 3)
+    assert found is not None
+    torch.testing.assert_close(torch.dot(found[0], left).abs(), torch.tensor(1.0))
+    torch.testing.assert_close(torch.dot(found[1], right).abs(), torch.tensor(1.0))
