@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from paramdesc import jit
 from paramdesc.adoption import adopt
+from paramdesc.automatic import auto_cache
 from paramdesc.base import Parametrization
 from paramdesc.caching import cached
 from paramdesc.chain import ParametrizationList
 from paramdesc.collection import ParametrizationSet, get_parametrizations
 from paramdesc.decorator import parametrized
 from paramdesc.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.record import Cause, Reason
 from paramdesc.registration import (
     is_parametrized,
     register_parametrization,
@@ -18,6 +20,7 @@ from paramdesc.registration import (
     transfer_parametrizations_and_params,
     type_before_parametrizations,
 )
+from paramdesc.report import CacheReport, CacheRow
 from paramdesc.scopes import Scope
 
 if TYPE_CHECKING:
@@ -26,13 +29,18 @@ if TYPE_CHECKING:
 cache = cached
 
 __all__ = [
+    "CacheReport",
+    "CacheRow",
+    "Cause",
     "InvertibleParametrizationProto",
     "Parametrization",
     "ParametrizationList",
     "ParametrizationProto",
     "ParametrizationSet",
+    "Reason",
     "Scope",
     "adopt",
+    "auto_cache",
     "cache",
     "cached",
     "get_parametrizations",

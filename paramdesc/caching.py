@@ -12,6 +12,8 @@ from torch.nn import Module
 
 from paramdesc.chain import ParametrizationList
 from paramdesc.collection import get_parametrizations
+from paramdesc.deferral import Deferral
+from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.errors import CacheTargetError
 from paramdesc.scopes import Scope, close_innermost, open_scope
 from paramdesc.scripted import is_scripted_list, open_programs
@@ -43,9 +45,22 @@ class cached:
         targets: modules (all parametrizations below them), `ParametrizationList`s, and sets
             or iterables of them. None at all covers every parametrization; an empty set
             covers none.
+        persistent: whether values that need no gradient, of maps in evaluation mode, outlive
+            the scope. They are kept in this object, for all threads and tasks that enter it,
+            which wait for one that evaluates, until something changes that they depend on.
+            Targets are looked through once.
+        deferred: whether values that need a gradient are handed out as leaves. Backward
+            passes end there and add up; the end of the scope, or `scope.backward()`, runs the
+            backward pass of the maps once. An exception that ends the scope drops what has
+            added up: it has changed no `.grad` of an original. Only inside of the scope may a
+            backward pass reach the values, and before all that reads `.grad` of originals
+            (clipping, `GradScaler.unscale_`, `Optimizer.step`) call `scope.backward()`.
 
     Raises:
         TypeError: if a target is anything else.
+        RuntimeError: with `deferred`, where gradients would be wrong or lost: a backward pass
+            after the scope, or with `create_graph=True`, an `Optimizer.step` before
+            `scope.backward()`, DistributedDataParallel that looks for unused parameters.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
     >>> with cached(linear) as scope:
@@ -60,24 +75,40 @@ class cached:
     ...     return linear(linear(inputs)).sum()
     """
 
-    def __init__(self, *targets: Target) -> None:
+    def __init__(self, *targets: Target, persistent: bool = False, deferred: bool = False) -> None:
         self._targets = list(flatten(targets)) if targets else None
+        self._persistent = persistent
+        self._deferred = deferred
+        self._lasting: Scope | None = None
         self._scopes: list[Scope] = []
 
     def __enter__(self) -> Scope:
-        covered = None if self._targets is None else get_covered(self._targets)
-        scope = Scope(covered)
+        lasting = None
+        if self._persistent and not is_dynamo_compiling():
+            if self._lasting is None:
+                self._lasting = Scope(self._covered(), lasts=True)
+            lasting = self._lasting.view()
+        covered = self._covered() if lasting is None else lasting.covered
+        deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
+        scope = Scope(covered, lasting=lasting, deferral=deferral)
         if covered:
             scope.programs = open_programs(covered)
         self._scopes.append(scope)
         open_scope(scope)
         return scope
 
+    def _covered(self) -> dict[ParametrizationList, str] | None:
+        return None if self._targets is None else get_covered(self._targets)
+
     def __exit__(self, *exception: object) -> None:
-        close_innermost(self._scopes)
+        error = next((x for x in exception if isinstance(x, BaseException)), None)
+        close_innermost(self._scopes, error)
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
-        """Let every call of `function` run in a scope of its own; also a coroutine's."""
+        """Let every call of `function` run in a scope of its own; also a coroutine's.
+
+        The values of a persistent scope are kept from one call to the next.
+        """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 f"cannot decorate the generator {function.__qualname__}: between its steps the "
@@ -85,12 +116,13 @@ class cached:
             )
 
         targets = () if self._targets is None else (self._targets,)
+        deferred, kept = self._deferred, self if self._persistent else None
         run: Any
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-                with cached(*targets):
+                with kept or cached(*targets, deferred=deferred):
                     return await function(*args, **kwargs)
 
             run = run_coroutine
@@ -98,7 +130,8 @@ class cached:
 
             @functools.wraps(function)
             def run_function(*args: Any, **kwargs: Any) -> Any:
-                with cached(*targets):  # made anew: torch.compile enters no older one
+                # made anew: torch.compile enters no older one
+                with kept or cached(*targets, deferred=deferred):
                     return function(*args, **kwargs)
 
             run = run_function
@@ -113,14 +146,15 @@ def flatten(targets: Iterable[Any]) -> Iterator[Module]:
         elif isinstance(target, Iterable) and not isinstance(target, (str, bytes, Tensor)):
             yield from flatten(target)
         else:
-            raise CacheTargetError(target)
+            raise CacheTargetError.scoped(target)
 
 
-def get_covered(modules: Iterable[Module]) -> frozenset[ParametrizationList]:
-    """The chains at and below `modules`."""
-    covered: set[Any] = set()
+def get_covered(modules: Iterable[Module]) -> dict[Any, str]:
+    """The chains at and below `modules`, each with its path in the first that has it."""
+    covered: dict[Any, str] = {}
     for module in modules:
         if isinstance(module, ParametrizationList) or is_scripted_list(module):
-            covered.add(module)
-        covered |= set(get_parametrizations(module))
-    return frozenset(covered)
+            covered.setdefault(module, "")
+        for name, chain in get_parametrizations(module).items():
+            covered.setdefault(chain, name)
+    return covered

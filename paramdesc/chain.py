@@ -14,12 +14,12 @@ from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.errors import MissingRightInverseError
-from paramdesc.evaluation import evaluate
+from paramdesc.evaluation import evaluate, take_clock
 from paramdesc.explain import explain
 from paramdesc.fitting import check_originals
 from paramdesc.local_classes import picklable
 from paramdesc.reading import fetch, keep
-from paramdesc.scopes import forget
+from paramdesc.scopes import AUTO_CACHED, forget
 from paramdesc.snapshot import Snapshot
 from paramdesc.steps import (
     count_steps,
@@ -95,11 +95,16 @@ class ParametrizationList(torch_engine.ParametrizationList):
         """A fresh value: the maps in order, applied to the originals."""
         if "_steps" in self.__dict__ and self.training and has_stepped(self):
             mark_due(self)
+        clock = None if is_dynamo_compiling() else take_clock()
         values: tuple[Any, ...] = self.originals()
+        if clock is not None:
+            clock.start()  # an original that is parametrized itself is not this chain's work
         parametrization = None
         try:
-            for parametrization in self.maps():
+            for place, parametrization in enumerate(self.maps()):
                 values = (parametrization(*values),)
+                if clock is not None:
+                    clock.lap(place, parametrization)
         except Exception as error:
             explain(error, self, "evaluating", parametrization)
             raise
@@ -154,6 +159,7 @@ class ParametrizationList(torch_engine.ParametrizationList):
 
     def _replicate_for_data_parallel(self) -> ParametrizationList:
         replica: ParametrizationList = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica.__dict__.pop(AUTO_CACHED, None)  # it lives for one call, in which nothing lasts
         if "_steps" in self.__dict__:
             # one replica moves the state: the first, which shares its memory with this module
             replica.__dict__.update(_steps=None, _stepped=self.training and has_stepped(self))

@@ -7,6 +7,7 @@ back under the same identity or address.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from paramdesc.mode import (
     is_inference,
     is_tracing,
 )
+from paramdesc.record import Cause, Reason, Record
 from paramdesc.tensors import address
 
 __all__ = ["Entry", "Watch", "watch_originals", "watch_owned"]
@@ -42,6 +44,7 @@ class Watch(NamedTuple):
     tensor: Tensor
     version: int
     address: int  # in bytes; 0 where there is none to compare (meta, fake, wrapped, empty)
+    form: Any  # compared where there is no address
     needs_gradient: bool
     storage: Any  # held so that its address is not given to another tensor
 
@@ -70,7 +73,12 @@ def watch(holder: Any, key: Any, tensor: Tensor) -> Watch:
     place = address(tensor)
     storage = tensor.untyped_storage() if place else None
     version = UNCOUNTED if tensor.is_inference() else tensor._version
-    return Watch(holder, key, tensor, version, place, tensor.requires_grad, storage)
+    form = None if place else form_of(tensor)
+    return Watch(holder, key, tensor, version, place, form, tensor.requires_grad, storage)
+
+
+def form_of(tensor: Tensor) -> Any:
+    return tensor.dtype, tensor.device, tensor.shape
 
 
 def tensors_in(holders: Iterable[Any]) -> Iterator[tuple[Any, Any, Tensor]]:
@@ -126,26 +134,34 @@ def watch_owned(chain: Module) -> Owned:
 class Entry:
     """The value of one chain of maps, with everything that it depends on.
 
-    `is_current()` tells whether a fresh evaluation, here and now, would give `value`.
+    `why_stale()` tells why a fresh evaluation, here and now, would not give `value`: None
+    while it would. `why_stale(True)` leaves the mode aside.
     """
 
-    __slots__ = ("is_current", "value", "watches")
+    __slots__ = ("graph", "record", "since", "value", "watches", "why_stale")
 
     def __init__(
-        self, chain: Module, value: Tensor, mode: Mode, originals: tuple[Watch, ...]
+        self,
+        chain: Module,
+        value: Tensor,
+        mode: Mode,
+        originals: tuple[Watch, ...],
+        record: Record,
     ) -> None:
         owned = watch_owned(chain)
         self.value = value
+        self.record = record
+        self.since = time.time()
         self.watches = originals + owned.watches
-        graph = Graph()
+        self.graph = Graph()
         if value.grad_fn is not None:
             # only the flag is referenced from the value: an entry there would be a cycle,
             # and the value would outlive its scope until the garbage collector runs
-            value.register_hook(graph.consume)  # type: ignore[no-untyped-call]
-        self.is_current = make_check(value, graph, mode, chain._modules, self.watches, owned)
+            value.register_hook(self.graph.consume)  # type: ignore[no-untyped-call]
+        self.why_stale = make_check(value, self.graph, mode, chain._modules, self.watches, owned)
 
     def may_be_kept(self) -> bool:
-        """Whether `is_current` can tell this entry's circumstances from all others."""
+        """Whether `why_stale` can tell this entry's circumstances from all others."""
         if any(watch.version == UNCOUNTED for watch in self.watches):
             return False
         return not has_transforms() or belongs_to_transform(watch.tensor for watch in self.watches)
@@ -158,7 +174,7 @@ def make_check(
     children: dict[str, Module | None],
     watches: tuple[Watch, ...],
     owned: Owned,
-) -> Callable[[], bool]:
+) -> Callable[..., Cause | None]:
     """The check of one entry, with all that it needs in reach: it runs at every read.
 
     Most chains have one tensor to watch. It is compared in line, any others in a loop.
@@ -166,7 +182,7 @@ def make_check(
     maps = dict(children)
     version = UNCOUNTED if value.is_inference() else value._version
     first, *rest = watches or (watch({0: value}, 0, value),)
-    holder, key, tensor, tensor_version, place, needs_gradient, _ = first
+    holder, key, tensor, tensor_version, place, form, needs_gradient, _ = first
     gradients, inference, *more = mode
     is_special = any(more)
     # plain tuples: to take a named one apart takes twice as long
@@ -174,44 +190,62 @@ def make_check(
     places = [tuple(place) for place in owned.attributes]
     sizes = owned.sizes
 
-    def is_current() -> bool:
-        if (
-            graph.consumed
-            or is_grad_enabled() is not gradients
-            or is_inference() is not inference
-            or (
+    def why_stale(in_any_mode: bool = False) -> Cause | None:
+        if graph.consumed:
+            return Cause(Reason.CONSUMED)
+        if not in_any_mode:
+            if is_grad_enabled() is not gradients:
+                return Cause(Reason.GRAD_MODE)
+            if is_inference() is not inference:
+                return Cause(Reason.INFERENCE_MODE)
+            if (
                 mode != current_mode()
                 if is_special
                 else has_autocast() or has_transforms() or count_dispatch_modes() or is_tracing()
-            )
-            or (version != UNCOUNTED and value._version != version)
-            or children != maps
-        ):
-            return False
+            ):
+                return Cause(Reason.OTHER_MODE)
+        if version != UNCOUNTED and value._version != version:
+            return Cause(Reason.VALUE_WRITTEN)
+        if children != maps:
+            return Cause(Reason.MAPS)
+        name = key
         try:
             if (
                 holder[key] is not tensor
                 or tensor._version != tensor_version
-                or (place and tensor.data_ptr() != place)
+                or (tensor.data_ptr() != place if place else form_of(tensor) != form)
                 or tensor.requires_grad is not needs_gradient
             ):
-                return False
-            for there, name, x, x_version, x_place, x_needs_gradient, _ in others:
+                return why_changed(first)
+            for there, name, x, x_version, x_place, x_form, x_needs_gradient, _ in others:
                 if (
                     there[name] is not x
                     or x._version != x_version
-                    or (x_place and x.data_ptr() != x_place)
+                    or (x.data_ptr() != x_place if x_place else form_of(x) != x_form)
                     or x.requires_grad is not x_needs_gradient
                 ):
-                    return False
+                    return why_changed(
+                        Watch(there, name, x, x_version, x_place, x_form, x_needs_gradient, None)
+                    )
             for there, name, attribute in places:
                 if there[name] is not attribute:
-                    return False
+                    return Cause(Reason.ATTRIBUTE, str(name))
             for there, count in sizes:
                 if len(there) != count:
-                    return False
+                    return Cause(Reason.ATTRIBUTE)
         except LookupError:
-            return False
-        return True
+            return Cause(Reason.REPLACED, str(name))
+        return None
 
-    return is_current
+    return why_stale
+
+
+def why_changed(watch: Watch) -> Cause:
+    """What has happened to a tensor that is not as it was."""
+    tensor, name = watch.tensor, str(watch.key)
+    if watch.holder[watch.key] is not tensor:
+        return Cause(Reason.REPLACED, name)
+    if tensor.requires_grad is not watch.needs_gradient:
+        return Cause(Reason.REQUIRES_GRAD, name)
+    is_written = tensor._version != watch.version
+    return Cause(Reason.WRITTEN if is_written else Reason.REPLACED, name)

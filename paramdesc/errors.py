@@ -12,6 +12,7 @@ __all__ = [
     "AssignmentError",
     "CacheTargetError",
     "ConstraintError",
+    "DeferredGradientError",
     "MapError",
     "MapResultError",
     "MissingRightInverseError",
@@ -172,16 +173,27 @@ class MixedEnginesError(RuntimeError):
 
 
 class CacheTargetError(TypeError):
-    """`cached` was given something that holds no parametrizations."""
+    """Something was to keep values that holds no parametrizations."""
 
-    def __init__(self, target: object) -> None:
+    @classmethod
+    def scoped(cls, target: object) -> CacheTargetError:
         hint = ""
         if callable(target):
             hint = " To decorate a function write @cached(), with parentheses."
-        super().__init__(
+        return cls(
             "cached() takes modules, ParametrizationLists, and sets or iterables of them. "
             f"Got {target!r:.200} of type {type(target).__name__}.{hint}"
         )
+
+    @classmethod
+    def automatic(cls, target: object, is_scripted: bool) -> CacheTargetError:
+        hint = (
+            "A TorchScript program keeps values in scopes only: write `with cached(program):` "
+            "around its calls."
+            if is_scripted
+            else "Pass the model."
+        )
+        return cls(f"auto_cache() takes an eager module. Got {type(target).__name__}. {hint}")
 
 
 class ConstraintError(ValueError):
@@ -232,4 +244,58 @@ class ScriptedScopeError(ValueError):
             f"{call} in a method of {type(module).__name__} cannot be scripted: it covers "
             f"{', '.join(map(repr, names))}, which TorchScript cannot reach from self. Open the "
             "scope in a module that contains it, or around the call of the scripted program."
+        )
+
+
+class DeferredGradientError(RuntimeError):
+    """A scope with deferred gradients was used such that gradients would be wrong or lost."""
+
+    @classmethod
+    def late(cls, name: str) -> DeferredGradientError:
+        return cls(
+            f"a gradient has reached {name!r} after the backward pass of its maps had run, at "
+            "the end of cached(..., deferred=True) or in scope.backward(); it would be lost. "
+            "Call loss.backward() before, inside of the scope."
+        )
+
+    @classmethod
+    def with_graph(cls, name: str) -> DeferredGradientError:
+        return cls(
+            f"backward(create_graph=True) has reached {name!r} in cached(..., deferred=True). "
+            "There the graph ends at the value, so derivatives of these gradients would lack "
+            "what leads through the maps. Write cached(...) without deferred=True around this "
+            "backward pass, or torch.autograd.grad(outputs, inputs, create_graph=True), which "
+            "differentiates by the inputs alone."
+        )
+
+    @classmethod
+    def early_step(cls, names: list[str]) -> DeferredGradientError:
+        return cls(
+            f"optimizer.step() while gradients wait in cached(..., deferred=True), of "
+            f"{', '.join(map(repr, names))}: its parameters have not got them yet. Leave the "
+            "scope, or call scope.backward(), before all that reads .grad: clipping, "
+            "scaler.unscale_(optimizer), optimizer.step()."
+        )
+
+    @classmethod
+    def unused(cls, name: str) -> DeferredGradientError:
+        return cls(
+            f"{name!r} was read with deferred gradients inside of DistributedDataParallel with "
+            "find_unused_parameters=True or static_graph=True, which takes its originals for "
+            "unused and would not average their gradients. Write DistributedDataParallel(model) "
+            "without them, or cached(...) without deferred=True."
+        )
+
+    @classmethod
+    def sharded(cls, name: str) -> DeferredGradientError:
+        return cls(
+            f"the originals of {name!r} are sharded again, by fully_shard say, before its "
+            "deferred gradient has reached them. Write cached(...) without deferred=True."
+        )
+
+    @classmethod
+    def not_deferred(cls) -> DeferredGradientError:
+        return cls(
+            "this scope defers no gradients: they have reached the originals. To let "
+            "scope.backward() run the maps' backward pass, write cached(..., deferred=True)."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
@@ -17,9 +18,10 @@ from torch.nn.utils import parametrize as torch_engine
 from paramdesc.dynamo import answered_by_tracer
 from paramdesc.explain import explain
 from paramdesc.mode import count_dispatch_modes
+from paramdesc.record import Clock
 from paramdesc.steps import has_stepped, mark_due
 
-__all__ = ["CALL", "evaluate", "evaluate_traced", "is_symbolic"]
+__all__ = ["CALL", "evaluate", "evaluate_traced", "is_symbolic", "take_clock"]
 
 CALL = Module.__call__
 
@@ -46,11 +48,35 @@ def call_as_leaf(chain: Module) -> Any:
         del chain.__dict__["__module__"]
 
 
-def evaluate(chain: Module) -> Any:
+class Handed(threading.local):
+    """The clock that goes with the next call of a chain: hooks see the arguments of a call."""
+
+    clock: Clock | None = None
+
+
+_HANDED = Handed()
+
+
+def take_clock() -> Clock | None:
+    """The clock that the caller of a chain has handed to it."""
+    clock, _HANDED.clock = _HANDED.clock, None
+    return clock
+
+
+def call_timed(chain: Module, clock: Clock) -> Any:
+    _HANDED.clock = clock
+    try:
+        return chain()
+    finally:
+        _HANDED.clock = None
+
+
+def evaluate(chain: Module, clock: Clock | None = None) -> Any:
     """A fresh value of `chain`: what its call gives, at a fraction of the price.
 
     The call of a module costs nine times what an empty `forward` does, so it is made only
     where it does more: for hooks, for a class with a call of its own, and for torch.fx.
+    `clock` is told when each map is done.
     """
     state = chain.__dict__
     parameters = state["_parameters"]
@@ -67,16 +93,22 @@ def evaluate(chain: Module) -> Any:
         or _global_backward_hooks
         or _global_backward_pre_hooks
     ):
+        if clock is not None:
+            return call_timed(chain, clock)
         return call_as_leaf(chain) if is_symbolic() else chain()
     if "_steps" in state and state["training"] and has_stepped(chain):
         mark_due(chain)
     value = parameters.get("original")
     maps = iter(state["_modules"].values())
+    place = 0
     parametrization: Any = None
     try:
         if value is None:
             parametrization = next(maps)
             value = parametrization(*parameters.values())
+            if clock is not None:
+                clock.lap(place, parametrization)
+                place = 1
         for parametrization in maps:
             own = parametrization.__dict__
             if (
@@ -90,6 +122,9 @@ def evaluate(chain: Module) -> Any:
                 value = parametrization(value)
             else:
                 value = parametrization.forward(value)
+            if clock is not None:
+                clock.lap(place, parametrization)
+                place += 1
     except Exception as error:
         explain(error, chain, "evaluating", parametrization)
         raise

@@ -21,7 +21,7 @@ from torch.nn.modules import activation, transformer
 from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.evaluation import evaluate
 from paramdesc.reading import LAST
-from paramdesc.scopes import active_scopes
+from paramdesc.scopes import AUTO, active_scopes
 
 __all__ = ["initialise_through_inverses"]
 
@@ -85,7 +85,7 @@ def find_source(tensor: Tensor) -> tuple[Any, Tensor] | None:
 
 def candidates() -> Iterator[tuple[Any, Any]]:
     """The chains whose value is kept, or that were read last, and the memory of these values."""
-    for scope in active_scopes():
+    for scope in (AUTO, *active_scopes()):
         for chain, entry in list(scope.entries.items()):
             yield chain, memory_of(entry.value)
     chain, memory = LAST[0][0](), LAST[0][1]()

@@ -9,6 +9,7 @@ from typing import Any
 from torch._jit_internal import FunctionModifiers, get_torchscript_modifier
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 
+from paramdesc.automatic import HOOK
 from paramdesc.container import ParametrizationDict
 from paramdesc.jit.paths import is_attribute
 from paramdesc.jit.source import functions_in, with_source
@@ -26,6 +27,11 @@ def replica(module: Module, cls: type, children: dict[str, Module | None]) -> Mo
     twin.__dict__.update(module.__dict__)
     twin.__dict__["_buffers"] = dict(module._buffers.items())
     twin.__dict__["_modules"] = children
+    hooks: Any = module._forward_hooks
+    if HOOK in hooks:  # TorchScript would compile what `auto_cache` has put there
+        for name in ("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called"):
+            hooks = twin.__dict__[name] = getattr(module, name).copy()
+            del hooks[HOOK]
     # torch lets a scripted container answer in Python by these methods of what it was made of
     for name in dir(type(module)) if isinstance(module, CONTAINERS) else ():
         method = inspect.getattr_static(type(module), name)

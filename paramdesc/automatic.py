@@ -1,0 +1,120 @@
+"""`auto_cache`: a model that keeps its values by itself, for its life.
+
+What needs no gradient lasts, in the one scope that is around all others. What needs one is
+kept in a scope of each forward pass, which two hooks of the model open and close. The
+setting is an attribute of the chains and these hooks: both are copied and pickled with the
+model, and no value is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.jit import ScriptModule
+from torch.nn import Module
+
+from paramdesc.collection import get_parametrizations
+from paramdesc.dynamo import is_dynamo_compiling
+from paramdesc.errors import CacheTargetError
+from paramdesc.scopes import (
+    AUTO,
+    AUTO_CACHED,
+    TRACED,
+    AutoCached,
+    Scope,
+    active_scopes,
+    close_innermost,
+    forget,
+    open_scope,
+)
+
+__all__ = ["HOOK", "auto_cache"]
+
+HOOK = "paramdesc"  # no number, as torch's own hooks have: those may be given out again
+
+
+def auto_cache(model: Module, enabled: bool = True) -> Scope:
+    """`model` will keep the values of its parametrized tensors by itself; no scope is written.
+
+    In evaluation without gradients, `model.eval()` and `torch.no_grad()` or
+    `torch.inference_mode()`, a value is evaluated once, for all threads, and kept until
+    something changes that it depends on. With gradients, or in training mode, it is evaluated
+    once in each call of `model`, and freed at the end of the call: then only the graph holds
+    it, until the backward pass. The rules by which a value is used again are those of `cached`.
+
+    The setting is copied and pickled with the model; values never are. Tensors that are
+    parametrized later keep no values until it is called again, which does no harm.
+
+    Args:
+        model: the module whose calls are the forward passes, and all parametrizations below it.
+        enabled: False takes the setting away from it and all below, and frees the values.
+
+    Returns:
+        A scope that tells of the model: `print(auto_cache(model).report())`.
+
+    Raises:
+        TypeError: if `model` is no module, or is a TorchScript program.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3)).eval()
+    >>> _ = register_parametrization(model[0], "weight", Symmetric())
+    >>> scope = auto_cache(model)
+    >>> with torch.no_grad():
+    ...     first, second = model(torch.ones(1, 3)), model(torch.ones(1, 3))
+    >>> scope.misses, scope.hits
+    (1, 1)
+    """
+    if isinstance(model, ScriptModule) or not isinstance(model, Module):
+        raise CacheTargetError.automatic(model, isinstance(model, ScriptModule))
+    found = get_parametrizations(model)
+    chains = {chain: name for name, chain in found.items() if hasattr(chain, "_kept")}
+    for chain in chains:
+        if enabled:
+            chain.__dict__[AUTO_CACHED] = True
+        else:
+            chain.__dict__.pop(AUTO_CACHED, None)
+            forget(chain)
+    for module in [model] if enabled and chains else model.modules():
+        switch_hooks(module, enabled and bool(chains))
+    told = Scope(chains, lasts=True)
+    told.entries, told.records = AUTO.entries, AUTO.records
+    for chain, name in chains.items():
+        told.record_of(chain).name = name
+    return told
+
+
+def switch_hooks(module: Any, enabled: bool) -> None:
+    """Let the calls of `module` open a scope, or no more."""
+    before, after = module._forward_pre_hooks, module._forward_hooks
+    if enabled:
+        before[HOOK] = enter_forward_pass
+        before.move_to_end(HOOK, last=False)
+        after[HOOK] = leave_forward_pass
+        module._forward_hooks_always_called[HOOK] = True
+    elif before.get(HOOK) is enter_forward_pass:
+        for hooks in (before, after, module._forward_hooks_always_called):
+            hooks.pop(HOOK, None)
+
+
+class ForwardPass(Scope):
+    """The scope of one call of a model."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, model: Module) -> None:
+        super().__init__(AutoCached())
+        self.records = AUTO.records
+        self.model = model
+
+
+def enter_forward_pass(model: Module, args: Any) -> None:
+    if torch.is_grad_enabled() or model.training:
+        open_scope(ForwardPass(model))
+
+
+def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
+    scopes = TRACED.scopes if is_dynamo_compiling() else active_scopes()
+    for scope in reversed(scopes):
+        if isinstance(scope, ForwardPass) and scope.model is model:
+            close_innermost([scope])
+            return

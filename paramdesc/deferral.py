@@ -1,0 +1,195 @@
+"""Deferred gradients: a scope hands out leaves, and runs the backward pass of the maps once.
+
+What a backward pass brings to a leaf is added up. `Deferral.backward` sends the sums on
+through the graphs that the leaves were cut from, into `.grad` of the originals.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramdesc.entry import Entry
+from paramdesc.errors import DeferredGradientError
+from paramdesc.record import Cause
+from paramdesc.tensors import is_wrapper
+
+__all__ = ["Deferral"]
+
+
+class Collector:
+    """Adds up the gradients that reach one leaf. It does not know the leaf, which holds it."""
+
+    __slots__ = ("ended", "name", "total")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.total: Tensor | None = None
+        self.ended = False
+
+    def __call__(self, leaf: Tensor) -> None:
+        gradient = leaf.grad
+        leaf.grad = None
+        if gradient is None:
+            return
+        if self.ended:
+            raise DeferredGradientError.late(self.name)
+        if gradient.requires_grad:
+            raise DeferredGradientError.with_graph(self.name)
+        if gradient.dtype in (torch.float16, torch.bfloat16):
+            gradient = gradient.float()  # sixteen sums in half precision lose four bits
+        if self.total is None:
+            self.total = gradient
+        elif self.total.layout == gradient.layout == torch.strided:
+            self.total.add_(gradient)
+        else:
+            self.total = self.total + gradient
+
+
+class Deferred:
+    """A value, the leaf that was handed out in its place, and what has reached that."""
+
+    __slots__ = ("collector", "entry", "value")
+
+    def __init__(self, value: Tensor, entry: Entry, collector: Collector) -> None:
+        self.value = value
+        self.entry = entry
+        self.collector = collector
+
+
+class Deferral:
+    """The values of one scope whose gradients are deferred."""
+
+    def __init__(self) -> None:
+        self.values: list[Deferred] = []
+
+    def leaf_of(self, value: Tensor, name: str) -> tuple[Tensor, Collector]:
+        """A leaf over the memory of `value`, and what collects its gradients."""
+        refuse_unused_parameters(name)
+        collector = Collector(name)
+        leaf = value.detach().requires_grad_()
+        leaf.register_post_accumulate_grad_hook(collector)  # type: ignore[no-untyped-call]
+        return leaf, collector
+
+    def add(self, value: Tensor, entry: Entry, collector: Collector) -> None:
+        """Take charge of `value`, which `entry` keeps a leaf of."""
+        check: Callable[..., Cause | None] = entry.why_stale
+        name = collector.name
+
+        def why_stale(in_any_mode: bool = False) -> Cause | None:
+            refuse_unused_parameters(name)
+            return check(in_any_mode)
+
+        entry.why_stale = why_stale
+        self.values.append(Deferred(value, entry, collector))
+
+    def pending(self, parameters: Iterable[Tensor] | None = None) -> list[str]:
+        """The tensors whose gradients wait; only those that lead to one of `parameters`."""
+        waiting = [held for held in self.values if held.collector.total is not None]
+        if parameters is None or not waiting:
+            return [held.collector.name for held in waiting]
+        wanted = {id(parameter) for parameter in parameters}
+        return [
+            held.collector.name
+            for held in waiting
+            if any(id(leaf) in wanted for leaf in leaves_below(held.value))
+        ]
+
+    def backward(self, retain_graph: bool = False) -> None:
+        """Run the backward pass of the maps, for everything that has reached the leaves."""
+        held = list(self.values)
+        if any(found.collector.total is not None for found in held):
+            for found in held:
+                refuse_sharded_originals(found)
+            kept = Gradients(found.value for found in held)
+            try:
+                # a chain whose original is parametrized was evaluated after that, and brings
+                # gradient to its leaf
+                for found in reversed(held):
+                    total, found.collector.total = found.collector.total, None
+                    if total is not None:
+                        total = total.to(found.value.dtype)
+                        torch.autograd.backward(found.value, total, retain_graph=retain_graph)
+            except BaseException:
+                kept.restore()
+                self.drop()
+                raise
+        if not retain_graph:
+            self.end()
+
+    def drop(self) -> list[str]:
+        """Forget what has reached the leaves; the names of the tensors that lose gradients."""
+        names = self.pending()
+        for held in self.values:
+            held.collector.total = None
+        self.end()
+        return names
+
+    def end(self) -> None:
+        """Hand out no leaf any more that was handed out so far, and let none collect."""
+        for held in self.values:
+            held.entry.graph.consumed = True
+            held.collector.ended = True
+        self.values.clear()
+
+
+class Gradients:
+    """The `.grad` of all leaves below some values, to be put back after a failure."""
+
+    def __init__(self, values: Iterable[Tensor]) -> None:
+        leaves = {id(leaf): leaf for value in values for leaf in leaves_below(value)}
+        self.kept = [
+            (leaf, leaf.grad, None if leaf.grad is None else leaf.grad.clone())
+            for leaf in leaves.values()
+        ]
+
+    def restore(self) -> None:
+        for leaf, gradient, copy in self.kept:
+            if gradient is not None and copy is not None:
+                with torch.no_grad():
+                    gradient.copy_(copy)
+            leaf.grad = gradient
+
+
+def leaves_below(value: Tensor) -> list[Tensor]:
+    """The leaves that a backward pass from `value` accumulates into."""
+    if value.grad_fn is None:
+        return [value] if value.requires_grad else []
+    found: dict[int, Tensor] = {}
+    nodes, seen = [value.grad_fn], {value.grad_fn}
+    for node in nodes:  # it grows
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor):
+            found[id(leaf)] = leaf
+        for below, _ in node.next_functions:
+            if below is not None and below not in seen:
+                seen.add(below)
+                nodes.append(below)
+    return list(found.values())
+
+
+def refuse_unused_parameters(name: str) -> None:
+    """Stop DistributedDataParallel where it would take the originals for unused.
+
+    It looks for them in the graph of the output, which ends at the leaves, and would not
+    average the gradient that they get at the end of the scope.
+    """
+    parallel: Any = sys.modules.get("torch.nn.parallel.distributed")
+    active = parallel and parallel.DistributedDataParallel._active_ddp_module
+    if active and (active.find_unused_parameters or active.static_graph):
+        raise DeferredGradientError.unused(name)
+
+
+def refuse_sharded_originals(held: Deferred) -> None:
+    """Stop where an original stands for a shard by now: its gradient would never be reduced."""
+    for watch in held.entry.watches:
+        try:
+            now = watch.holder[watch.key]
+        except LookupError:
+            continue
+        if isinstance(now, Tensor) and is_wrapper(now) and not is_wrapper(watch.tensor):
+            raise DeferredGradientError.sharded(held.collector.name)

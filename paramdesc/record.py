@@ -1,0 +1,80 @@
+"""How a scope has served one chain: reads, evaluations, times, and why values were dropped."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from threading import RLock
+from typing import Any, NamedTuple
+
+__all__ = ["MODES", "Cause", "Clock", "Reason", "Record"]
+
+
+class Reason(Enum):
+    """Why a kept value could not be used any more."""
+
+    WRITTEN = "written to"
+    REPLACED = "replaced"
+    REQUIRES_GRAD = "requires_grad switched"
+    MAPS = "maps added, removed or replaced"
+    ATTRIBUTE = "attribute changed"
+    VALUE_WRITTEN = "the value was written to"
+    CONSUMED = "a backward pass went through it"
+    GRAD_MODE = "gradients switched on or off"
+    INFERENCE_MODE = "inference mode entered or left"
+    OTHER_MODE = "other autocast, trace, transform or dispatch mode"
+    FORGOTTEN = "assigned to, or converted"
+
+
+MODES = frozenset({Reason.GRAD_MODE, Reason.INFERENCE_MODE, Reason.OTHER_MODE})
+"""The reasons that may pass: back in the mode of its evaluation, the value is right again."""
+
+
+class Cause(NamedTuple):
+    """A reason, and the name of the tensor or attribute that it is about, if any."""
+
+    reason: Reason
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason.value}" if self.name else self.reason.value
+
+
+class Record:
+    """What one scope remembers of one chain, its values apart."""
+
+    __slots__ = ("dropped", "dropped_at", "hits", "lock", "misses", "name", "seconds")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.hits = 0
+        self.misses = 0
+        self.seconds: dict[str, float] = {}
+        self.dropped: Cause | None = None
+        self.dropped_at: float | None = None
+        self.lock = RLock()  # where threads share the scope, one of them evaluates
+
+    def drop(self, cause: Cause | None) -> None:
+        """Remember why the last value is gone."""
+        self.dropped, self.dropped_at = cause, time.time()
+
+
+class Clock:
+    """Adds up the seconds that each map of one chain takes, by its place and class."""
+
+    __slots__ = ("last", "seconds")
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.last = time.perf_counter()
+
+    def start(self) -> None:
+        """The next lap begins here."""
+        self.last = time.perf_counter()
+
+    def lap(self, place: int, parametrization: Any) -> None:
+        """What has passed since the last lap was spent in this map."""
+        now = time.perf_counter()
+        name = f"{place} {type(parametrization).__name__}"
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
+        self.last = now

@@ -1,0 +1,117 @@
+"""What a scope tells of itself: an object, and a readable table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import overload
+
+from paramdesc.entry import Entry
+from paramdesc.record import Cause, Record
+
+__all__ = ["CacheReport", "CacheRow"]
+
+
+@dataclass(frozen=True)
+class CacheRow:
+    """How one parametrized tensor was served by one scope."""
+
+    name: str
+    """Its path in the target of the scope, `encoder.0.weight`; without a target its class."""
+    hits: int
+    """How many reads a kept value answered."""
+    misses: int
+    """How many reads were evaluated."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """The time in all evaluations, by map; on a GPU, until its work was queued."""
+    value: str = ""
+    """Shape, dtype and device of the kept value; empty if none is kept."""
+    bytes: int = 0
+    """The size of the kept value."""
+    since: datetime | None = None
+    """When the kept value was evaluated."""
+    dropped: Cause | None = None
+    """Why the value before was thrown away, when a read found it out."""
+    dropped_at: datetime | None = None
+    """When that was."""
+
+    @classmethod
+    def of(cls, record: Record, entry: Entry | None) -> CacheRow:
+        """The row of a chain, and of what is kept of it."""
+        value = None if entry is None else entry.value
+        return cls(
+            name=record.name,
+            hits=record.hits,
+            misses=record.misses,
+            seconds=dict(record.seconds),
+            value="" if value is None else f"{tuple(value.shape)} {value.dtype} {value.device}",
+            bytes=0 if value is None else value.nbytes,
+            since=None if entry is None else datetime.fromtimestamp(entry.since),
+            dropped=record.dropped,
+            dropped_at=at(record.dropped_at),
+        )
+
+
+def at(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds)
+
+
+class CacheReport(Sequence[CacheRow]):
+    """The rows of one scope, in the order of first reads. Printed, it is a table."""
+
+    def __init__(self, rows: Sequence[CacheRow]) -> None:
+        self._rows = tuple(rows)
+
+    @overload
+    def __getitem__(self, key: int | str) -> CacheRow: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[CacheRow]: ...
+    def __getitem__(self, key: int | str | slice) -> CacheRow | Sequence[CacheRow]:
+        """A row by place or by name."""
+        if not isinstance(key, str):
+            return self._rows[key]
+        for row in self._rows:
+            if row.name == key:
+                return row
+        raise KeyError(f"{key!r}. Rows: {', '.join(repr(row.name) for row in self._rows)}")
+
+    def __iter__(self) -> Iterator[CacheRow]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __str__(self) -> str:
+        title = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last dropped")
+        lines: list[tuple[str, ...]] = [title, *map(cells, self._rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if i in (3, 4) else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    def __repr__(self) -> str:
+        return f"<CacheReport on {len(self)} tensors>"
+
+
+def cells(row: CacheRow) -> tuple[str, ...]:
+    return (
+        row.name,
+        row.value.replace("torch.", "") or "-",
+        "-" if row.since is None else f"{row.since:%H:%M:%S}",
+        str(row.hits),
+        str(row.misses),
+        ", ".join(f"{name} {show(seconds)}" for name, seconds in row.seconds.items()) or "-",
+        "-" if row.dropped is None else str(row.dropped),
+    )
+
+
+def show(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
