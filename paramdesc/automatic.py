@@ -94,6 +94,8 @@ def switch_hooks(module: Any, enabled: bool) -> None:
     elif before.get(HOOK) is enter_forward_pass:
         for hooks in (before, after, module._forward_hooks_always_called):
             hooks.pop(HOOK, None)
+        while leave_innermost(module):  # if it is called from inside, nobody else ends these
+            pass
 
 
 class ForwardPass(Scope):
@@ -104,17 +106,25 @@ class ForwardPass(Scope):
     def __init__(self, model: Module) -> None:
         super().__init__(AutoCached())
         self.records = AUTO.records
-        self.model = model
+        self.model = id(model)  # it must not keep the model alive
 
 
 def enter_forward_pass(model: Module, args: Any) -> None:
+    """The hook before a call. Where values last, no scope is needed."""
     if torch.is_grad_enabled() or model.training:
         open_scope(ForwardPass(model))
 
 
 def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
+    """The hook after a call, and after an exception in it."""
+    leave_innermost(model)
+
+
+def leave_innermost(model: Module) -> bool:
+    """End the innermost open call of `model`; whether there was one."""
     scopes = TRACED.scopes if is_dynamo_compiling() else active_scopes()
     for scope in reversed(scopes):
-        if isinstance(scope, ForwardPass) and scope.model is model:
+        if isinstance(scope, ForwardPass) and scope.model == id(model):
             close_innermost([scope])
-            return
+            return True
+    return False

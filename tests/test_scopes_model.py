@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ import paramdesc as P
 class ModelEntry:
     """A kept value: made from this state of the original, in this grad mode."""
 
-    state: int
+    state: tuple[int, bool]
     grad: bool
     number: int  # the how-manieth evaluation gave it
     consumed: bool = False
@@ -27,70 +29,126 @@ class ModelEntry:
 
 @dataclass
 class ModelScope:
-    covered: frozenset[int]
+    """Covers tensors, as a set that may grow; what lasts is kept apart from what does not."""
+
+    covered: Any
+    lasts: bool = False
+    deferred: bool = False
+    call: int | None = None  # the tensor whose layer is called, for a scope of that call
+    counts: dict[str, int] = field(default_factory=lambda: {"hits": 0, "misses": 0})
     entries: dict[int, ModelEntry] = field(default_factory=dict)
-    hits: int = 0
-    misses: int = 0
+    pending: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
 class Model:
     """What must happen, for tensors that are numbered and whose originals count their changes."""
 
-    states: list[int] = field(default_factory=lambda: [0, 0])
+    versions: list[int] = field(default_factory=lambda: [0, 0])
+    training: list[bool] = field(default_factory=lambda: [True, True])
+    backwards: list[int] = field(default_factory=lambda: [0, 0])  # that reached the original
+    auto: set[int] = field(default_factory=set)
     scopes: list[ModelScope] = field(default_factory=list)
     grad: bool = True
     evaluations: int = 0
 
+    def __post_init__(self) -> None:
+        self.around = ModelScope(self.auto, lasts=True)
+
     def read(self, tensor: int) -> ModelEntry:
-        scope = next((scope for scope in self.scopes if tensor in scope.covered), None)
-        entry = scope.entries.get(tensor) if scope else None
-        current = (self.states[tensor], self.grad)
-        if scope and entry and (entry.state, entry.grad) == current and not entry.consumed:
-            scope.hits += 1
-            return entry
+        state = self.versions[tensor], self.training[tensor]
+        scopes = [s for s in (self.around, *self.scopes) if tensor in s.covered]
+        for scope in scopes:
+            entry = scope.entries.get(tensor)
+            if entry and entry.state == state and not entry.consumed:
+                if entry.grad == self.grad:
+                    scope.counts["hits"] += 1
+                    return entry
+                if scope.lasts:
+                    continue  # it may serve again
+            scope.entries.pop(tensor, None)
         self.evaluations += 1
-        entry = ModelEntry(*current, number=self.evaluations)
-        if scope:
-            scope.misses += 1
-            scope.entries[tensor] = entry
+        entry = ModelEntry(state, self.grad, self.evaluations)
+        may_last = not self.grad and not self.training[tensor]
+        lasting = [s for s in scopes if s.lasts and may_last]
+        for owner in (lasting or [s for s in scopes if not s.lasts])[:1]:
+            owner.counts["misses"] += 1
+            owner.entries[tensor] = entry
         return entry
+
+    def owner(self, tensor: int) -> ModelScope | None:
+        return next((s for s in self.scopes if not s.lasts and tensor in s.covered), None)
 
     def change(self, *tensors: int) -> None:
         for tensor in tensors:
-            self.states[tensor] += 1
+            self.versions[tensor] += 1
+
+    def forget(self, tensor: int) -> None:
+        for scope in (self.around, *self.scopes):
+            scope.entries.pop(tensor, None)
 
     def assign(self, tensor: int) -> None:
         self.read(tensor)  # nn.Module asks whether the name exists, and that is a read
         self.change(tensor)
-        for scope in self.scopes:
-            scope.entries.pop(tensor, None)
+        self.forget(tensor)
 
-    def backward(self, entry: ModelEntry) -> None:
-        entry.consumed = True
+    def backward(self, tensor: int, entry: ModelEntry) -> None:
+        owner = self.owner(tensor)
+        if owner and owner.deferred:
+            owner.pending[tensor] = owner.pending.get(tensor, 0) + 1
+        else:
+            entry.consumed = True
+            self.backwards[tensor] += 1
+
+    def flush(self, scope: ModelScope, fails: bool = False) -> None:
+        for tensor, count in scope.pending.items():
+            self.backwards[tensor] += 0 if fails else count
+        scope.pending.clear()
+        for entry in scope.entries.values():
+            entry.consumed = entry.consumed or entry.grad
+
+    def leave_call(self, tensor: int) -> None:
+        calls = [s for s in self.scopes if s.call == tensor]
+        self.scopes[:] = [s for s in self.scopes if all(s is not x for x in calls[-1:])]
+
+    def switch_off(self, tensor: int) -> None:
+        if tensor in self.auto:
+            self.auto.discard(tensor)
+            self.scopes[:] = [s for s in self.scopes if s.call != tensor]
+        self.forget(tensor)
 
 
 # the programs
 
 TENSORS = st.integers(0, 1)
-ACTIONS = st.tuples(st.sampled_from(["read", "read", "write", "assign", "backward"]), TENSORS)
-STEPS = st.just(("step", 0))
+NAMES = ["read", "read", "write", "assign", "backward", "train", "evaluation", "auto", "no_auto"]
+ACTIONS = st.tuples(st.sampled_from(NAMES), TENSORS)
+ALL = st.tuples(st.sampled_from(["step", "flush"]), st.just(0))
 TARGETS = st.sampled_from([None, (), (0,), (1,), (0, 1)])
+KINDS = st.sampled_from(["plain", "plain", "deferred", "persistent", "persistent"])
 
 
 def blocks(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     program = st.lists(inner, max_size=6)
     return st.one_of(
-        st.tuples(st.just("scope"), TARGETS, program, st.booleans()),
+        st.tuples(st.just("scope"), TARGETS, KINDS, program, st.booleans()),
         st.tuples(st.just("grad"), st.booleans(), program, st.booleans()),
+        st.tuples(st.just("call"), TENSORS, program, st.booleans()),
     )
 
 
-PROGRAMS = st.lists(st.recursive(ACTIONS | STEPS, blocks, max_leaves=25), max_size=12)
+PROGRAMS = st.lists(st.recursive(ACTIONS | ALL, blocks, max_leaves=25), max_size=12)
 
 
 class PlannedError(Exception):
     """Leaves the blocks of a program."""
+
+
+class Layer(nn.Linear):
+    """Does what it is given when it is called."""
+
+    def forward(self, action: Any) -> Any:
+        return action()
 
 
 class Run:
@@ -102,22 +160,32 @@ class Run:
         self.seen: dict[int, Tensor] = {}  # by number of evaluation
         self.layers = [
             P.register_parametrization(
-                nn.Linear(1, 1), "weight", self.evaluate, right_inverse=lambda X: X / 2
+                Layer(1, 1), "weight", self.evaluate, right_inverse=lambda X: X / 2
             )
             for _ in range(2)
         ]
         self.optimizer = torch.optim.SGD(
             [original(layer) for layer in self.layers], lr=1.0, fused=True
         )
+        self.persistent: dict[Any, tuple[P.cached, ModelScope]] = {}
+        self.opened: list[tuple[P.Scope, ModelScope]] = []
         self.evaluations = 0
 
     def evaluate(self, X: Tensor) -> Tensor:
         self.evaluations += 1
         return X * 2
 
-    def program(self, program: list[Any]) -> None:
+    def program(self, program: list[Any], fails: bool = False) -> None:
         for name, *arguments in program:
             getattr(self, name)(*arguments)
+            self.compare_gradients()
+        if fails:
+            raise PlannedError
+
+    def compare_gradients(self) -> None:
+        for layer, count in zip(self.layers, self.model.backwards, strict=True):
+            gradient = original(layer).grad
+            assert (0 if gradient is None else gradient.item()) == 2 * count
 
     def read(self, tensor: int) -> tuple[ModelEntry, Tensor]:
         value = self.layers[tensor].weight
@@ -137,46 +205,93 @@ class Run:
         self.layers[tensor].weight = torch.full((1, 1), 7.0)
         self.model.assign(tensor)
 
+    def train(self, tensor: int, mode: bool = True) -> None:
+        self.layers[tensor].train(mode)
+        self.model.training[tensor] = mode
+
+    def evaluation(self, tensor: int) -> None:
+        self.train(tensor, False)
+
+    def auto(self, tensor: int) -> None:
+        told = P.auto_cache(self.layers[tensor])
+        self.model.auto.add(tensor)
+        assert len(told) == (tensor in self.model.around.entries)
+
+    def no_auto(self, tensor: int) -> None:
+        P.auto_cache(self.layers[tensor], False)
+        self.model.switch_off(tensor)
+
     def step(self, _: int) -> None:
+        before = [original(layer).grad for layer in self.layers]
         for layer in self.layers:
             original(layer).grad = torch.ones(1, 1)
-        self.optimizer.step()
-        self.model.change(0, 1)
+        if any(scope.pending for scope in self.model.scopes):
+            with pytest.raises(RuntimeError, match="call scope.backward()"):
+                self.optimizer.step()
+        else:
+            self.optimizer.step()
+            self.model.change(0, 1)
+        for layer, gradient in zip(self.layers, before, strict=True):
+            original(layer).grad = gradient
+
+    def flush(self, _: int) -> None:
+        for scope, model_scope in self.opened:
+            if model_scope.deferred:
+                scope.backward()
+                self.model.flush(model_scope)
 
     def backward(self, tensor: int) -> None:
         entry, value = self.read(tensor)
         if value.requires_grad:
             torch.autograd.backward(value.sum())
-            self.model.backward(entry)
+            self.model.backward(tensor, entry)
 
-    def scope(self, targets: tuple[int, ...] | None, program: list[Any], fails: bool) -> None:
+    def scope(
+        self, targets: tuple[int, ...] | None, kind: str, program: list[Any], fails: bool
+    ) -> None:
         covered = frozenset((0, 1) if targets is None else targets)
         given = () if targets is None else ([self.layers[i] for i in targets],)
-        model_scope = ModelScope(covered)
+        model_scope = ModelScope(covered, deferred=kind == "deferred")
+        opened = P.cached(*given, deferred=kind == "deferred")
+        scopes = [model_scope]
+        if kind == "persistent":
+            new = P.cached(*given, persistent=True), ModelScope(covered, lasts=True)
+            opened, lasting = self.persistent.setdefault(targets, new)
+            model_scope.counts = lasting.counts
+            # the same values, in an opening of its own
+            scopes = [replace(lasting), model_scope]
+        held: set[int] = set()
         try:
-            with P.cached(*given) as scope:
-                self.model.scopes.append(model_scope)
+            with opened as scope:
+                self.model.scopes += scopes
+                self.opened.append((scope, model_scope))
                 self.program(program)
-                assert len(scope) == len(model_scope.entries)
-                if fails:
-                    raise PlannedError
+                held = {tensor for s in scopes for tensor in s.entries}
+                assert len(scope) == len(held)
+                self.program([], fails)
         except PlannedError:
-            assert fails
-        finally:
-            self.model.scopes.pop()
-        assert (scope.hits, scope.misses, len(scope)) == (model_scope.hits, model_scope.misses, 0)
+            self.model.flush(model_scope, fails=True)
+        else:
+            self.model.flush(model_scope)
+        self.opened.pop()
+        self.model.scopes[:] = [s for s in self.model.scopes if all(s is not x for x in scopes)]
+        assert {"hits": scope.hits, "misses": scope.misses} == model_scope.counts
+        assert len(scope) == sum(len(s.entries) for s in scopes if s.lasts)
 
     def grad(self, enabled: bool, program: list[Any], fails: bool) -> None:
         before, self.model.grad = self.model.grad, enabled
-        try:
-            with torch.set_grad_enabled(enabled):
-                self.program(program)
-                if fails:
-                    raise PlannedError
-        except PlannedError:
-            assert fails
-        finally:
-            self.model.grad = before
+        with suppress(PlannedError), torch.set_grad_enabled(enabled):
+            self.program(program, fails)
+        self.model.grad = before
+
+    def call(self, tensor: int, program: list[Any], fails: bool) -> None:
+        model = self.model
+        if tensor in model.auto and (model.grad or model.training[tensor]):
+            model.scopes.append(ModelScope(model.auto, call=tensor))
+        with suppress(PlannedError):
+            self.layers[tensor](lambda: self.program(program, fails))
+        if tensor in model.auto:
+            model.leave_call(tensor)
 
 
 def original(layer: nn.Module) -> nn.Parameter:
