@@ -8,6 +8,8 @@ model, and no value is.
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -15,17 +17,19 @@ from torch.jit import ScriptModule
 from torch.nn import Module
 
 from paramdesc.collection import get_parametrizations
-from paramdesc.dynamo import is_dynamo_compiling
+from paramdesc.dynamo import is_dynamo_compiling, run_eagerly
 from paramdesc.errors import CacheTargetError
 from paramdesc.scopes import (
-    AUTO,
     AUTO_CACHED,
+    IN_SLOTS,
     TRACED,
     AutoCached,
     Scope,
+    Slot,
     active_scopes,
     close_innermost,
     forget,
+    leave_scope,
     open_scope,
 )
 
@@ -70,14 +74,13 @@ def auto_cache(model: Module, enabled: bool = True) -> Scope:
     chains = {chain: name for name, chain in found.items() if hasattr(chain, "_kept")}
     for chain in chains:
         if enabled:
-            chain.__dict__[AUTO_CACHED] = True
+            chain.__dict__.setdefault(AUTO_CACHED, Slot())
         else:
-            chain.__dict__.pop(AUTO_CACHED, None)
             forget(chain)
+            chain.__dict__.pop(AUTO_CACHED, None)
     for module in [model] if enabled and chains else model.modules():
         switch_hooks(module, enabled and bool(chains))
-    told = Scope(chains, lasts=True)
-    told.entries, told.records = AUTO.entries, AUTO.records
+    told = Scope(chains, lasts=True, **IN_SLOTS)
     for chain, name in chains.items():
         told.record_of(chain).name = name
     return told
@@ -101,23 +104,44 @@ def switch_hooks(module: Any, enabled: bool) -> None:
 class ForwardPass(Scope):
     """The scope of one call of a model."""
 
-    __slots__ = ("model",)
+    __slots__ = ("call", "model")
 
     def __init__(self, model: Module) -> None:
-        super().__init__(AutoCached())
-        self.records = AUTO.records
+        super().__init__(AutoCached(), records=IN_SLOTS["records"])
         self.model = id(model)  # it must not keep the model alive
+        self.call: FrameType | None = None
 
 
+@run_eagerly
 def enter_forward_pass(model: Module, args: Any) -> None:
     """The hook before a call. Where values last, no scope is needed."""
     if torch.is_grad_enabled() or model.training:
-        open_scope(ForwardPass(model))
+        scope = ForwardPass(model)
+        if not is_dynamo_compiling():
+            scope.call = sys._getframe(1)
+            leave_interrupted(scope.call)
+        open_scope(scope)
 
 
+@run_eagerly
 def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
     """The hook after a call, and after an exception in it."""
     leave_innermost(model)
+
+
+def leave_interrupted(caller: FrameType) -> None:
+    """Leave the scopes of calls that have ended without their last hook.
+
+    torch runs it after an Exception, and not after a KeyboardInterrupt.
+    """
+    opened = [scope for scope in active_scopes() if isinstance(scope, ForwardPass)]
+    frame: FrameType | None = caller
+    while opened and frame is not None:
+        opened = [scope for scope in opened if scope.call is not frame]
+        frame = frame.f_back
+    for scope in opened:
+        scope.call = None
+        leave_scope(scope)
 
 
 def leave_innermost(model: Module) -> bool:
@@ -125,6 +149,7 @@ def leave_innermost(model: Module) -> bool:
     scopes = TRACED.scopes if is_dynamo_compiling() else active_scopes()
     for scope in reversed(scopes):
         if isinstance(scope, ForwardPass) and scope.model == id(model):
+            scope.call = None
             close_innermost([scope])
             return True
     return False

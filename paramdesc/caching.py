@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -27,6 +28,9 @@ Target: TypeAlias = Module | Iterable["Target"]
 """What `cached` covers: modules, `ParametrizationList`s, and sets or iterables of them."""
 
 
+_FIRST_ENTRY = threading.Lock()
+
+
 class cached:
     """Each parametrized tensor is evaluated at most once inside, and freed at the end.
 
@@ -48,7 +52,7 @@ class cached:
         persistent: whether values that need no gradient, of maps in evaluation mode, outlive
             the scope. They are kept in this object, for all threads and tasks that enter it,
             which wait for one that evaluates, until something changes that they depend on.
-            Targets are looked through once.
+            Targets must be given, and are looked through once.
         deferred: whether values that need a gradient are handed out as leaves. Backward
             passes end there and add up; the end of the scope, or `scope.backward()`, runs the
             backward pass of the maps once. An exception that ends the scope drops what has
@@ -76,26 +80,37 @@ class cached:
     """
 
     def __init__(self, *targets: Target, persistent: bool = False, deferred: bool = False) -> None:
+        if persistent and not targets:
+            raise CacheTargetError.persistent()
         self._targets = list(flatten(targets)) if targets else None
         self._persistent = persistent
         self._deferred = deferred
         self._lasting: Scope | None = None
+        self._has_programs = False
         self._scopes: list[Scope] = []
 
     def __enter__(self) -> Scope:
         lasting = None
         if self._persistent and not is_dynamo_compiling():
-            if self._lasting is None:
-                self._lasting = Scope(self._covered(), lasts=True)
+            with _FIRST_ENTRY:
+                if self._lasting is None:
+                    found = self._covered()
+                    self._has_programs = any(map(is_scripted_list, found or ()))
+                    self._lasting = Scope(found, lasts=True, entries={}, records={})
             lasting = self._lasting.view()
         covered = self._covered() if lasting is None else lasting.covered
         deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
-        scope = Scope(covered, lasting=lasting, deferral=deferral)
-        if covered:
+        records = None if lasting is None else lasting.records
+        scope = Scope(covered, lasting=lasting, deferral=deferral, records=records)
+        if covered and (lasting is None or self._has_programs):
             scope.programs = open_programs(covered)
         self._scopes.append(scope)
         open_scope(scope)
         return scope
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings. A copy has values and openings of its own."""
+        return {**self.__dict__, "_lasting": None, "_scopes": []}
 
     def _covered(self) -> dict[ParametrizationList, str] | None:
         return None if self._targets is None else get_covered(self._targets)
@@ -131,7 +146,8 @@ class cached:
             @functools.wraps(function)
             def run_function(*args: Any, **kwargs: Any) -> Any:
                 # made anew: torch.compile enters no older one
-                with kept or cached(*targets, deferred=deferred):
+                older = None if is_dynamo_compiling() else kept
+                with older or cached(*targets, deferred=deferred):
                     return function(*args, **kwargs)
 
             run = run_function

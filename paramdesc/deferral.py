@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Collector:
             return
         if self.ended:
             raise DeferredGradientError.late(self.name)
-        if gradient.requires_grad:
+        if torch.is_grad_enabled():  # by create_graph=True
             raise DeferredGradientError.with_graph(self.name)
         if gradient.dtype in (torch.float16, torch.bfloat16):
             gradient = gradient.float()  # sixteen sums in half precision lose four bits
@@ -53,11 +54,13 @@ class Collector:
 class Deferred:
     """A value, the leaf that was handed out in its place, and what has reached that."""
 
-    __slots__ = ("collector", "entry", "value")
+    __slots__ = ("collector", "graph", "leaf", "value", "watches")
 
     def __init__(self, value: Tensor, entry: Entry, collector: Collector) -> None:
         self.value = value
-        self.entry = entry
+        self.leaf = ref(entry.value)  # held by the scope, and by graphs that lead to it
+        self.graph = entry.graph
+        self.watches = entry.watches
         self.collector = collector
 
 
@@ -85,35 +88,37 @@ class Deferral:
             return check(in_any_mode)
 
         entry.why_stale = why_stale
+        # nothing will reach a leaf that is no more
+        self.values = [
+            held
+            for held in self.values
+            if held.collector.total is not None or held.leaf() is not None
+        ]
         self.values.append(Deferred(value, entry, collector))
 
-    def pending(self, parameters: Iterable[Tensor] | None = None) -> list[str]:
-        """The tensors whose gradients wait; only those that lead to one of `parameters`."""
-        waiting = [held for held in self.values if held.collector.total is not None]
-        if parameters is None or not waiting:
-            return [held.collector.name for held in waiting]
-        wanted = {id(parameter) for parameter in parameters}
+    def waiting(self) -> list[Deferred]:
+        """Those that a gradient has reached."""
+        return [held for held in self.values if held.collector.total is not None]
+
+    def pending(self, parameters: Iterable[Tensor]) -> list[str]:
+        """The tensors whose gradients wait and lead to one of `parameters`."""
+        waiting = self.waiting()
+        wanted = {id(parameter) for parameter in parameters} if waiting else set()
         return [
             held.collector.name
             for held in waiting
-            if any(id(leaf) in wanted for leaf in leaves_below(held.value))
+            if not wanted.isdisjoint(all_leaves_below([held], self.values))
         ]
 
     def backward(self, retain_graph: bool = False) -> None:
         """Run the backward pass of the maps, for everything that has reached the leaves."""
-        held = list(self.values)
-        if any(found.collector.total is not None for found in held):
-            for found in held:
-                refuse_sharded_originals(found)
-            kept = Gradients(found.value for found in held)
+        if self.waiting():
+            for held in self.values:
+                refuse_sharded_originals(held)
+            kept = Gradients(held.value for held in self.values)
             try:
-                # a chain whose original is parametrized was evaluated after that, and brings
-                # gradient to its leaf
-                for found in reversed(held):
-                    total, found.collector.total = found.collector.total, None
-                    if total is not None:
-                        total = total.to(found.value.dtype)
-                        torch.autograd.backward(found.value, total, retain_graph=retain_graph)
+                while waiting := self.waiting():
+                    run_backward(first_of(waiting, self.values), retain_graph)
             except BaseException:
                 kept.restore()
                 self.drop()
@@ -123,7 +128,7 @@ class Deferral:
 
     def drop(self) -> list[str]:
         """Forget what has reached the leaves; the names of the tensors that lose gradients."""
-        names = self.pending()
+        names = [held.collector.name for held in self.waiting()]
         for held in self.values:
             held.collector.total = None
         self.end()
@@ -132,9 +137,38 @@ class Deferral:
     def end(self) -> None:
         """Hand out no leaf any more that was handed out so far, and let none collect."""
         for held in self.values:
-            held.entry.graph.consumed = True
+            held.graph.consumed = True
             held.collector.ended = True
         self.values.clear()
+
+
+def first_of(waiting: list[Deferred], values: list[Deferred]) -> list[Deferred]:
+    """Those that no other one of them leads to, as a chain does whose original is parametrized.
+
+    An original that several have in common must get the sum of what they bring, at once.
+    """
+    below = all_leaves_below(waiting, values)
+    return [held for held in waiting if id(held.leaf()) not in below] or waiting
+
+
+def all_leaves_below(starts: list[Deferred], values: list[Deferred]) -> set[int]:
+    """The identities of the leaves that `starts` lead to, also by leaves that were handed out."""
+    by_leaf = {id(held.leaf()): held for held in values}
+    below: set[int] = set()
+    heads = list(starts)
+    for held in heads:  # it grows
+        found = {id(leaf) for leaf in leaves_below(held.value)} - below
+        below |= found
+        heads += [by_leaf[leaf] for leaf in found if leaf in by_leaf]
+    return below
+
+
+def run_backward(waiting: list[Deferred], retain_graph: bool) -> None:
+    totals = []
+    for held in waiting:
+        total, held.collector.total = held.collector.total, None
+        totals.append(total if total is None else total.to(held.value.dtype))
+    torch.autograd.backward([held.value for held in waiting], totals, retain_graph=retain_graph)
 
 
 class Gradients:
@@ -162,9 +196,9 @@ def leaves_below(value: Tensor) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     nodes, seen = [value.grad_fn], {value.grad_fn}
     for node in nodes:  # it grows
-        leaf = getattr(node, "variable", None)
-        if isinstance(leaf, Tensor):
-            found[id(leaf)] = leaf
+        if node.name() == "torch::autograd::AccumulateGrad":
+            leaf: Any = node
+            found[id(leaf.variable)] = leaf.variable
         for below, _ in node.next_functions:
             if below is not None and below not in seen:
                 seen.add(below)
@@ -186,7 +220,7 @@ def refuse_unused_parameters(name: str) -> None:
 
 def refuse_sharded_originals(held: Deferred) -> None:
     """Stop where an original stands for a shard by now: its gradient would never be reduced."""
-    for watch in held.entry.watches:
+    for watch in held.watches:
         try:
             now = watch.holder[watch.key]
         except LookupError:

@@ -29,6 +29,7 @@ __all__ = [
     "mark_of",
     "mode_in_trace",
     "plain_attributes",
+    "run_eagerly",
     "uncompiled",
 ]
 
@@ -51,6 +52,20 @@ def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
     torch._dynamo.graph_break(msg="paramdesc leaves changes of a module to Python")
     result: Callable[_P, _T] = parts().disable(function)
     return result
+
+
+def run_eagerly(hook: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`hook`, with all that it calls, compiled in no frame of its own; it may still be inlined.
+
+    torch runs the hooks of a module that it compiles outside of the compiled code, and would
+    compile each of them alone: what one of them opens there, the model never sees.
+    """
+    frames = torch._C._dynamo.eval_frame
+    skip = frames._FrameAction.SKIP
+    strategy = frames._FrameExecStrategy(skip, skip)
+    function: Any = hook
+    frames.set_code_exec_strategy(function.__code__, strategy)
+    return hook
 
 
 def answered_by_tracer(question: Callable[[Any], bool]) -> Callable[[Any], bool]:

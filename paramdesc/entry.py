@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from paramdesc.mode import (
     Mode,
@@ -28,7 +29,7 @@ from paramdesc.mode import (
 from paramdesc.record import Cause, Reason, Record
 from paramdesc.tensors import address
 
-__all__ = ["Entry", "Watch", "watch_originals", "watch_owned"]
+__all__ = ["Entry", "Watch", "parameters_in", "watch_originals", "watch_owned"]
 
 UNCOUNTED = -1  # torch does not count the changes of inference tensors
 
@@ -44,7 +45,7 @@ class Watch(NamedTuple):
     tensor: Tensor
     version: int
     address: int  # in bytes; 0 where there is none to compare (meta, fake, wrapped, empty)
-    form: Any  # compared where there is no address
+    form: Any  # compared where there is no address, and for a value that is kept for long
     needs_gradient: bool
     storage: Any  # held so that its address is not given to another tensor
 
@@ -69,16 +70,22 @@ class Graph:
         self.consumed = True
 
 
-def watch(holder: Any, key: Any, tensor: Tensor) -> Watch:
+def watch(holder: Any, key: Any, tensor: Tensor, closely: bool = False) -> Watch:
     place = address(tensor)
     storage = tensor.untyped_storage() if place else None
     version = UNCOUNTED if tensor.is_inference() else tensor._version
-    form = None if place else form_of(tensor)
+    form: Any = None if place else form_of(tensor)
+    if closely and place and tensor.layout == torch.strided:
+        form = tensor.detach()  # `.data` may become another part of the same memory
     return Watch(holder, key, tensor, version, place, form, tensor.requires_grad, storage)
 
 
 def form_of(tensor: Tensor) -> Any:
     return tensor.dtype, tensor.device, tensor.shape
+
+
+def has_form(tensor: Tensor, form: Any) -> bool:
+    return tensor.is_set_to(form) if isinstance(form, Tensor) else bool(form_of(tensor) == form)
 
 
 def tensors_in(holders: Iterable[Any]) -> Iterator[tuple[Any, Any, Tensor]]:
@@ -90,14 +97,14 @@ def tensors_in(holders: Iterable[Any]) -> Iterator[tuple[Any, Any, Tensor]]:
                 yield holder, key, value
 
 
-def watch_originals(chain: Module) -> tuple[Watch, ...]:
+def watch_originals(chain: Module, closely: bool = False) -> tuple[Watch, ...]:
     """Watch the tensors that `chain` itself holds. Take it *before* an evaluation.
 
     Another thread may write to them meanwhile, and the value is then of neither version.
     """
     # in a replica of nn.DataParallel they are plain attributes
     holders = (chain._parameters, chain._buffers, vars(chain))
-    return tuple(watch(*place) for place in tensors_in(holders))
+    return tuple(watch(*place, closely) for place in tensors_in(holders))
 
 
 class Owned(NamedTuple):
@@ -105,21 +112,33 @@ class Owned(NamedTuple):
 
     watches: tuple[Watch, ...]
     attributes: tuple[Attribute, ...]
-    sizes: tuple[tuple[dict[str, Any], int], ...]  # a new attribute may hide one of the class
+    counted: list[Any]  # dicts and lists: a new attribute may hide one of the class
 
 
-def watch_owned(chain: Module) -> Owned:
-    """Watch what the maps of `chain` own. Take it *after* an evaluation, which may write to it."""
+# what a change of a map adds to, or takes from
+_COUNTED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+
+
+def watch_owned(chain: Module, closely: bool = False) -> Owned:
+    """Watch what the maps of `chain` own. Take it *after* an evaluation, which may write to it.
+
+    `closely` also tells what else may change in the long life of a value: what is added where
+    nothing was.
+    """
     holders: list[Any] = []
     attributes: list[Attribute] = []
-    sizes: list[tuple[dict[str, Any], int]] = []
+    counted: list[Any] = []
     for module in chain.modules():
+        state = vars(module)
+        if closely:
+            counted += (state[name] for name in _COUNTED)
         if module is chain:
             continue
-        state = vars(module)
-        sizes.append((state, len(state)))
+        counted.append(state)
         holders += (module._parameters, module._buffers)
         attributes += (Attribute(module._modules, *item) for item in module._modules.items())
+        for held in (module._parameters, module._buffers) if closely else ():
+            attributes += (Attribute(held, *item) for item in held.items() if item[1] is None)
         for name in state.keys() - _MODULE_STATE:
             value = state[name]
             attributes.append(Attribute(state, name, value))
@@ -127,8 +146,15 @@ def watch_owned(chain: Module) -> Owned:
                 holders.append({name: value})
             elif isinstance(value, (list, tuple, dict)):
                 holders.append(value)
-    watches = tuple(watch(*place) for place in tensors_in(holders))
-    return Owned(watches, tuple(attributes), tuple(sizes))
+                counted += [value] * closely
+    watches = tuple(watch(*place, closely) for place in tensors_in(holders))
+    return Owned(watches, tuple(attributes), counted)
+
+
+def parameters_in(owned: Owned) -> list[tuple[int, int]]:
+    """The parameters of the maps, with their versions. An evaluation does not write to them."""
+    tensors = [(watch.tensor, watch.version) for watch in owned.watches]
+    return [(id(x), version) for x, version in tensors if isinstance(x, Parameter)]
 
 
 class Entry:
@@ -136,6 +162,16 @@ class Entry:
 
     `why_stale()` tells why a fresh evaluation, here and now, would not give `value`: None
     while it would. `why_stale(True)` leaves the mode aside.
+
+    Args:
+        chain: what was evaluated.
+        value: what came out.
+        mode: the mode before the evaluation.
+        originals: the tensors that the chain itself holds, watched before it.
+        record: where reads are counted.
+        lasts: whether it is kept for long, and served in inference mode and outside. Without
+            gradients, it is then the same for all; where it was evaluated with gradients
+            switched on and needs none, it is served with and without.
     """
 
     __slots__ = ("graph", "record", "since", "value", "watches", "why_stale")
@@ -147,8 +183,9 @@ class Entry:
         mode: Mode,
         originals: tuple[Watch, ...],
         record: Record,
+        lasts: bool = False,
     ) -> None:
-        owned = watch_owned(chain)
+        owned = watch_owned(chain, lasts)
         self.value = value
         self.record = record
         self.since = time.time()
@@ -158,7 +195,9 @@ class Entry:
             # only the flag is referenced from the value: an entry there would be a cycle,
             # and the value would outlive its scope until the garbage collector runs
             value.register_hook(self.graph.consume)  # type: ignore[no-untyped-call]
-        self.why_stale = make_check(value, self.graph, mode, chain._modules, self.watches, owned)
+        self.why_stale = make_check(
+            value, self.graph, mode, chain._modules, self.watches, owned, lasts
+        )
 
     def may_be_kept(self) -> bool:
         """Whether `why_stale` can tell this entry's circumstances from all others."""
@@ -174,6 +213,7 @@ def make_check(
     children: dict[str, Module | None],
     watches: tuple[Watch, ...],
     owned: Owned,
+    lasts: bool,
 ) -> Callable[..., Cause | None]:
     """The check of one entry, with all that it needs in reach: it runs at every read.
 
@@ -183,23 +223,24 @@ def make_check(
     version = UNCOUNTED if value.is_inference() else value._version
     first, *rest = watches or (watch({0: value}, 0, value),)
     holder, key, tensor, tensor_version, place, form, needs_gradient, _ = first
-    gradients, inference, *more = mode
+    gradients, inference, more = mode[0], mode[1], mode[2:]
     is_special = any(more)
+    with_all_gradients = lasts and gradients
     # plain tuples: to take a named one apart takes twice as long
     others = [tuple(watch) for watch in rest]
     places = [tuple(place) for place in owned.attributes]
-    sizes = owned.sizes
+    counted, sizes = owned.counted, list(map(len, owned.counted))
 
     def why_stale(in_any_mode: bool = False) -> Cause | None:
         if graph.consumed:
             return Cause(Reason.CONSUMED)
         if not in_any_mode:
-            if is_grad_enabled() is not gradients:
+            if is_grad_enabled() is not gradients and not with_all_gradients:
                 return Cause(Reason.GRAD_MODE)
-            if is_inference() is not inference:
+            if is_inference() is not inference and not lasts:
                 return Cause(Reason.INFERENCE_MODE)
             if (
-                mode != current_mode()
+                more != current_mode()[2:]
                 if is_special
                 else has_autocast() or has_transforms() or count_dispatch_modes() or is_tracing()
             ):
@@ -213,7 +254,8 @@ def make_check(
             if (
                 holder[key] is not tensor
                 or tensor._version != tensor_version
-                or (tensor.data_ptr() != place if place else form_of(tensor) != form)
+                or (place and tensor.data_ptr() != place)
+                or (form is not None and not has_form(tensor, form))
                 or tensor.requires_grad is not needs_gradient
             ):
                 return why_changed(first)
@@ -221,7 +263,8 @@ def make_check(
                 if (
                     there[name] is not x
                     or x._version != x_version
-                    or (x.data_ptr() != x_place if x_place else form_of(x) != x_form)
+                    or (x_place and x.data_ptr() != x_place)
+                    or (x_form is not None and not has_form(x, x_form))
                     or x.requires_grad is not x_needs_gradient
                 ):
                     return why_changed(
@@ -230,9 +273,8 @@ def make_check(
             for there, name, attribute in places:
                 if there[name] is not attribute:
                     return Cause(Reason.ATTRIBUTE, str(name))
-            for there, count in sizes:
-                if len(there) != count:
-                    return Cause(Reason.ATTRIBUTE)
+            if list(map(len, counted)) != sizes:
+                return Cause(Reason.ATTRIBUTE)
         except LookupError:
             return Cause(Reason.REPLACED, str(name))
         return None

@@ -186,6 +186,13 @@ class CacheTargetError(TypeError):
         )
 
     @classmethod
+    def persistent(cls) -> CacheTargetError:
+        return cls(
+            "cached(persistent=True) needs targets: values that outlive the scope would be kept "
+            "for every parametrization that is ever read. Write cached(model, persistent=True)."
+        )
+
+    @classmethod
     def automatic(cls, target: object, is_scripted: bool) -> CacheTargetError:
         hint = (
             "A TorchScript program keeps values in scopes only: write `with cached(program):` "
@@ -269,12 +276,12 @@ class DeferredGradientError(RuntimeError):
         )
 
     @classmethod
-    def early_step(cls, names: list[str]) -> DeferredGradientError:
+    def early(cls, what: str, names: list[str]) -> DeferredGradientError:
         return cls(
-            f"optimizer.step() while gradients wait in cached(..., deferred=True), of "
-            f"{', '.join(map(repr, names))}: its parameters have not got them yet. Leave the "
-            "scope, or call scope.backward(), before all that reads .grad: clipping, "
-            "scaler.unscale_(optimizer), optimizer.step()."
+            f"{what} while gradients wait in cached(..., deferred=True), of "
+            f"{', '.join(map(repr, names))}: the originals have not got them yet. Leave the "
+            "scope, or call scope.backward(), before all that reads or clears .grad: "
+            "zero_grad(), clipping, scaler.unscale_(optimizer), optimizer.step()."
         )
 
     @classmethod

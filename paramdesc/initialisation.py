@@ -21,7 +21,7 @@ from torch.nn.modules import activation, transformer
 from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.evaluation import evaluate
 from paramdesc.reading import LAST
-from paramdesc.scopes import AUTO, active_scopes
+from paramdesc.scopes import active_scopes
 
 __all__ = ["initialise_through_inverses"]
 
@@ -85,8 +85,8 @@ def find_source(tensor: Tensor) -> tuple[Any, Tensor] | None:
 
 def candidates() -> Iterator[tuple[Any, Any]]:
     """The chains whose value is kept, or that were read last, and the memory of these values."""
-    for scope in (AUTO, *active_scopes()):
-        for chain, entry in list(scope.entries.items()):
+    for scope in active_scopes():
+        for chain, entry in scope.held().items():
             yield chain, memory_of(entry.value)
     chain, memory = LAST[0][0](), LAST[0][1]()
     if chain is not None and memory is not None:

@@ -28,6 +28,9 @@ from torch._C import (
 from torch._C import (
     _len_torch_dispatch_stack as count_dispatch_modes,
 )
+from torch._C import (
+    _len_torch_function_stack as count_function_modes,
+)
 from torch._C._functorch import maybe_current_level, maybe_get_level
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -36,6 +39,7 @@ __all__ = [
     "Mode",
     "belongs_to_transform",
     "count_dispatch_modes",
+    "count_function_modes",
     "current_mode",
     "has_autocast",
     "has_numbers",

@@ -13,6 +13,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import Module
 
@@ -24,10 +25,18 @@ from paramdesc.dynamo import (
     mode_in_trace,
     plain_attributes,
 )
-from paramdesc.entry import Entry, watch_originals
+from paramdesc.entry import Entry, Watch, parameters_in, watch_originals, watch_owned
 from paramdesc.evaluation import CALL, evaluate_traced, is_symbolic
-from paramdesc.mode import current_mode, is_grad_enabled, is_inference, is_plain
-from paramdesc.record import MODES, Clock
+from paramdesc.function_map import FunctionMap
+from paramdesc.mode import (
+    Mode,
+    count_function_modes,
+    current_mode,
+    is_grad_enabled,
+    is_inference,
+    is_plain,
+)
+from paramdesc.record import MODES, Cause, Clock, Reason
 from paramdesc.scopes import (
     AUTO,
     AUTO_CACHED,
@@ -38,6 +47,7 @@ from paramdesc.scopes import (
     find_scope,
     rerun,
 )
+from paramdesc.tensors import address
 
 __all__ = ["LAST", "fetch", "keep", "read"]
 
@@ -55,34 +65,65 @@ def read(chain: Any, evaluate: Callable[..., Any], is_watched: bool = False) -> 
     if is_dynamo_compiling():
         return read_traced(chain)
     scopes = active_scopes()
-    is_auto_cached = AUTO_CACHED in chain.__dict__
-    if not (scopes or is_auto_cached) or (Module.__call__ is not CALL and is_symbolic()):
-        value = evaluate(chain)
-        try:  # noqa: SIM105  # twice as fast as suppress
-            LAST[0] = ref(chain), ref(value.untyped_storage())
-        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-            pass  # no tensor, or one without memory of its own
-        return value
+    if (not scopes and AUTO_CACHED not in chain.__dict__) or (
+        Module.__call__ is not CALL and is_symbolic()
+    ):
+        return remembered(chain, evaluate(chain))
     if scopes and not is_watched and saving_hooks(True) is not None:
         return read_in_region(saving_hooks(True), scopes[0], chain, evaluate)
-    for scope in (AUTO, *scopes) if is_auto_cached else scopes:
+    for scope in scopes:
         entry = scope.entries.get(chain)
         if entry is not None:
             cause = entry.why_stale()
             if cause is None:
                 entry.record.hits += 1
                 return entry.value
-            if scope.lasts and cause.reason in MODES:
-                cause = entry.why_stale(True)  # it serves again when the mode is back
-            if cause is not None:
-                entry.record.drop(cause)
-                scope.entries.pop(chain, None)
+            if scope.deferral is not None and serves_without_gradients(entry, cause):
+                entry.record.hits += 1
+                return entry.value.detach()
+            drop_stale(scope, chain, entry, cause)
             entry = None  # the old value must be gone before the new one is made
     return read_afresh(chain, evaluate)
 
 
+def remembered(chain: Any, value: Any) -> Any:
+    """`value`, known as the last one of `chain` that no open scope keeps."""
+    try:  # noqa: SIM105  # twice as fast as suppress
+        LAST[0] = ref(chain), ref(value.untyped_storage())
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        pass  # no tensor, or one without memory of its own
+    return value
+
+
+def serves_without_gradients(entry: Entry, cause: Cause) -> bool:
+    """Whether a leaf is right here but for its gradient: to evaluate anew would end it."""
+    if cause.reason is not Reason.GRAD_MODE or not entry.value.requires_grad or is_inference():
+        return False
+    with torch.enable_grad():
+        return entry.why_stale() is None
+
+
+def drop_stale(scope: Scope, chain: Any, entry: Entry, cause: Cause) -> None:
+    """Free a value that cannot be used, unless it serves again when the mode is back."""
+    if scope.lasts and cause.reason in MODES:
+        if cause.reason is Reason.OTHER_MODE or entry.why_stale(True) is None:
+            return
+        cause = entry.why_stale(True) or cause
+    entry.record.drop(cause)
+    scope.entries.pop(chain, None)
+
+
 def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
-    """A fresh value, kept where it belongs, if that is anywhere."""
+    """A value that no open scope keeps, kept where it belongs, if that is anywhere."""
+    if AUTO_CACHED in chain.__dict__:
+        entry = AUTO.entries.get(chain)
+        if entry is not None:
+            cause = entry.why_stale()
+            if cause is None:
+                entry.record.hits += 1
+                return remembered(chain, entry.value)
+            drop_stale(AUTO, chain, entry, cause)
+            entry = None
     lasting = find_scope(chain, lasts=True)
     if lasting is not None and may_last(chain):
         with lasting.record_of(chain).lock:  # the others wait, and find it
@@ -91,23 +132,45 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
                 entry.record.hits += 1
                 return entry.value
             entry = None
-            return evaluate_into(lasting, chain, evaluate)
+            value = evaluate_to_last(lasting, chain, evaluate)
+        if not (isinstance(value, Tensor) and value.requires_grad):
+            return remembered(chain, value)
+        lasting.record_of(chain).misses -= 1  # it belongs to another scope, if to any
+        return keep_in(find_scope(chain), chain, value, current_mode(), watch_originals(chain))
     owner = find_scope(chain)
-    return evaluate(chain) if owner is None else evaluate_into(owner, chain, evaluate)
+    if owner is None:
+        return remembered(chain, evaluate(chain))
+    return evaluate_into(owner, chain, evaluate)
 
 
 def may_last(chain: Any) -> bool:
     """Whether a value made now may outlive its scope: in evaluation, without gradients.
 
-    In training mode a map may be random, or have a state that moves on.
+    In training mode a map may be random, or have a state that moves on. Another process may
+    write to shared memory, and a function may use tensors and modules that it does not own.
     """
-    if not chain.training and not is_grad_enabled():
-        needs_gradient = False
-    elif chain.training:
+    if chain.training:
         return False
-    else:
-        needs_gradient = any(x.requires_grad for x in (*chain.parameters(), *chain.buffers()))
-    return not needs_gradient and is_plain() and not any(x.training for x in chain.modules())
+    tensors = (*chain.parameters(), *chain.buffers())
+    return (
+        is_plain()
+        and not (is_grad_enabled() and any(x.requires_grad for x in tensors))
+        and not any(x.is_shared() for x in tensors if x.device.type == "cpu" and address(x))
+        and not any(uses_others(module) for module in chain.modules())
+        and not any(module.training for module in chain.modules())
+        and not count_function_modes()
+    )
+
+
+def uses_others(module: Module) -> bool:
+    """Whether it is a function with tensors or modules bound to it: nobody watches these."""
+    if not isinstance(module, FunctionMap):
+        return False
+    function: Any = module.function
+    bound = [getattr(function, "__self__", None), *getattr(function, "args", ())]
+    bound += getattr(function, "keywords", {}).values()
+    bound += (cell.cell_contents for cell in getattr(function, "__closure__", None) or ())
+    return any(isinstance(thing, (Tensor, Module)) for thing in bound)
 
 
 def read_in_region(hooks: Any, outermost: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any:
@@ -144,30 +207,54 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any
     """A fresh value of `chain`, kept in `scope` if it can be told from others."""
     record = scope.record_of(chain)
     record.misses += 1
-    replaced = scope.entries.pop(chain, None)
-    if replaced is not None:
-        record.drop(replaced.why_stale())
-        replaced = None
     mode, originals = current_mode(), watch_originals(chain)
     value = evaluate(chain, Clock(record.seconds))
-    if not isinstance(value, Tensor):  # an unsafe map may return anything
-        return value
-    needs_gradient = value.requires_grad
-    if scope.lasts and needs_gradient:  # from a tensor that is not the chain's own
-        return value
-    deferral = scope.deferral if needs_gradient else None
+    return keep_in(scope, chain, value, mode, originals)
+
+
+def evaluate_to_last(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any:
+    """The same, as it is for all who enter: not in inference mode, and without gradients."""
+    scope.entries.pop(chain, None)
+    record = scope.record_of(chain)
+    record.misses += 1
+    gradients = is_grad_enabled()  # leaving inference mode switches them on
+    with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+        mode, originals = current_mode(), watch_originals(chain, closely=True)
+        parameters = parameters_in(watch_owned(chain))
+        value = evaluate(chain, Clock(record.seconds))
+        if isinstance(value, Tensor) and not value.requires_grad:
+            entry = Entry(chain, value, mode, originals, record, lasts=True)
+            if entry.may_be_kept() and parameters == parameters_in(watch_owned(chain)):
+                scope.entries[chain] = entry
+    return value
+
+
+def keep_in(
+    scope: Scope | None, chain: Any, value: Any, mode: Mode, originals: tuple[Watch, ...]
+) -> Any:
+    """What a reader gets of a fresh value, which `scope` keeps if it can."""
+    if scope is None or scope.is_closed or not isinstance(value, Tensor):
+        return remembered(chain, value)
+    record = scope.record_of(chain)
+    deferral = scope.deferral if value.requires_grad and may_be_cut(value) else None
     if deferral is None:
         entry = Entry(chain, value, mode, originals, record)
-        if entry.may_be_kept():
-            scope.entries[chain] = entry
+        if not entry.may_be_kept():
+            return remembered(chain, value)
+        scope.entries[chain] = entry
         return value
     leaf, collector = deferral.leaf_of(value, record.name)
     entry = Entry(chain, leaf, mode, originals, record)
     if not entry.may_be_kept():
-        return value
+        return remembered(chain, value)
     deferral.add(value, entry, collector)
     scope.entries[chain] = entry
     return leaf
+
+
+def may_be_cut(value: Tensor) -> bool:
+    """Whether only a backward pass looks at the graph of `value`: no transform or trace does."""
+    return is_plain() and forward_ad.unpack_dual(value).tangent is None  # type: ignore[no-untyped-call]
 
 
 def keep(chain: Any, evaluate: Callable[..., Any]) -> Any:
@@ -180,21 +267,24 @@ def keep(chain: Any, evaluate: Callable[..., Any]) -> Any:
         with torch.inference_mode(False), torch.no_grad():
             return keep(chain, evaluate)
     lasting = find_scope(chain, lasts=True)
-    scope = lasting if lasting is not None and may_last(chain) else find_scope(chain)
+    lasts = lasting is not None and may_last(chain)
+    scope = lasting if lasts else find_scope(chain)
     if scope is None or chain in scope.refused or not is_plain() or saving_hooks(True):
         return None
     with scope.record_of(chain).lock:
         entry = scope.entries.get(chain)
         if entry is not None and entry.why_stale() is None:
             return entry.value
+        scope.entries.pop(chain, None)
         entry = None
         with suppress(Exception):
-            evaluate_into(scope, chain, evaluate)
+            (evaluate_to_last if lasts else evaluate_into)(scope, chain, evaluate)
         entry = scope.entries.get(chain)
         if entry is None:
-            scope.refused.add(chain)
+            if not lasts:
+                scope.refuse(chain)
             return None
-        scope.ahead.add(chain)
+        scope.announce(chain)
         return entry.value
 
 

@@ -58,7 +58,7 @@ def at(seconds: float | None) -> datetime | None:
 
 
 class CacheReport(Sequence[CacheRow]):
-    """The rows of one scope, in the order of first reads. Printed, it is a table."""
+    """The rows of one scope, in the order of its targets. Printed, it is a table."""
 
     def __init__(self, rows: Sequence[CacheRow]) -> None:
         self._rows = tuple(rows)

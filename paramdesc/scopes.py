@@ -6,18 +6,18 @@ A value belongs to the outermost active scope that covers its chain.
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
-from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch import Tensor
 
 from paramdesc.checkpointing import Rerun
 from paramdesc.deferral import Deferral
 from paramdesc.dynamo import is_dynamo_compiling
+from paramdesc.early import refuse_early
 from paramdesc.entry import Entry
 from paramdesc.errors import DeferredGradientError, add_note
 from paramdesc.fused import count_uncounted_steps
@@ -28,9 +28,11 @@ from paramdesc.scripted import OpenProgram
 __all__ = [
     "AUTO",
     "AUTO_CACHED",
+    "IN_SLOTS",
     "TRACED",
     "RerunScope",
     "Scope",
+    "Slot",
     "active_scopes",
     "close_innermost",
     "find_scope",
@@ -49,11 +51,11 @@ class Scope:
 
     Args:
         covered: the chains, with names for the report; None covers all.
-        lasts: whether it takes only values that outlive it, in `entries`.
+        lasts: whether it takes only values that outlive it.
         lasting: the scope that does so on behalf of this one.
         deferral: takes the gradients of the values here, if they are deferred.
-        entries: where values are kept; it is emptied at the end if it is the scope's own.
-        records: where counts are kept, shared like `entries`.
+        entries: where values are kept, if not in the scope itself.
+        records: where is kept how it has served, if not in the scope itself.
     """
 
     __slots__ = (
@@ -65,6 +67,7 @@ class Scope:
         "lasting",
         "lasts",
         "opened",
+        "owns_records",
         "programs",
         "records",
         "refused",
@@ -78,17 +81,18 @@ class Scope:
         lasts: bool = False,
         lasting: Scope | None = None,
         deferral: Deferral | None = None,
+        entries: Any = None,
+        records: Any = None,
     ) -> None:
         self._covered = covered
         self.lasts = lasts
         self.lasting = lasting
         self.deferral = deferral
-        self.entries: Any = {} if not lasts else WeakKeyDictionary()
-        self.records: Any = {} if not lasts else WeakKeyDictionary()
-        if lasting is not None:
-            self.records = lasting.records
-        self.ahead: set[Any] = set()  # chains evaluated for a read of compiled code to come
-        self.refused: set[Any] = set()  # chains whose values compiled code cannot be given
+        self.entries: Any = {} if entries is None else entries
+        self.records: Any = {} if records is None else records
+        self.owns_records = records is None
+        self.ahead: Any = ()  # chains evaluated for a read of compiled code to come
+        self.refused: Any = ()  # chains whose values compiled code cannot be given
         self.traced: dict[Any, Any] = {}
         self.opened: OpenScopes | None = None
         self.programs: list[OpenProgram] = []
@@ -103,21 +107,19 @@ class Scope:
         """Whether values of `chain` may be kept here."""
         return not self.is_closed and (self._covered is None or chain in self._covered)
 
-    def knows(self, chain: Any) -> bool:
-        """Whether it tells of `chain`, of all whose values are where it keeps its own."""
-        return not isinstance(self._covered, Mapping) or chain in self._covered
+    def chains(self) -> list[Any]:
+        """What it tells of: all that it was made for, or has met."""
+        return list(self._covered if isinstance(self._covered, dict) else self.records)
 
     def view(self) -> Scope:
         """For one more opening: another scope that covers and holds the same."""
-        twin = Scope(self._covered, lasts=True)
-        twin.entries, twin.records = self.entries, self.records
-        return twin
+        return Scope(self._covered, lasts=True, entries=self.entries, records=self.records)
 
     def record_of(self, chain: Any) -> Record:
         """What is remembered of `chain`."""
         record: Record | None = self.records.get(chain)
         if record is None:
-            named = isinstance(self._covered, Mapping) and self._covered.get(chain)
+            named = self._covered.get(chain) if isinstance(self._covered, dict) else None
             name = named or f"{chain.host}.{chain.tensor_name}"
             record = self.records.setdefault(chain, Record(name))
         return record
@@ -127,7 +129,17 @@ class Scope:
         entry = self.entries.pop(chain, None)
         if entry is not None:
             entry.record.drop(Cause(Reason.FORGOTTEN))
-        self.refused.discard(chain)
+        self.refused = [other for other in self.refused if other is not chain]
+
+    def refuse(self, chain: Any) -> None:
+        """Give compiled code no value of `chain`."""
+        self.refused = [*self.refused, chain]
+
+    def announce(self, chain: Any) -> None:
+        """A value of `chain` is there for a read of compiled code to come."""
+        if not self.ahead:
+            self.ahead = WeakSet()  # the read may not come
+        self.ahead.add(chain)
 
     def backward(self, retain_graph: bool = False) -> None:
         """Run the backward pass of the maps, for all gradients that wait in this scope.
@@ -155,12 +167,14 @@ class Scope:
         return sum(record.misses for record in self.known())
 
     def known(self) -> list[Record]:
-        """The records of what it covers."""
-        return [record for chain, record in list(self.records.items()) if self.knows(chain)]
+        """How it has served each of them."""
+        found = (self.records.get(chain) for chain in self.chains())
+        return [record for record in found if record is not None]
 
     def held(self) -> dict[Any, Entry]:
         """What it holds at the moment, by chain; also what outlives it."""
-        found = {chain: e for chain, e in list(self.entries.items()) if self.knows(chain)}
+        own = {} if self.is_closed and not self.lasts else self.entries
+        found = {chain: entry for chain in self.chains() for entry in [own.get(chain)] if entry}
         return found if self.lasting is None else {**self.lasting.held(), **found}
 
     def report(self) -> CacheReport:
@@ -173,11 +187,11 @@ class Scope:
         self.is_closed = True
         if not self.lasts:
             self.entries.clear()
-            if self.lasting is None:  # the counts stay, and hold no chain
-                self.records = dict(enumerate(self.records.values()))
-                self._covered = None
-        for held in (self.ahead, self.refused, self.traced):
-            held.clear()
+        if self.owns_records:  # the counts stay, and hold no chain
+            self.records = dict(enumerate(self.records.values()))
+            self._covered = None
+        self.ahead = self.refused = ()
+        self.traced.clear()
         if self.opened is not None:
             self.opened.discard(self)
         while self.programs:
@@ -238,7 +252,23 @@ TRACED = TracedScopes()
 
 
 AUTO_CACHED = "_auto_cached"
-"""The attribute of the chains that `auto_cache` has been called on."""
+"""The attribute of the chains that `auto_cache` has been called on: a `Slot`."""
+
+
+class Slot:
+    """What lasts of one chain, held by the chain itself. A copy of it is empty."""
+
+    __slots__ = ("entry", "record")
+
+    def __init__(self) -> None:
+        self.entry: Entry | None = None
+        self.record: Record | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Slot:
+        return Slot()
+
+    def __reduce__(self) -> tuple[type[Slot], tuple[()]]:
+        return Slot, ()
 
 
 class AutoCached:
@@ -248,7 +278,42 @@ class AutoCached:
         return AUTO_CACHED in chain.__dict__
 
 
-AUTO = Scope(AutoCached(), lasts=True)
+class InSlots:
+    """Entries, or records, of these chains: as a dict has them, and each in its chain."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def get(self, chain: Any, default: Any = None) -> Any:
+        slot = chain.__dict__.get(AUTO_CACHED)
+        return default if slot is None else getattr(slot, self.kind)
+
+    def __setitem__(self, chain: Any, value: Any) -> None:
+        slot = chain.__dict__.get(AUTO_CACHED)
+        if slot is not None:  # it was switched off meanwhile
+            setattr(slot, self.kind, value)
+
+    def setdefault(self, chain: Any, value: Any) -> Any:
+        found = self.get(chain)
+        if found is None:
+            self[chain] = found = value
+        return found
+
+    def pop(self, chain: Any, default: Any = None) -> Any:
+        found = self.get(chain)
+        if found is not None:
+            self[chain] = None
+        return found
+
+    def clear(self) -> None:
+        """Nothing: what is here outlives all scopes."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())  # nobody knows all of the chains
+
+
+IN_SLOTS: dict[str, Any] = {"entries": InSlots("entry"), "records": InSlots("record")}
+AUTO = Scope(AutoCached(), lasts=True, **IN_SLOTS)
 """Around all other scopes, always: keeps what lasts of these chains."""
 
 
@@ -259,11 +324,23 @@ def open_scope(scope: Scope) -> None:
         return
     count_uncounted_steps()
     if scope.deferral is not None:
-        refuse_early_steps()
+        refuse_early(pending_in_open_scopes)
     opened = (scope,) if scope.lasting is None else (scope.lasting, scope)
     _SCOPES.set(active_scopes() + opened)
     scope.opened = TRACED.opened
     scope.opened.add(scope)
+
+
+def leave_scope(scope: Scope) -> None:
+    """Let `scope` be active no more in the calling thread or task."""
+    active = active_scopes()
+    count = 1 if scope.lasting is None else 2
+    if active and active[-1] is scope:
+        _SCOPES.set(active[:-count])
+    else:
+        ended = (scope, scope.lasting)
+        _SCOPES.set(tuple(other for other in active if other not in ended))
+    TRACED.opened.discard(scope)
 
 
 def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> None:
@@ -277,10 +354,12 @@ def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> 
         scope = scopes[-1]
     else:
         active = active_scopes()
-        scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
-        ended = (scope, scope.lasting)
-        _SCOPES.set(tuple(other for other in active if other not in ended))
-    TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
+        scope = active[-1] if active else scopes[-1]
+        if scope not in scopes:
+            scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
+        leave_scope(scope)
+    if TRACED.scopes:
+        TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
     scopes.remove(scope)
     try:
         if scope.deferral is not None:
@@ -302,26 +381,10 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
         add_note(error, f"the deferred gradients of {listed} were dropped: .grad is as before")
 
 
-_refusing = False
-
-
-def refuse_early_steps() -> None:
-    """From now on, no optimizer steps while gradients of its parameters are deferred."""
-    global _refusing
-    if not _refusing:
-        _refusing = True
-        register_optimizer_step_pre_hook(refuse_early_step)
-
-
-def refuse_early_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    if is_dynamo_compiling():
-        return
-    for scope in active_scopes():
-        if scope.deferral is not None and scope.deferral.pending():
-            stepped = (x for group in optimizer.param_groups for x in group["params"])
-            names = scope.deferral.pending(stepped)
-            if names:
-                raise DeferredGradientError.early_step(names)
+def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
+    """The tensors whose gradients are deferred in an open scope and lead to `parameters`."""
+    deferrals = [scope.deferral for scope in active_scopes() if scope.deferral is not None]
+    return [name for deferral in deferrals for name in deferral.pending(parameters)]
 
 
 def forget(chain: Any) -> None:

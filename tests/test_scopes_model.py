@@ -27,7 +27,7 @@ class ModelEntry:
     consumed: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelScope:
     """Covers tensors, as a set that may grow; what lasts is kept apart from what does not."""
 
@@ -57,11 +57,11 @@ class Model:
 
     def read(self, tensor: int) -> ModelEntry:
         state = self.versions[tensor], self.training[tensor]
-        scopes = [s for s in (self.around, *self.scopes) if tensor in s.covered]
+        scopes = [s for s in (*self.scopes, self.around) if tensor in s.covered]
         for scope in scopes:
             entry = scope.entries.get(tensor)
             if entry and entry.state == state and not entry.consumed:
-                if entry.grad == self.grad:
+                if entry.grad == self.grad or (scope.deferred and entry.grad):
                     scope.counts["hits"] += 1
                     return entry
                 if scope.lasts:
@@ -70,7 +70,7 @@ class Model:
         self.evaluations += 1
         entry = ModelEntry(state, self.grad, self.evaluations)
         may_last = not self.grad and not self.training[tensor]
-        lasting = [s for s in scopes if s.lasts and may_last]
+        lasting = [s for s in (self.around, *self.scopes) if s in scopes and s.lasts and may_last]
         for owner in (lasting or [s for s in scopes if not s.lasts])[:1]:
             owner.counts["misses"] += 1
             owner.entries[tensor] = entry
@@ -191,7 +191,12 @@ class Run:
         value = self.layers[tensor].weight
         entry = self.model.read(tensor)
         assert self.evaluations == self.model.evaluations
-        assert self.seen.setdefault(entry.number, value) is value
+        kept = self.seen.setdefault(entry.number, value)
+        if entry.grad and not self.model.grad:  # a leaf without its gradient
+            value, kept = value.detach(), kept.detach()
+            assert value.data_ptr() == kept.data_ptr()
+        else:
+            assert kept is value
         assert torch.equal(value, original(self.layers[tensor]) * 2)
         assert value.requires_grad == self.model.grad
         return entry, value
@@ -249,6 +254,8 @@ class Run:
     def scope(
         self, targets: tuple[int, ...] | None, kind: str, program: list[Any], fails: bool
     ) -> None:
+        if kind == "persistent" and targets is None:
+            targets = (0, 1)  # it must be given some
         covered = frozenset((0, 1) if targets is None else targets)
         given = () if targets is None else ([self.layers[i] for i in targets],)
         model_scope = ModelScope(covered, deferred=kind == "deferred")

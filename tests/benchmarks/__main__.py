@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks import (
+    caching,
     compiling,
     elements,
     importing,
@@ -26,14 +27,16 @@ INTRODUCTION = """\
 
 What paramdesc costs, next to plain torch and to `torch.nn.utils.parametrize`. Written by
 `python -m tests.benchmarks`; run it to see your own machine's figures. All cases of a table run
-in turns, in one process where that is possible. Times are processor time, except for imports;
-ratios are medians of the rounds' ratios, and carry over to other machines better than times do.
+in turns, in one process where that is possible. Times are processor time, except for imports and
+threads; ratios are medians of the rounds' ratios, and carry over to other machines better than
+times do.
 """
 
 
 BENCHMARKS = (
     reading,
     training,
+    caching,
     compiling,
     registering,
     importing,
