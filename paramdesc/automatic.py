@@ -20,18 +20,15 @@ from paramdesc.collection import get_parametrizations
 from paramdesc.dynamo import is_dynamo_compiling, run_eagerly
 from paramdesc.errors import CacheTargetError
 from paramdesc.scopes import (
-    AUTO_CACHED,
-    IN_SLOTS,
     TRACED,
-    AutoCached,
     Scope,
-    Slot,
     active_scopes,
     close_innermost,
     forget,
     leave_scope,
     open_scope,
 )
+from paramdesc.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
 
 __all__ = ["HOOK", "auto_cache"]
 
@@ -126,7 +123,8 @@ def enter_forward_pass(model: Module, args: Any) -> None:
 @run_eagerly
 def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
     """The hook after a call, and after an exception in it."""
-    leave_innermost(model)
+    if is_dynamo_compiling() or active_scopes():
+        leave_innermost(model)
 
 
 def leave_interrupted(caller: FrameType) -> None:

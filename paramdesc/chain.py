@@ -19,7 +19,8 @@ from paramdesc.explain import explain
 from paramdesc.fitting import check_originals
 from paramdesc.local_classes import picklable
 from paramdesc.reading import fetch, keep
-from paramdesc.scopes import AUTO_CACHED, forget
+from paramdesc.scopes import forget
+from paramdesc.slots import AUTO_CACHED
 from paramdesc.snapshot import Snapshot
 from paramdesc.steps import (
     count_steps,

@@ -44,8 +44,8 @@ class Watch(NamedTuple):
     key: Any
     tensor: Tensor
     version: int
-    address: int  # in bytes; 0 where there is none to compare (meta, fake, wrapped, empty)
-    form: Any  # compared where there is no address, and for a value that is kept for long
+    address: int  # in bytes; 0 where `form` is compared
+    form: Any  # where there is no address (meta, fake, wrapped, empty), and for a long life
     needs_gradient: bool
     storage: Any  # held so that its address is not given to another tensor
 
@@ -76,7 +76,7 @@ def watch(holder: Any, key: Any, tensor: Tensor, closely: bool = False) -> Watch
     version = UNCOUNTED if tensor.is_inference() else tensor._version
     form: Any = None if place else form_of(tensor)
     if closely and place and tensor.layout == torch.strided:
-        form = tensor.detach()  # `.data` may become another part of the same memory
+        place, form = 0, tensor.detach()  # `.data` may become another part of the same memory
     return Watch(holder, key, tensor, version, place, form, tensor.requires_grad, storage)
 
 
@@ -115,7 +115,7 @@ class Owned(NamedTuple):
     counted: list[Any]  # dicts and lists: a new attribute may hide one of the class
 
 
-# what a change of a map adds to, or takes from
+# what a change of a map adds to, or takes from; for the chain itself, the hooks
 _COUNTED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
@@ -131,7 +131,7 @@ def watch_owned(chain: Module, closely: bool = False) -> Owned:
     for module in chain.modules():
         state = vars(module)
         if closely:
-            counted += (state[name] for name in _COUNTED)
+            counted += (state[name] for name in _COUNTED[3 * (module is chain) :])
         if module is chain:
             continue
         counted.append(state)
@@ -174,7 +174,7 @@ class Entry:
             switched on and needs none, it is served with and without.
     """
 
-    __slots__ = ("graph", "record", "since", "value", "watches", "why_stale")
+    __slots__ = ("graph", "mark", "record", "since", "value", "watches", "why_stale")
 
     def __init__(
         self,
@@ -187,6 +187,7 @@ class Entry:
     ) -> None:
         owned = watch_owned(chain, lasts)
         self.value = value
+        self.mark: Any = None
         self.record = record
         self.since = time.time()
         self.watches = originals + owned.watches
@@ -229,6 +230,7 @@ def make_check(
     # plain tuples: to take a named one apart takes twice as long
     others = [tuple(watch) for watch in rest]
     places = [tuple(place) for place in owned.attributes]
+    is_alias = isinstance(form, Tensor)
     counted, sizes = owned.counted, list(map(len, owned.counted))
 
     def why_stale(in_any_mode: bool = False) -> Cause | None:
@@ -255,7 +257,7 @@ def make_check(
                 holder[key] is not tensor
                 or tensor._version != tensor_version
                 or (place and tensor.data_ptr() != place)
-                or (form is not None and not has_form(tensor, form))
+                or not (place or (tensor.is_set_to(form) if is_alias else has_form(tensor, form)))
                 or tensor.requires_grad is not needs_gradient
             ):
                 return why_changed(first)
@@ -264,7 +266,7 @@ def make_check(
                     there[name] is not x
                     or x._version != x_version
                     or (x_place and x.data_ptr() != x_place)
-                    or (x_form is not None and not has_form(x, x_form))
+                    or not (x_place or has_form(x, x_form))
                     or x.requires_grad is not x_needs_gradient
                 ):
                     return why_changed(

@@ -39,7 +39,6 @@ from paramdesc.mode import (
 from paramdesc.record import MODES, Cause, Clock, Reason
 from paramdesc.scopes import (
     AUTO,
-    AUTO_CACHED,
     TRACED,
     RerunScope,
     Scope,
@@ -47,6 +46,7 @@ from paramdesc.scopes import (
     find_scope,
     rerun,
 )
+from paramdesc.slots import AUTO_CACHED
 from paramdesc.tensors import address
 
 __all__ = ["LAST", "fetch", "keep", "read"]
@@ -121,7 +121,8 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
             cause = entry.why_stale()
             if cause is None:
                 entry.record.hits += 1
-                return remembered(chain, entry.value)
+                LAST[0] = entry.mark or LAST[0]
+                return entry.value
             drop_stale(AUTO, chain, entry, cause)
             entry = None
     lasting = find_scope(chain, lasts=True)
@@ -225,6 +226,8 @@ def evaluate_to_last(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> 
         if isinstance(value, Tensor) and not value.requires_grad:
             entry = Entry(chain, value, mode, originals, record, lasts=True)
             if entry.may_be_kept() and parameters == parameters_in(watch_owned(chain)):
+                with suppress(NotImplementedError, RuntimeError):  # no memory of its own
+                    entry.mark = ref(chain), ref(value.untyped_storage())
                 scope.entries[chain] = entry
     return value
 

@@ -24,15 +24,13 @@ from paramdesc.fused import count_uncounted_steps
 from paramdesc.record import Cause, Reason, Record
 from paramdesc.report import CacheReport, CacheRow
 from paramdesc.scripted import OpenProgram
+from paramdesc.slots import IN_SLOTS, AutoCached
 
 __all__ = [
     "AUTO",
-    "AUTO_CACHED",
-    "IN_SLOTS",
     "TRACED",
     "RerunScope",
     "Scope",
-    "Slot",
     "active_scopes",
     "close_innermost",
     "find_scope",
@@ -251,68 +249,6 @@ class TracedScopes(threading.local):
 TRACED = TracedScopes()
 
 
-AUTO_CACHED = "_auto_cached"
-"""The attribute of the chains that `auto_cache` has been called on: a `Slot`."""
-
-
-class Slot:
-    """What lasts of one chain, held by the chain itself. A copy of it is empty."""
-
-    __slots__ = ("entry", "record")
-
-    def __init__(self) -> None:
-        self.entry: Entry | None = None
-        self.record: Record | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Slot:
-        return Slot()
-
-    def __reduce__(self) -> tuple[type[Slot], tuple[()]]:
-        return Slot, ()
-
-
-class AutoCached:
-    """The set of these chains."""
-
-    def __contains__(self, chain: object) -> bool:
-        return AUTO_CACHED in chain.__dict__
-
-
-class InSlots:
-    """Entries, or records, of these chains: as a dict has them, and each in its chain."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def get(self, chain: Any, default: Any = None) -> Any:
-        slot = chain.__dict__.get(AUTO_CACHED)
-        return default if slot is None else getattr(slot, self.kind)
-
-    def __setitem__(self, chain: Any, value: Any) -> None:
-        slot = chain.__dict__.get(AUTO_CACHED)
-        if slot is not None:  # it was switched off meanwhile
-            setattr(slot, self.kind, value)
-
-    def setdefault(self, chain: Any, value: Any) -> Any:
-        found = self.get(chain)
-        if found is None:
-            self[chain] = found = value
-        return found
-
-    def pop(self, chain: Any, default: Any = None) -> Any:
-        found = self.get(chain)
-        if found is not None:
-            self[chain] = None
-        return found
-
-    def clear(self) -> None:
-        """Nothing: what is here outlives all scopes."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())  # nobody knows all of the chains
-
-
-IN_SLOTS: dict[str, Any] = {"entries": InSlots("entry"), "records": InSlots("record")}
 AUTO = Scope(AutoCached(), lasts=True, **IN_SLOTS)
 """Around all other scopes, always: keeps what lasts of these chains."""
 
