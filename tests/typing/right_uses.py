@@ -9,6 +9,8 @@ from typing_extensions import assert_type, reveal_type
 
 import paramdesc
 from paramdesc import (
+    CacheRow,
+    Cause,
     InvertibleParametrizationProto,
     Parametrization,
     ParametrizationList,
@@ -16,6 +18,7 @@ from paramdesc import (
     ParametrizationSet,
     Scope,
     adopt,
+    auto_cache,
     cached,
     get_parametrizations,
     is_parametrized,
@@ -157,6 +160,15 @@ with cached(linear, found, list(found), *found, [linear, [found]]) as scope:
     assert_type(scope.misses, int)
     assert_type(len(scope), int)
     assert_type(next(iter(found)) in scope, bool)
+with cached(linear, persistent=True, deferred=True) as scope:
+    assert_type(linear.weight, Tensor)
+    scope.backward(retain_graph=True)
+    served = scope.report()
+assert_type(served["weight"], CacheRow)
+assert_type(served[0].dropped, Cause | None)
+assert_type([row.seconds for row in served], list[dict[str, float]])
+assert_type(auto_cache(linear), Scope)
+auto_cache(linear, enabled=False)
 
 
 @cached(linear)

@@ -8,6 +8,7 @@ from paramdesc import (
     Parametrization,
     ParametrizationProto,
     adopt,
+    auto_cache,
     cached,
     get_parametrizations,
     is_parametrized,
@@ -236,11 +237,15 @@ def parentheses_forgotten(inputs: Tensor) -> Tensor:
 step("inputs")
 # E: Argument 1 to "step" has incompatible type "str"; expected "Tensor"  [arg-type]
 with cached(linear) as scope:
-    scope.hits += "1"
-    # E: Unsupported operand types for + ("int" and "str")  [operator]
+    scope.hits = 1
+    # E: Property "hits" defined in "Scope" is read-only  [misc]
     scope.hit
     # E: "Scope" has no attribute "hit"; maybe "hits"?  [attr-defined]
     linear in scope
+cached(linear, persistent="yes")
+# E: Argument "persistent" to "cached" has incompatible type "str"; expected "bool"  [arg-type]
+auto_cache("model")
+# E: Argument 1 to "auto_cache" has incompatible type "str"; expected Module  [arg-type]
 
 # sets
 
