@@ -57,14 +57,16 @@ class cached:
             passes end there and add up; the end of the scope, or `scope.backward()`, runs the
             backward pass of the maps once. An exception that ends the scope drops what has
             added up: it has changed no `.grad` of an original. Only inside of the scope may a
-            backward pass reach the values, and before all that reads `.grad` of originals
-            (clipping, `GradScaler.unscale_`, `Optimizer.step`) call `scope.backward()`.
+            backward pass reach the values, and before all that reads or clears `.grad` of
+            originals (`zero_grad`, clipping, `GradScaler.unscale_`, `Optimizer.step`) call
+            `scope.backward()`.
 
     Raises:
         TypeError: if a target is anything else.
         RuntimeError: with `deferred`, where gradients would be wrong or lost: a backward pass
-            after the scope, or with `create_graph=True`, an `Optimizer.step` before
-            `scope.backward()`, DistributedDataParallel that looks for unused parameters.
+            after the scope, or with `create_graph=True`; a step, `zero_grad`, unscaling or
+            clipping before `scope.backward()`; DistributedDataParallel that looks for unused
+            parameters.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
     >>> with cached(linear) as scope:

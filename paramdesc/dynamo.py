@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -60,11 +60,12 @@ def run_eagerly(hook: Callable[_P, _T]) -> Callable[_P, _T]:
     torch runs the hooks of a module that it compiles outside of the compiled code, and would
     compile each of them alone: what one of them opens there, the model never sees.
     """
-    frames = torch._C._dynamo.eval_frame
-    skip = frames._FrameAction.SKIP
-    strategy = frames._FrameExecStrategy(skip, skip)
+    frames: Any = torch._C._dynamo.eval_frame
     function: Any = hook
-    frames.set_code_exec_strategy(function.__code__, strategy)
+    with suppress(AttributeError):  # parts that change: without them a read is evaluated
+        skip = frames._FrameAction.SKIP
+        strategy = frames._FrameExecStrategy(skip, skip)
+        frames.set_code_exec_strategy(function.__code__, strategy)
     return hook
 
 

@@ -44,8 +44,8 @@ class Watch(NamedTuple):
     key: Any
     tensor: Tensor
     version: int
-    address: int  # in bytes; 0 where `form` is compared
-    form: Any  # where there is no address (meta, fake, wrapped, empty), and for a long life
+    address: int  # in bytes; 0 where there is none to compare (meta, fake, wrapped, empty)
+    form: Any  # compared there, and for a value that is kept for long: `.data` may be a part
     needs_gradient: bool
     storage: Any  # held so that its address is not given to another tensor
 
@@ -74,18 +74,15 @@ def watch(holder: Any, key: Any, tensor: Tensor, closely: bool = False) -> Watch
     place = address(tensor)
     storage = tensor.untyped_storage() if place else None
     version = UNCOUNTED if tensor.is_inference() else tensor._version
-    form: Any = None if place else form_of(tensor)
-    if closely and place and tensor.layout == torch.strided:
-        place, form = 0, tensor.detach()  # `.data` may become another part of the same memory
+    is_exact = closely and bool(place) and tensor.layout == torch.strided
+    form: Any = None if place and not is_exact else form_of(tensor, is_exact)
     return Watch(holder, key, tensor, version, place, form, tensor.requires_grad, storage)
 
 
-def form_of(tensor: Tensor) -> Any:
-    return tensor.dtype, tensor.device, tensor.shape
-
-
-def has_form(tensor: Tensor, form: Any) -> bool:
-    return tensor.is_set_to(form) if isinstance(form, Tensor) else bool(form_of(tensor) == form)
+def form_of(tensor: Tensor, is_exact: bool) -> Any:
+    """What tells it from another tensor without an address; or at the same one, if `is_exact`."""
+    # no function that leaves the interpreter, as is_set_to does: other threads would come first
+    return (tensor.shape, tensor.stride() if is_exact else tensor.dtype, tensor.device)
 
 
 def tensors_in(holders: Iterable[Any]) -> Iterator[tuple[Any, Any, Tensor]]:
@@ -230,7 +227,6 @@ def make_check(
     # plain tuples: to take a named one apart takes twice as long
     others = [tuple(watch) for watch in rest]
     places = [tuple(place) for place in owned.attributes]
-    is_alias = isinstance(form, Tensor)
     counted, sizes = owned.counted, list(map(len, owned.counted))
 
     def why_stale(in_any_mode: bool = False) -> Cause | None:
@@ -257,7 +253,7 @@ def make_check(
                 holder[key] is not tensor
                 or tensor._version != tensor_version
                 or (place and tensor.data_ptr() != place)
-                or not (place or (tensor.is_set_to(form) if is_alias else has_form(tensor, form)))
+                or (form is not None and form_of(tensor, bool(place)) != form)
                 or tensor.requires_grad is not needs_gradient
             ):
                 return why_changed(first)
@@ -266,7 +262,7 @@ def make_check(
                     there[name] is not x
                     or x._version != x_version
                     or (x_place and x.data_ptr() != x_place)
-                    or not (x_place or has_form(x, x_form))
+                    or (x_form is not None and form_of(x, bool(x_place)) != x_form)
                     or x.requires_grad is not x_needs_gradient
                 ):
                     return why_changed(
