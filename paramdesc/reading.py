@@ -105,11 +105,13 @@ def serves_without_gradients(entry: Entry, cause: Cause) -> bool:
 
 def drop_stale(scope: Scope, chain: Any, entry: Entry, cause: Cause) -> None:
     """Free a value that cannot be used, unless it serves again when the mode is back."""
+    changed: Cause | None = cause
     if scope.lasts and cause.reason in MODES:
-        if cause.reason is Reason.OTHER_MODE or entry.why_stale(True) is None:
+        # in a trace or transform nothing can be compared
+        changed = None if cause.reason is Reason.OTHER_MODE else entry.why_stale(True)
+        if changed is None:
             return
-        cause = entry.why_stale(True) or cause
-    entry.record.drop(cause)
+    entry.record.drop(changed)
     scope.entries.pop(chain, None)
 
 

@@ -68,9 +68,6 @@ class InSlots:
             self[chain] = None
         return found
 
-    def clear(self) -> None:
-        """Nothing: what is here outlives all scopes."""
-
     def __iter__(self) -> Iterator[Any]:
         return iter(())  # nobody knows all of the chains
 

@@ -1014,3 +1014,18 @@ def test_nn_init_takes_effect(training: bool, gradients: bool) -> None:
     with torch.set_grad_enabled(gradients):
         nn.init.constant_(layer.weight, 3.0)
         assert torch.equal(layer.weight, torch.full((3, 3), 3.0))
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_read_with_gradients_frees_an_outdated_value_and_keeps_a_current_one(
+    is_written: bool,
+) -> None:
+    layer = linear(Double()).eval()
+    told = P.auto_cache(layer)
+    with torch.no_grad():
+        value = weakref.ref(layer.weight)
+        if is_written:
+            layer.get_parameter("parametrizations.weight.original").add_(1)
+    assert layer.weight.requires_grad
+    assert (value() is None) == is_written
+    assert len(told) == (0 if is_written else 1)
