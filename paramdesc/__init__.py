@@ -4,24 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from paramdesc import jit
-from paramdesc.adoption import adopt
-from paramdesc.automatic import auto_cache
-from paramdesc.base import Parametrization
-from paramdesc.caching import cached
-from paramdesc.chain import ParametrizationList
-from paramdesc.collection import ParametrizationSet, get_parametrizations
-from paramdesc.decorator import parametrized
-from paramdesc.protocols import InvertibleParametrizationProto, ParametrizationProto
-from paramdesc.record import Cause, Reason
-from paramdesc.registration import (
+from paramdesc.cache.automatic import auto_cache
+from paramdesc.cache.cached import cached
+from paramdesc.cache.record import Cause, Reason
+from paramdesc.cache.report import CacheReport, CacheRow
+from paramdesc.cache.scopes import Scope
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.registration.adoption import adopt
+from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
+from paramdesc.registration.decorator import parametrized
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.register import (
     is_parametrized,
     register_parametrization,
     remove_parametrizations,
     transfer_parametrizations_and_params,
     type_before_parametrizations,
 )
-from paramdesc.report import CacheReport, CacheRow
-from paramdesc.scopes import Scope
 
 if TYPE_CHECKING:
     from paramdesc import parametrizations, testing

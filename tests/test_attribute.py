@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import paramdesc as P
-from paramdesc.attribute import ParametrizedTensor
-from paramdesc.namespace import namespace_of
+from paramdesc.registration.attribute import ParametrizedTensor
+from paramdesc.registration.namespace import namespace_of
 
 
 def test_the_descriptor_reads_writes_and_refuses_to_be_deleted() -> None:

@@ -22,9 +22,9 @@ from torch.utils.checkpoint import (
 )
 
 import paramdesc as P
-from paramdesc.checkpointing import Region
+from paramdesc.cache.scopes import active_scopes
 from paramdesc.parametrizations import SpectralNorm, Symmetric
-from paramdesc.scopes import active_scopes
+from paramdesc.torch_internals.checkpointing import Region
 from tests.helpers import Double, Shift, chain_of
 
 Run = Callable[[nn.Module, Tensor], Tensor]

@@ -25,8 +25,8 @@ from torch.fx import GraphModule
 from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
+from paramdesc.cache.scopes import TRACED
 from paramdesc.parametrizations import SpectralNorm, Symmetric
-from paramdesc.scopes import TRACED
 from tests.helpers import Double, Sum, chain_of, linear, torch_linear, train_step
 
 # torch looks at the .grad of each tensor that compiled code is given, and hides its own warning

@@ -26,9 +26,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
+from paramdesc.cache.scopes import active_scopes
 from paramdesc.errors import DeferredGradientError
 from paramdesc.parametrizations import Orthogonal, Symmetric
-from paramdesc.scopes import active_scopes
 from tests.helpers import ROOT, Double, Shift, Sum, chain_of
 
 Loop = Callable[[Any], None]

@@ -17,8 +17,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import stateless
 
 import paramdesc as P
-from paramdesc.namespace import namespace_of
 from paramdesc.parametrizations import SpectralNorm, Symmetric
+from paramdesc.registration.namespace import namespace_of
 from tests.helpers import Double, Shift, Sum, chain_of, linear
 
 ORIGINAL = "parametrizations.weight.original"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import paramdesc as P
-from paramdesc.scopes import TRACED, active_scopes, close_innermost
+from paramdesc.cache.scopes import TRACED, active_scopes, close_innermost
 from tests.helpers import Double, Sum, chain_of, train_step
 
 THREADS = 8

@@ -12,7 +12,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import paramdesc as P
 from paramdesc.errors import add_note
-from paramdesc.namespace import AttributeNamespace
+from paramdesc.registration.namespace import AttributeNamespace
 from tests.helpers import Double, chain_of, linear
 
 

@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import paramdesc as P
+from paramdesc.cache.scopes import TRACED, active_scopes
 from paramdesc.parametrizations import SpectralNorm
-from paramdesc.scopes import TRACED, active_scopes
 
 
 class Exp(nn.Module):

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from paramdesc.decorator import parametrized
 from paramdesc.demo.maps import CountedOrthogonal
 from paramdesc.parametrizations import SpectralNorm
+from paramdesc.registration.decorator import parametrized
 
 __all__ = ["N_POWER_ITERATIONS", "BoundedReadout", "Cell", "OrthogonalCell", "Reader", "Readout"]
 

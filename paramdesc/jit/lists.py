@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.chain import ParametrizationList
-from paramdesc.function_map import FunctionMap
+from paramdesc.chain.function_map import FunctionMap
+from paramdesc.chain.steps import warm_maps
 from paramdesc.jit.chain import ScriptedParametrizationList
 from paramdesc.jit.paths import child_expression, find_expressions, tensor_expression
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
 from paramdesc.jit.source import functions_in, keep_source
-from paramdesc.steps import warm_maps
+from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["make_list"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from paramdesc.collection import get_parametrizations
 from paramdesc.errors import ScriptingError
-from paramdesc.interception import compile_module, on_script
 from paramdesc.jit.twins import Twins
+from paramdesc.registration.collection import get_parametrizations
+from paramdesc.torch_internals.script import compile_module, on_script
 
 __all__ = ["script"]
 

@@ -15,14 +15,14 @@ import torch
 from torch import nn
 from torch.nn import Module
 
-from paramdesc.chain import ParametrizationList
-from paramdesc.container import ParametrizationDict
+from paramdesc.chain.steps import is_warm
 from paramdesc.jit.lists import make_list
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
 from paramdesc.jit.scopes import methods_with_scopes
 from paramdesc.jit.source import keep_source
 from paramdesc.jit.warm import make_warm_map
-from paramdesc.steps import is_warm
+from paramdesc.registration.container import ParametrizationDict
+from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["Twins"]
 

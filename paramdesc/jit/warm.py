@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.jit.replicas import replica, twin_class
 from paramdesc.jit.source import keep_source
 

@@ -16,7 +16,7 @@ from torch.compiler import is_compiling
 
 from paramdesc.linalg.precision import matmul, widened, without_autocast
 from paramdesc.linalg.shapes import check_square
-from paramdesc.mode import is_tracing
+from paramdesc.torch_internals.mode import is_tracing
 
 __all__ = ["cayley", "divide", "inverse"]
 

@@ -16,7 +16,7 @@ from torch.compiler import is_compiling
 from paramdesc.linalg.orthogonality import renewed
 from paramdesc.linalg.precision import widened, without_autocast
 from paramdesc.linalg.shapes import check_square
-from paramdesc.mode import is_plain
+from paramdesc.torch_internals.mode import is_plain
 
 __all__ = ["exponential", "skew_exp"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paramdesc.linalg.cayley import divide
 from paramdesc.linalg.precision import epsilon, matmul, widened
-from paramdesc.mode import has_numbers
+from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = [
     "cayley_step",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.amp import is_autocast_available
 from torch.compiler import is_dynamo_compiling
 
-from paramdesc.mode import has_autocast
+from paramdesc.torch_internals.mode import has_autocast
 
 __all__ = ["epsilon", "matmul", "smallest_normal", "widened", "without_autocast"]
 

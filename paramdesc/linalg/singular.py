@@ -9,10 +9,10 @@ from typing import List  # noqa: UP035 - TorchScript knows it
 import torch
 from torch import Tensor
 
-from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened, without_autocast
 from paramdesc.linalg.shapes import check_matrix
-from paramdesc.mode import is_plain
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.mode import is_plain
 
 __all__ = ["LinearMap", "improve_triple", "largest_singular_triple", "some_vector"]
 

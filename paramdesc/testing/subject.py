@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from paramdesc.base import Parametrization
-from paramdesc.registration import register_parametrization
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.registration.register import register_parametrization
 
 __all__ = ["Holder", "RightInverse", "Subject"]
 

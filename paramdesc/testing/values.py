@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.errors import ConstraintError
 from paramdesc.testing.closeness import check_close, check_finite, check_gradients
 from paramdesc.testing.report import Failure, NotApplicable

@@ -88,7 +88,7 @@ inverse = OneWay()
 Symmetric(strict=True)
 Symmetric(True)
 # E: Too many positional arguments for "Symmetric"  [call-arg]
-# N: "Symmetric" defined in "paramdesc.base"
+# N: "Symmetric" defined in "paramdesc.chain.parametrization"
 SpectralNorm("1.0")
 # E: Argument 1 to "SpectralNorm" has incompatible type "str"; expected "float"  [arg-type]
 
@@ -117,7 +117,7 @@ register_parametrization(linear, "weight")
 register_parametrization(linear, "weight", Symmetric(), unsafe=True)
 register_parametrization(linear, "weight", Symmetric(), True)
 # E: Too many positional arguments for "register_parametrization"  [call-arg]
-# N: "register_parametrization" defined in "paramdesc.registration"
+# N: "register_parametrization" defined in "paramdesc.registration.register"
 register_parametrization(linear, "weight", double, right_inverse=double)
 register_parametrization(linear, "weight", double, right_inverse=2)
 # E: Argument "right_inverse" to "register_parametrization" has incompatible type "int"; expected "Callable[[Tensor], Any] | None"  [arg-type]
@@ -257,7 +257,7 @@ get_parametrizations("linear")
 found.filter(tensor_name="weight")
 found.filter("weight")
 # E: Too many positional arguments for "filter" of "ParametrizationSet"  [call-arg]
-# N: "filter" defined in "paramdesc.collection"
+# N: "filter" defined in "paramdesc.registration.collection"
 found.filter(map_type="Symmetric")
 # E: Argument "map_type" to "filter" of "ParametrizationSet" has incompatible type "str"; expected "type[Module] | tuple[type[Module], ...] | None"  [arg-type]
 found.filter(path=0)

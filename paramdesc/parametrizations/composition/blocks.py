@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.parametrizations.composition.nested import (
     assign_inner,
     constraint_of,
     inner_map,
 )
-from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["Blocks", "Stacked"]
 

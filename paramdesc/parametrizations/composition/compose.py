@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.errors import OriginalError
 from paramdesc.parametrizations.composition.nested import (
     assign_inner,
     constraint_of,
     inner_map,
 )
-from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["Compose", "count_originals"]
 

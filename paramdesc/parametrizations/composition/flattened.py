@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.parametrizations.composition.compose import count_originals
 from paramdesc.parametrizations.composition.nested import (
     assign_inner,
@@ -16,7 +17,6 @@ from paramdesc.parametrizations.composition.nested import (
     inner_map,
     other_axes,
 )
-from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["Flattened"]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.parametrizations.composition.nested import inner_map
-from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["JointPart", "Transposed", "split_like", "stacked"]
 

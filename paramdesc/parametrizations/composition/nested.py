@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import Module
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.function_map import FunctionMap, as_map
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.protocols import TensorMap
 from paramdesc.errors import MapError
-from paramdesc.function_map import FunctionMap, as_map
-from paramdesc.protocols import TensorMap
 
 __all__ = [
     "Unchanged",

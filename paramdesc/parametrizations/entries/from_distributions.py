@@ -12,12 +12,12 @@ from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import smallest_normal, widened, without_autocast
-from paramdesc.mode import has_numbers
 from paramdesc.parametrizations.entries.interval import check_margin, largest_below, least_above
 from paramdesc.parametrizations.entries.simplex import placed_on_simplex
+from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = ["FromDistributions"]
 

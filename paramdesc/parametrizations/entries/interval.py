@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 from torch.nn.functional import hardtanh_
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
-from paramdesc.mode import has_numbers
+from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = ["Interval", "UnitInterval", "above", "largest_below", "least_above"]
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.distributions.transforms import SoftplusTransform
 from torch.nn.functional import softplus
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
-from paramdesc.mode import has_numbers
 from paramdesc.parametrizations.entries.interval import spacing
+from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = ["Ordered", "nearest_increasing"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions.transforms import ExpTransform, SoftplusTransform
 from torch.nn.functional import softplus
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
 from paramdesc.parametrizations.entries.interval import above, check_margin, least_above

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened
 from paramdesc.parametrizations.entries.interval import check_margin

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened
 from paramdesc.parametrizations.composition.nested import inner_map, other_axes
-from paramdesc.protocols import ParametrizationProto, TensorMap
 
 __all__ = ["Rounded", "StraightThrough", "straight_through"]
 

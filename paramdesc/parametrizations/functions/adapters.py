@@ -10,14 +10,14 @@ from torch.nn import Module
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from paramdesc.chain import ParametrizationList
-from paramdesc.collection import get_parametrizations
+from paramdesc.chain.steps import start_maps
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import epsilon
 from paramdesc.parametrizations.spectra.lora import LoRA
-from paramdesc.registration import register_parametrization, remove_parametrizations
-from paramdesc.snapshot import Snapshot, below
-from paramdesc.steps import start_maps
+from paramdesc.registration.collection import get_parametrizations
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.register import register_parametrization, remove_parametrizations
+from paramdesc.registration.snapshot import Snapshot, below
 
 __all__ = ["lora", "merge_lora"]
 

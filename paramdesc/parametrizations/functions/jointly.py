@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from paramdesc.chain import ParametrizationList
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.errors import MissingRightInverseError, NotParametrizedError
 from paramdesc.parametrizations.composition.joint import (
     LARGEST_COUNT,
@@ -20,10 +20,10 @@ from paramdesc.parametrizations.composition.joint import (
     stacked,
 )
 from paramdesc.parametrizations.composition.nested import assign_inner, inner_map
-from paramdesc.protocols import ParametrizationProto, TensorMap
-from paramdesc.registration import is_parametrized, register_parametrization
-from paramdesc.snapshot import Snapshot, below
-from paramdesc.tensors import replace_data
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.register import is_parametrized, register_parametrization
+from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.torch_internals.tensors import replace_data
 
 __all__ = ["assign_jointly", "joint", "tie"]
 

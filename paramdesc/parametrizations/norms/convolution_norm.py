@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from paramdesc.base import Parametrization
-from paramdesc.dynamo import is_dynamo_compiling
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened, without_autocast
 from paramdesc.linalg.singular import (
     best_pair,
@@ -23,6 +22,7 @@ from paramdesc.linalg.singular import (
     scattered,
     some_vector,
 )
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
 __all__ = ["ConvolutionSpectralNorm"]
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import smallest_normal, widened
 

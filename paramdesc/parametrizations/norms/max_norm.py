@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
 from paramdesc.parametrizations.norms.frobenius_norm import as_dims, norm_along, scaled

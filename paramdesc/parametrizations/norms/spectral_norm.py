@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from paramdesc.base import Parametrization
-from paramdesc.dynamo import is_dynamo_compiling
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened, without_autocast
 from paramdesc.linalg.singular import (
     best_pair,
@@ -21,7 +20,8 @@ from paramdesc.linalg.singular import (
     orthogonal_part,
     some_vector,
 )
-from paramdesc.mode import has_autocast, is_plain
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.mode import has_autocast, is_plain
 
 __all__ = ["SpectralNorm"]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import smallest_normal, widened
-from paramdesc.mode import is_plain
+from paramdesc.torch_internals.mode import is_plain
 
 __all__ = ["WeightNorm"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.orthogonality import cayley_step, is_orthonormal, non_orthonormality, split
 from paramdesc.linalg.polar import nearest_orthonormal
 from paramdesc.linalg.precision import epsilon, widened

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.exponential import exponential, skew_exp
 from paramdesc.linalg.householder import householder, reflectors
 from paramdesc.linalg.orthogonality import (
@@ -24,7 +24,7 @@ from paramdesc.linalg.orthogonality import (
 from paramdesc.linalg.polar import nearest_orthonormal, polar
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
-from paramdesc.mode import has_numbers
+from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = ["Orthogonal"]
 

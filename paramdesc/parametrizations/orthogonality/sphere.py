@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import epsilon, widened
 
 __all__ = ["Sphere"]

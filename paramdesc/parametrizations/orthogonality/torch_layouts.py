@@ -6,7 +6,7 @@ Without postponed annotations: TorchScript takes those of a class as they are.
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.cayley import cayley, divide
 from paramdesc.linalg.exponential import skew_exp
 from paramdesc.linalg.householder import householder

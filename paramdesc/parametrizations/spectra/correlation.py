@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened
 from paramdesc.linalg.shapes import check_square

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from paramdesc.base import Parametrization
+from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.parametrizations.spectra.low_rank import check_positive_rank, check_rank, truncated

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import wrapt
 from torch import Tensor, nn
 
-from paramdesc.attribute import ParametrizedTensor
+from paramdesc.cache.reading import read
+from paramdesc.chain.evaluation import evaluate
 from paramdesc.errors import AssignmentError
-from paramdesc.evaluation import evaluate
-from paramdesc.initialisation import initialise_through_inverses
-from paramdesc.interception import PREPARE, prepare
-from paramdesc.lending import lend_through
-from paramdesc.reading import read
+from paramdesc.registration.attribute import ParametrizedTensor
+from paramdesc.registration.initialisation import initialise_through_inverses
+from paramdesc.torch_internals.lending import lend_through
+from paramdesc.torch_internals.script import PREPARE, prepare
 
 __all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
 

@@ -12,17 +12,12 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc.dynamo import is_dynamo_compiling, uncompiled
-from paramdesc.errors import MissingRightInverseError
-from paramdesc.evaluation import evaluate, take_clock
-from paramdesc.explain import explain
-from paramdesc.fitting import check_originals
-from paramdesc.local_classes import picklable
-from paramdesc.reading import fetch, keep
-from paramdesc.scopes import forget
-from paramdesc.slots import AUTO_CACHED
-from paramdesc.snapshot import Snapshot
-from paramdesc.steps import (
+from paramdesc.cache.reading import fetch, keep
+from paramdesc.cache.scopes import forget
+from paramdesc.cache.slots import AUTO_CACHED
+from paramdesc.chain.evaluation import evaluate, take_clock
+from paramdesc.chain.explain import explain
+from paramdesc.chain.steps import (
     count_steps,
     follow_steps,
     has_stepped,
@@ -30,7 +25,12 @@ from paramdesc.steps import (
     mark_due,
     start_maps,
 )
-from paramdesc.tensors import address, alias, replace_data, shares_storage
+from paramdesc.errors import MissingRightInverseError
+from paramdesc.registration.fitting import check_originals
+from paramdesc.registration.local_classes import picklable
+from paramdesc.registration.snapshot import Snapshot
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
+from paramdesc.torch_internals.tensors import address, alias, replace_data, shares_storage
 
 __all__ = ["ParametrizationList"]
 

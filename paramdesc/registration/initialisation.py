@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import Parameter, init
 from torch.nn.modules import activation, transformer
 
-from paramdesc.dynamo import is_dynamo_compiling
-from paramdesc.evaluation import evaluate
-from paramdesc.reading import LAST
-from paramdesc.scopes import active_scopes
+from paramdesc.cache.reading import LAST
+from paramdesc.cache.scopes import active_scopes
+from paramdesc.chain.evaluation import evaluate
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
 __all__ = ["initialise_through_inverses"]
 

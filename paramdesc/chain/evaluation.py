@@ -15,11 +15,11 @@ from torch.nn.modules.module import (
 )
 from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc.dynamo import answered_by_tracer
-from paramdesc.explain import explain
-from paramdesc.mode import count_dispatch_modes
-from paramdesc.record import Clock
-from paramdesc.steps import has_stepped, mark_due
+from paramdesc.cache.record import Clock
+from paramdesc.chain.explain import explain
+from paramdesc.chain.steps import has_stepped, mark_due
+from paramdesc.torch_internals.dynamo import answered_by_tracer
+from paramdesc.torch_internals.mode import count_dispatch_modes
 
 __all__ = ["CALL", "evaluate", "evaluate_traced", "is_symbolic", "take_clock"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from paramdesc.errors import MixedEnginesError
-from paramdesc.torch_engine import caller_in_torch_engine
+from paramdesc.torch_internals.engine import caller_in_torch_engine
 
 __all__ = ["ParametrizationDict"]
 

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
-from paramdesc.mode import has_numbers
+from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = ["Parametrization"]
 

@@ -17,27 +17,9 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import Module
 
-from paramdesc.checkpointing import is_rerun, region_of, saving_hooks
-from paramdesc.dynamo import (
-    fetch_kept,
-    is_dynamo_compiling,
-    mark_of,
-    mode_in_trace,
-    plain_attributes,
-)
-from paramdesc.entry import Entry, Watch, parameters_in, watch_originals, watch_owned
-from paramdesc.evaluation import CALL, evaluate_traced, is_symbolic
-from paramdesc.function_map import FunctionMap
-from paramdesc.mode import (
-    Mode,
-    count_function_modes,
-    current_mode,
-    is_grad_enabled,
-    is_inference,
-    is_plain,
-)
-from paramdesc.record import MODES, Cause, Clock, Reason
-from paramdesc.scopes import (
+from paramdesc.cache.entry import Entry, Watch, parameters_in, watch_originals, watch_owned
+from paramdesc.cache.record import MODES, Cause, Clock, Reason
+from paramdesc.cache.scopes import (
     AUTO,
     TRACED,
     RerunScope,
@@ -46,8 +28,26 @@ from paramdesc.scopes import (
     find_scope,
     rerun,
 )
-from paramdesc.slots import AUTO_CACHED
-from paramdesc.tensors import address
+from paramdesc.cache.slots import AUTO_CACHED
+from paramdesc.chain.evaluation import CALL, evaluate_traced, is_symbolic
+from paramdesc.chain.function_map import FunctionMap
+from paramdesc.torch_internals.checkpointing import is_rerun, region_of, saving_hooks
+from paramdesc.torch_internals.dynamo import (
+    fetch_kept,
+    is_dynamo_compiling,
+    mark_of,
+    mode_in_trace,
+    plain_attributes,
+)
+from paramdesc.torch_internals.mode import (
+    Mode,
+    count_function_modes,
+    current_mode,
+    is_grad_enabled,
+    is_inference,
+    is_plain,
+)
+from paramdesc.torch_internals.tensors import address
 
 __all__ = ["LAST", "fetch", "keep", "read"]
 

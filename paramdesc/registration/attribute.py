@@ -7,9 +7,9 @@ from typing import Any, overload
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.cache.reading import read
+from paramdesc.chain.evaluation import evaluate
 from paramdesc.errors import AssignmentError
-from paramdesc.evaluation import evaluate
-from paramdesc.reading import read
 
 __all__ = ["ParametrizedTensor"]
 

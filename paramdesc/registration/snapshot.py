@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.namespace import AttributeNamespace
-from paramdesc.tensors import address, is_wrapper, replace_data
+from paramdesc.registration.namespace import AttributeNamespace
+from paramdesc.torch_internals.tensors import address, is_wrapper, replace_data
 
 __all__ = ["Snapshot", "below"]
 

@@ -8,8 +8,12 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.protocols import (
+    InvertibleParametrizationProto,
+    ParametrizationProto,
+    TensorMap,
+)
 from paramdesc.errors import MapError
-from paramdesc.protocols import InvertibleParametrizationProto, ParametrizationProto, TensorMap
 
 __all__ = ["FunctionMap", "InvertibleFunctionMap", "as_map"]
 

@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 from torch.nn import Module
 
-from paramdesc.attribute import ParametrizedTensor
-from paramdesc.chain import ParametrizationList
-from paramdesc.container import ParametrizationDict
-from paramdesc.namespace import namespace_of
-from paramdesc.snapshot import Snapshot, below
-from paramdesc.steps import start_maps
-from paramdesc.torch_engine import is_torch_parametrized
+from paramdesc.chain.steps import start_maps
+from paramdesc.registration.attribute import ParametrizedTensor
+from paramdesc.registration.container import ParametrizationDict
+from paramdesc.registration.namespace import namespace_of
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.torch_internals.engine import is_torch_parametrized
 
 __all__ = ["adopt", "adopt_module"]
 

@@ -7,8 +7,8 @@ from types import FrameType
 
 from torch.nn import Module
 
-from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.errors import add_note
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
 __all__ = ["explain"]
 

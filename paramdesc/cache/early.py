@@ -20,8 +20,8 @@ from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from paramdesc.dynamo import is_dynamo_compiling
 from paramdesc.errors import DeferredGradientError
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
 __all__ = ["refuse_early"]
 

@@ -16,10 +16,7 @@ import torch
 from torch.jit import ScriptModule
 from torch.nn import Module
 
-from paramdesc.collection import get_parametrizations
-from paramdesc.dynamo import is_dynamo_compiling, run_eagerly
-from paramdesc.errors import CacheTargetError
-from paramdesc.scopes import (
+from paramdesc.cache.scopes import (
     TRACED,
     Scope,
     active_scopes,
@@ -28,7 +25,10 @@ from paramdesc.scopes import (
     leave_scope,
     open_scope,
 )
-from paramdesc.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
+from paramdesc.cache.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
+from paramdesc.errors import CacheTargetError
+from paramdesc.registration.collection import get_parametrizations
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling, run_eagerly
 
 __all__ = ["HOOK", "auto_cache"]
 

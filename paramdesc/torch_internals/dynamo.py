@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Module, Parameter
 
-from paramdesc.mode import autocast_state, is_grad_enabled, is_inference
-from paramdesc.tensors import address
+from paramdesc.torch_internals.mode import autocast_state, is_grad_enabled, is_inference
+from paramdesc.torch_internals.tensors import address
 
 __all__ = [
     "answered_by_tracer",

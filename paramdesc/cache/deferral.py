@@ -14,10 +14,10 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from paramdesc.entry import Entry
+from paramdesc.cache.entry import Entry
+from paramdesc.cache.record import Cause
 from paramdesc.errors import DeferredGradientError
-from paramdesc.record import Cause
-from paramdesc.tensors import is_wrapper
+from paramdesc.torch_internals.tensors import is_wrapper
 
 __all__ = ["Deferral"]
 

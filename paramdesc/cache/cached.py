@@ -11,13 +11,13 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.chain import ParametrizationList
-from paramdesc.collection import get_parametrizations
-from paramdesc.deferral import Deferral
-from paramdesc.dynamo import is_dynamo_compiling
+from paramdesc.cache.deferral import Deferral
+from paramdesc.cache.programs import is_scripted_list, open_programs
+from paramdesc.cache.scopes import Scope, close_innermost, open_scope
 from paramdesc.errors import CacheTargetError
-from paramdesc.scopes import Scope, close_innermost, open_scope
-from paramdesc.scripted import is_scripted_list, open_programs
+from paramdesc.registration.collection import get_parametrizations
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
 __all__ = ["Target", "cached"]
 

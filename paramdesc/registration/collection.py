@@ -8,10 +8,10 @@ from typing import Any
 
 from torch.nn import Module
 
-from paramdesc.chain import ParametrizationList
-from paramdesc.container import ParametrizationDict
-from paramdesc.scripted import RecursiveScriptModule, is_scripted_list
-from paramdesc.steps import warm_maps
+from paramdesc.cache.programs import RecursiveScriptModule, is_scripted_list
+from paramdesc.chain.steps import warm_maps
+from paramdesc.registration.container import ParametrizationDict
+from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["ParametrizationSet", "get_parametrizations"]
 

@@ -10,27 +10,27 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.nn.parameter import is_lazy
 
-from paramdesc.adoption import adopt_module
-from paramdesc.attribute import ParametrizedTensor
-from paramdesc.chain import ParametrizationList
-from paramdesc.container import ParametrizationDict
-from paramdesc.dynamo import is_dynamo_compiling, uncompiled
+from paramdesc.cache.scopes import forget
+from paramdesc.chain.evaluation import evaluate
+from paramdesc.chain.function_map import as_map
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
+from paramdesc.chain.steps import start_maps, warm_maps
 from paramdesc.errors import (
     MissingTensorError,
     NotParametrizedError,
     SeveralOriginalsError,
 )
-from paramdesc.evaluation import evaluate
-from paramdesc.fitting import check_between
-from paramdesc.function_map import as_map
-from paramdesc.lazy import cancel_pending, register_when_materialized
-from paramdesc.namespace import namespace_of, release_namespace
-from paramdesc.protocols import ParametrizationProto, TensorMap
-from paramdesc.scopes import forget
-from paramdesc.snapshot import Snapshot, below
-from paramdesc.steps import start_maps, warm_maps
-from paramdesc.tensors import replace_data
-from paramdesc.torch_engine import is_torch_parametrized
+from paramdesc.registration.adoption import adopt_module
+from paramdesc.registration.attribute import ParametrizedTensor
+from paramdesc.registration.container import ParametrizationDict
+from paramdesc.registration.fitting import check_between
+from paramdesc.registration.lazy import cancel_pending, register_when_materialized
+from paramdesc.registration.namespace import namespace_of, release_namespace
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
+from paramdesc.torch_internals.engine import is_torch_parametrized
+from paramdesc.torch_internals.tensors import replace_data
 
 __all__ = [
     "is_parametrized",

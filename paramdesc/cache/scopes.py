@@ -14,17 +14,17 @@ from weakref import WeakSet
 
 from torch import Tensor
 
-from paramdesc.checkpointing import Rerun
-from paramdesc.deferral import Deferral
-from paramdesc.dynamo import is_dynamo_compiling
-from paramdesc.early import refuse_early
-from paramdesc.entry import Entry
+from paramdesc.cache.deferral import Deferral
+from paramdesc.cache.early import refuse_early
+from paramdesc.cache.entry import Entry
+from paramdesc.cache.programs import OpenProgram
+from paramdesc.cache.record import Cause, Reason, Record
+from paramdesc.cache.report import CacheReport, CacheRow
+from paramdesc.cache.slots import IN_SLOTS, AutoCached
 from paramdesc.errors import DeferredGradientError, add_note
-from paramdesc.fused import count_uncounted_steps
-from paramdesc.record import Cause, Reason, Record
-from paramdesc.report import CacheReport, CacheRow
-from paramdesc.scripted import OpenProgram
-from paramdesc.slots import IN_SLOTS, AutoCached
+from paramdesc.torch_internals.checkpointing import Rerun
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.optimizers import count_uncounted_steps
 
 __all__ = [
     "AUTO",
@@ -207,7 +207,7 @@ class Scope:
 
 
 _SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar(
-    "paramdesc.scopes", default=()
+    "paramdesc.cache.scopes", default=()
 )  # outermost first
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.base import Parametrization
-from paramdesc.dynamo import is_dynamo_compiling, is_led_by_guards
-from paramdesc.mode import has_transforms
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling, is_led_by_guards
+from paramdesc.torch_internals.mode import has_transforms
 
 __all__ = [
     "count_steps",

@@ -8,7 +8,7 @@ from torch.__future__ import get_swap_module_params_on_conversion
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from paramdesc.mode import has_numbers
+from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = ["address", "alias", "is_wrapper", "replace_data", "shares_storage"]
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from paramdesc.mode import (
+from paramdesc.cache.record import Cause, Reason, Record
+from paramdesc.torch_internals.mode import (
     Mode,
     belongs_to_transform,
     count_dispatch_modes,
@@ -26,8 +27,7 @@ from paramdesc.mode import (
     is_inference,
     is_tracing,
 )
-from paramdesc.record import Cause, Reason, Record
-from paramdesc.tensors import address
+from paramdesc.torch_internals.tensors import address
 
 __all__ = ["Entry", "Watch", "parameters_in", "watch_originals", "watch_owned"]
 

@@ -10,9 +10,9 @@ import wrapt
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.function_map import as_map
-from paramdesc.protocols import ParametrizationProto, TensorMap
-from paramdesc.registration import register_parametrization
+from paramdesc.chain.function_map import as_map
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
+from paramdesc.registration.register import register_parametrization
 
 __all__ = ["parametrized"]
 

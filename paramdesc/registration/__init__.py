@@ -1,0 +1,1 @@
+"""Putting parametrizations on the tensors of a module, and taking them off."""

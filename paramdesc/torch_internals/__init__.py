@@ -1,0 +1,1 @@
+"""What this library knows of the private parts of torch: one file per part."""
