@@ -4,24 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from paramdesc import jit
-from paramdesc.cache.automatic import auto_cache
-from paramdesc.cache.cached import cached
-from paramdesc.cache.record import Cause, Reason
-from paramdesc.cache.report import CacheReport, CacheRow
-from paramdesc.cache.scopes import Scope
+from paramdesc.caching.automatic import auto_cache
+from paramdesc.caching.cached import cached
+from paramdesc.caching.record import Cause, Reason
+from paramdesc.caching.report import CacheReport, CacheRow
+from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
 from paramdesc.registration.decorator import parametrized
 from paramdesc.registration.parametrization_list import ParametrizationList
-from paramdesc.registration.register import (
-    is_parametrized,
-    register_parametrization,
-    remove_parametrizations,
-    transfer_parametrizations_and_params,
-    type_before_parametrizations,
-)
+from paramdesc.registration.questions import is_parametrized, type_before_parametrizations
+from paramdesc.registration.register import register_parametrization
+from paramdesc.registration.remove import remove_parametrizations
+from paramdesc.registration.transfer import transfer_parametrizations_and_params
 
 if TYPE_CHECKING:
     from paramdesc import parametrizations, testing

@@ -25,7 +25,8 @@ from torch.fx import GraphModule
 from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
-from paramdesc.cache.scopes import TRACED, active_scopes, close_innermost
+from paramdesc.caching.active import active_scopes, close_innermost
+from paramdesc.caching.traced_scopes import TRACED
 from tests.helpers import ROOT, Double, chain_of, linear, saved_and_loaded, train_step
 
 THREADS = 8

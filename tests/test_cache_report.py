@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from paramdesc.cache.record import Cause, Reason
-from paramdesc.cache.report import CacheReport, CacheRow
+from paramdesc.caching.record import Cause, Reason
+from paramdesc.caching.report import CacheReport, CacheRow
 from tests.helpers import Double, Shift, Sum, chain_of, linear
 
 INPUT = torch.ones(2, 3)

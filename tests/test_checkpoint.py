@@ -22,7 +22,7 @@ from torch.utils.checkpoint import (
 )
 
 import paramdesc as P
-from paramdesc.cache.scopes import active_scopes
+from paramdesc.caching.active import active_scopes
 from paramdesc.parametrizations import SpectralNorm, Symmetric
 from paramdesc.torch_internals.checkpointing import Region
 from tests.helpers import Double, Shift, chain_of

@@ -25,7 +25,7 @@ from torch.fx import GraphModule
 from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
-from paramdesc.cache.scopes import TRACED
+from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.parametrizations import SpectralNorm, Symmetric
 from tests.helpers import Double, Sum, chain_of, linear, torch_linear, train_step
 

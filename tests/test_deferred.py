@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
-from paramdesc.cache.scopes import active_scopes
+from paramdesc.caching.active import active_scopes
 from paramdesc.errors import DeferredGradientError
 from paramdesc.parametrizations import Orthogonal, Symmetric
 from tests.helpers import ROOT, Double, Shift, Sum, chain_of

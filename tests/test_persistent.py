@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import paramdesc as P
-from paramdesc.cache.scopes import TRACED, active_scopes, close_innermost
+from paramdesc.caching.active import active_scopes, close_innermost
+from paramdesc.caching.traced_scopes import TRACED
 from tests.helpers import Double, Sum, chain_of, train_step
 
 THREADS = 8

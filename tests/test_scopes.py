@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize as torch_engine
 
 import paramdesc as P
-from paramdesc.cache.scopes import active_scopes
+from paramdesc.caching.active import active_scopes
 
 
 class Counting(nn.Module):

@@ -12,7 +12,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import paramdesc as P
-from paramdesc.cache.scopes import TRACED, active_scopes
+from paramdesc.caching.active import active_scopes
+from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.parametrizations import SpectralNorm
 
 
@@ -113,8 +114,8 @@ def test_without_a_scope_compiled_code_evaluates_each_time(layer: nn.Linear) -> 
 def test_the_traced_path_does_in_python_what_it_does_in_a_graph(
     layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in ("scopes", "reading"):
-        monkeypatch.setattr(f"paramdesc.{file}.is_dynamo_compiling", lambda: True)
+    for file in ("active", "read"):
+        monkeypatch.setattr(f"paramdesc.caching.{file}.is_dynamo_compiling", lambda: True)
     calls: list[int] = []
     layer.get_submodule("parametrizations.weight.0").register_forward_hook(
         lambda *_: calls.append(1)

@@ -15,7 +15,7 @@ from torch.nn.modules.module import (
 )
 from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc.cache.record import Clock
+from paramdesc.chain.clock import Clock
 from paramdesc.chain.explain import explain
 from paramdesc.chain.steps import has_stepped, mark_due
 from paramdesc.torch_internals.dynamo import answered_by_tracer

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc.cache.cached import cached
+from paramdesc.caching.cached import cached
 from paramdesc.demo.maps import CountedOrthogonal
 from paramdesc.demo.model import (
     N_POWER_ITERATIONS,

@@ -9,7 +9,7 @@ from typing import Any
 from torch._jit_internal import FunctionModifiers, get_torchscript_modifier
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 
-from paramdesc.cache.automatic import HOOK
+from paramdesc.caching.automatic import HOOK
 from paramdesc.jit.paths import is_attribute
 from paramdesc.jit.source import functions_in, with_source
 from paramdesc.registration.container import ParametrizationDict

@@ -21,7 +21,8 @@ from typing import Any
 from torch._jit_internal import is_ignored_fn
 from torch.nn import Module
 
-from paramdesc.cache.cached import cached, flatten, get_covered
+from paramdesc.caching.cached import cached
+from paramdesc.caching.targets import flatten, get_covered
 from paramdesc.errors import ScriptedScopeError
 from paramdesc.jit.paths import find_expressions
 

@@ -38,7 +38,7 @@ def script(model: Module) -> torch.jit.ScriptModule:
         program: torch.jit.ScriptModule = compile_module(twin)
         return program
     except Exception as error:
-        if twins.refused and "caching.py" in str(error):  # TorchScript has come to `cached`
+        if twins.refused and "cached.py" in str(error):  # TorchScript has come to `cached`
             raise twins.refused[0] from error
         explain_refusal(model, twins, error)
         raise

@@ -7,8 +7,7 @@ from typing import Any, overload
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.cache.reading import read
-from paramdesc.chain.evaluation import evaluate
+from paramdesc.caching.read import read
 from paramdesc.errors import AssignmentError
 
 __all__ = ["ParametrizedTensor"]
@@ -40,7 +39,7 @@ class ParametrizedTensor:
     ) -> Tensor | ParametrizedTensor:
         if instance is None:
             return self
-        value: Tensor = read(self.chains[self.name], evaluate)
+        value: Tensor = read(self.chains[self.name])
         return value
 
     def __set__(self, instance: object, value: Any) -> None:

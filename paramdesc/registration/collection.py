@@ -8,9 +8,9 @@ from typing import Any
 
 from torch.nn import Module
 
-from paramdesc.cache.programs import RecursiveScriptModule, is_scripted_list
+from paramdesc.caching.programs import is_scripted_list
+from paramdesc.caching.targets import find_chains
 from paramdesc.chain.steps import warm_maps
-from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["ParametrizationSet", "get_parametrizations"]
@@ -160,28 +160,3 @@ def get_parametrizations(*modules: Module) -> ParametrizationSet:
     return ParametrizationSet.named(
         found for module in modules for found in find_chains(module, set())
     )
-
-
-def find_chains(root: Module, seen: set[Any]) -> Iterator[tuple[str, ParametrizationList]]:
-    """The chains below `root` with their names, depth first, each module visited once."""
-    stack = [("", root)]
-    while stack:
-        path, module = stack.pop()
-        # a loaded program has several Python objects for one module
-        identity = module._c if isinstance(module, RecursiveScriptModule) else module
-        if identity in seen:
-            continue
-        seen.add(identity)
-        prefix = f"{path}." if path else ""
-        children = module._modules
-        chains: Any = "parametrizations" in children and children["parametrizations"]
-        if isinstance(chains, (ParametrizationDict, RecursiveScriptModule)):
-            found: Any = chains._modules
-            for name, chain in found.items():
-                if isinstance(chain, ParametrizationList) or is_scripted_list(chain):
-                    yield f"{prefix}{name}", chain
-        stack += [
-            (f"{prefix}{name}", child)
-            for name, child in reversed(list(children.items()))
-            if child is not None
-        ]

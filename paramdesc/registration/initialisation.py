@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import Parameter, init
 from torch.nn.modules import activation, transformer
 
-from paramdesc.cache.reading import LAST
-from paramdesc.cache.scopes import active_scopes
+from paramdesc.caching.active import active_scopes
+from paramdesc.caching.last_read import LAST
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import wrapt
 from torch import Tensor, nn
 
-from paramdesc.cache.reading import read
-from paramdesc.chain.evaluation import evaluate
+from paramdesc.caching.read import read
 from paramdesc.errors import AssignmentError
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.initialisation import initialise_through_inverses
@@ -74,7 +73,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
                 return prepare
             raise
         if type(value) is ParametrizedTensor:
-            return read(value.chains[name], evaluate)  # what its __get__ does, a call sooner
+            return read(value.chains[name])  # what its __get__ does, a call sooner
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:

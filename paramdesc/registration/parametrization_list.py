@@ -1,28 +1,27 @@
-"""The chain of maps on one tensor, with the originals it starts from."""
+"""`ParametrizationList`: a chain that is registered, assigned to, converted and copied."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc.cache.reading import fetch, keep
-from paramdesc.cache.scopes import forget
-from paramdesc.cache.slots import AUTO_CACHED
-from paramdesc.chain.evaluation import evaluate, take_clock
+from paramdesc.caching.active import forget
+from paramdesc.caching.guards import fetch, keep
+from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.chain.chain import Chain
+from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.explain import explain
 from paramdesc.chain.steps import (
     count_steps,
     follow_steps,
     has_stepped,
     is_step_pending,
-    mark_due,
     start_maps,
 )
 from paramdesc.errors import MissingRightInverseError
@@ -35,7 +34,7 @@ from paramdesc.torch_internals.tensors import address, alias, replace_data, shar
 __all__ = ["ParametrizationList"]
 
 
-class ParametrizationList(torch_engine.ParametrizationList):
+class ParametrizationList(Chain):
     """The maps registered on one tensor, in order, and its original or originals.
 
     `module.parametrizations.weight` is one of these; `module.weight` is what it evaluates
@@ -51,9 +50,6 @@ class ParametrizationList(torch_engine.ParametrizationList):
     Raises:
         ValueError: if the maps do not fit the tensor, as torch's class raises it.
     """
-
-    tensor_name: str
-    host: str
 
     def __init__(
         self,
@@ -76,49 +72,13 @@ class ParametrizationList(torch_engine.ParametrizationList):
             holder = parameters if "original" in parameters else self._buffers
             holder["original"] = original
 
-    def maps(self) -> Iterator[Module]:
-        """The registered maps, first to last."""
-        return (child for name, child in self._modules.items() if name.isdigit())
-
-    def original_names(self) -> list[str]:
-        """What the originals are called here."""
-        return ["original"] if self.is_tensor else [f"original{i}" for i in range(self.ntensors)]
-
-    def own_originals(self) -> dict[str, Tensor]:
-        """The originals that are not parametrized in their turn, by name."""
-        return dict((*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)))
-
-    def originals(self) -> tuple[Tensor, ...]:
-        """The tensors that the first map takes."""
-        return tuple(getattr(self, name) for name in self.original_names())
-
-    def forward(self) -> Tensor:
-        """A fresh value: the maps in order, applied to the originals."""
-        if "_steps" in self.__dict__ and self.training and has_stepped(self):
-            mark_due(self)
-        clock = None if is_dynamo_compiling() else take_clock()
-        values: tuple[Any, ...] = self.originals()
-        if clock is not None:
-            clock.start()  # an original that is parametrized itself is not this chain's work
-        parametrization = None
-        try:
-            for place, parametrization in enumerate(self.maps()):
-                values = (parametrization(*values),)
-                if clock is not None:
-                    clock.lap(place, parametrization)
-        except Exception as error:
-            explain(error, self, "evaluating", parametrization)
-            raise
-        value: Tensor = values[0]
-        return value
-
     def _kept(self) -> Any:
         """For the guards of compiled code: what a scope keeps of this chain, or None."""
-        return keep(self, evaluate)
+        return keep(self)
 
     def _fetched(self) -> Any:
         """For compiled code: the value."""
-        return fetch(self, evaluate)
+        return fetch(self)
 
     def _led(self) -> None:
         """For the guards of compiled code, which ask before each call: nothing, but the states

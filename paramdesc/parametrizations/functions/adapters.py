@@ -16,7 +16,8 @@ from paramdesc.linalg.precision import epsilon
 from paramdesc.parametrizations.spectra.lora import LoRA
 from paramdesc.registration.collection import get_parametrizations
 from paramdesc.registration.parametrization_list import ParametrizationList
-from paramdesc.registration.register import register_parametrization, remove_parametrizations
+from paramdesc.registration.register import register_parametrization
+from paramdesc.registration.remove import remove_parametrizations
 from paramdesc.registration.snapshot import Snapshot, below
 
 __all__ = ["lora", "merge_lora"]

@@ -21,7 +21,8 @@ from paramdesc.parametrizations.composition.joint import (
 )
 from paramdesc.parametrizations.composition.nested import assign_inner, inner_map
 from paramdesc.registration.parametrization_list import ParametrizationList
-from paramdesc.registration.register import is_parametrized, register_parametrization
+from paramdesc.registration.questions import is_parametrized
+from paramdesc.registration.register import register_parametrization
 from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.torch_internals.tensors import replace_data
 

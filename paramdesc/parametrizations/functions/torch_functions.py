@@ -23,7 +23,8 @@ from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
 from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
 from paramdesc.parametrizations.norms.weight_norm import WeightNorm
 from paramdesc.parametrizations.orthogonality.torch_layouts import TorchOrthogonal
-from paramdesc.registration.register import is_parametrized, register_parametrization
+from paramdesc.registration.questions import is_parametrized
+from paramdesc.registration.register import register_parametrization
 
 __all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 

@@ -1,43 +1,21 @@
-"""The scopes in which values are kept: the one door to the context variable.
-
-A value belongs to the outermost active scope that covers its chain.
-"""
+"""A scope: which chains it covers, what it holds of them, and how it has served."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Container
 from typing import Any
 from weakref import WeakSet
 
-from torch import Tensor
+from paramdesc.caching.deferral import Deferral
+from paramdesc.caching.entry import Entry
+from paramdesc.caching.programs import OpenProgram
+from paramdesc.caching.record import Cause, Reason, Record
+from paramdesc.caching.report import CacheReport, CacheRow
+from paramdesc.caching.slots import IN_SLOTS, AutoCached
+from paramdesc.caching.traced_scopes import OpenScopes
+from paramdesc.errors import DeferredGradientError
 
-from paramdesc.cache.deferral import Deferral
-from paramdesc.cache.early import refuse_early
-from paramdesc.cache.entry import Entry
-from paramdesc.cache.programs import OpenProgram
-from paramdesc.cache.record import Cause, Reason, Record
-from paramdesc.cache.report import CacheReport, CacheRow
-from paramdesc.cache.slots import IN_SLOTS, AutoCached
-from paramdesc.errors import DeferredGradientError, add_note
-from paramdesc.torch_internals.checkpointing import Rerun
-from paramdesc.torch_internals.dynamo import is_dynamo_compiling
-from paramdesc.torch_internals.optimizers import count_uncounted_steps
-
-__all__ = [
-    "AUTO",
-    "TRACED",
-    "RerunScope",
-    "Scope",
-    "active_scopes",
-    "close_innermost",
-    "find_scope",
-    "forget",
-    "open_scope",
-    "rerun",
-]
+__all__ = ["AUTO", "Scope"]
 
 
 class Scope:
@@ -206,152 +184,5 @@ class Scope:
         return f"<Scope hits={self.hits} misses={self.misses} holds=[{held}]>"
 
 
-_SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar(
-    "paramdesc.cache.scopes", default=()
-)  # outermost first
-
-
-active_scopes = _SCOPES.get
-
-
-class OpenScopes:
-    """Whether eager code has a scope open that it opened in this thread.
-
-    Other tasks of the thread see it too: it tells compiled code where to look, and not what
-    it finds. Only `any` is read there, so that one scope more compiles nothing anew.
-    """
-
-    def __init__(self) -> None:
-        self.any = False
-        self.scopes: set[Scope] = set()
-
-    def add(self, scope: Scope) -> None:
-        self.scopes.add(scope)
-        self.any = True
-
-    def discard(self, scope: Scope) -> None:
-        self.scopes.discard(scope)
-        self.any = bool(self.scopes)
-
-
-class TracedScopes(threading.local):
-    """What compiled code knows of scopes: torch.compile cannot follow a context variable.
-
-    `scopes` are those that it has opened itself. They open and end within one call of that
-    code, so no other task comes between.
-    """
-
-    def __init__(self) -> None:
-        self.scopes: tuple[Scope, ...] = ()
-        self.opened = OpenScopes()
-
-
-TRACED = TracedScopes()
-
-
 AUTO = Scope(AutoCached(), lasts=True, **IN_SLOTS)
 """Around all other scopes, always: keeps what lasts of these chains."""
-
-
-def open_scope(scope: Scope) -> None:
-    """Make `scope` the innermost one of the calling thread or task."""
-    if is_dynamo_compiling():
-        TRACED.scopes = (*TRACED.scopes, scope)
-        return
-    count_uncounted_steps()
-    if scope.deferral is not None:
-        refuse_early(pending_in_open_scopes)
-    opened = (scope,) if scope.lasting is None else (scope.lasting, scope)
-    _SCOPES.set(active_scopes() + opened)
-    scope.opened = TRACED.opened
-    scope.opened.add(scope)
-
-
-def leave_scope(scope: Scope) -> None:
-    """Let `scope` be active no more in the calling thread or task."""
-    active = active_scopes()
-    count = 1 if scope.lasting is None else 2
-    if active and active[-1] is scope:
-        _SCOPES.set(active[:-count])
-    else:
-        ended = (scope, scope.lasting)
-        _SCOPES.set(tuple(other for other in active if other not in ended))
-    TRACED.opened.discard(scope)
-
-
-def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> None:
-    """End the innermost active one of `scopes`, and take it out of the list.
-
-    Threads may have opened several; if none is active here, as in a generator that another
-    context closes, the last one ends. What was deferred reaches the originals, or is dropped
-    if an `error` ends the scope.
-    """
-    if is_dynamo_compiling():
-        scope = scopes[-1]
-    else:
-        active = active_scopes()
-        scope = active[-1] if active else scopes[-1]
-        if scope not in scopes:
-            scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
-        leave_scope(scope)
-    if TRACED.scopes:
-        TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
-    scopes.remove(scope)
-    try:
-        if scope.deferral is not None:
-            settle(scope.deferral, error)
-    finally:
-        if scope.lasting is not None:
-            scope.lasting.close()
-        scope.close()
-
-
-def settle(deferral: Deferral, error: BaseException | None) -> None:
-    """Let the gradients that wait reach the originals; none of them after an error."""
-    if error is None:
-        deferral.backward()
-        return
-    names = deferral.drop()
-    if names:
-        listed = ", ".join(map(repr, names))
-        add_note(error, f"the deferred gradients of {listed} were dropped: .grad is as before")
-
-
-def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
-    """The tensors whose gradients are deferred in an open scope and lead to `parameters`."""
-    deferrals = [scope.deferral for scope in active_scopes() if scope.deferral is not None]
-    return [name for deferral in deferrals for name in deferral.pending(parameters)]
-
-
-def forget(chain: Any) -> None:
-    """Drop what the active scopes hold of `chain`, and what lasts without one."""
-    for scope in (AUTO, *active_scopes()):
-        scope.drop(chain)
-
-
-def find_scope(chain: Any, *, lasts: bool = False) -> Scope | None:
-    """The outermost scope that takes values of `chain` which last, or those that do not."""
-    scopes = active_scopes()
-    if lasts and AUTO.covers(chain):
-        return AUTO
-    return next((scope for scope in scopes if scope.lasts is lasts and scope.covers(chain)), None)
-
-
-class RerunScope(Scope):
-    """The one scope of the second run of a checkpointed region: it answers as the first run's."""
-
-    __slots__ = ("rerun",)
-
-    def __init__(self, rerun: Rerun) -> None:
-        super().__init__(frozenset())
-        self.rerun = rerun
-
-
-@contextmanager
-def rerun(run: Rerun) -> Iterator[None]:
-    """No scope is open inside, and every read is answered by `run`."""
-    token = _SCOPES.set((RerunScope(run),))
-    try:
-        yield
-    finally:
-        _SCOPES.reset(token)

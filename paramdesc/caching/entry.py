@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from paramdesc.cache.record import Cause, Reason, Record
+from paramdesc.caching.record import Cause, Reason, Record
 from paramdesc.torch_internals.mode import (
     Mode,
     belongs_to_transform,

@@ -16,18 +16,13 @@ import torch
 from torch.jit import ScriptModule
 from torch.nn import Module
 
-from paramdesc.cache.scopes import (
-    TRACED,
-    Scope,
-    active_scopes,
-    close_innermost,
-    forget,
-    leave_scope,
-    open_scope,
-)
-from paramdesc.cache.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
+from paramdesc.caching.active import active_scopes, close_innermost, forget, leave_scope, open_scope
+from paramdesc.caching.scopes import Scope
+from paramdesc.caching.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
+from paramdesc.caching.targets import find_chains
+from paramdesc.caching.traced_scopes import TRACED
+from paramdesc.chain.chain import Chain
 from paramdesc.errors import CacheTargetError
-from paramdesc.registration.collection import get_parametrizations
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, run_eagerly
 
 __all__ = ["HOOK", "auto_cache"]
@@ -67,8 +62,8 @@ def auto_cache(model: Module, enabled: bool = True) -> Scope:
     """
     if isinstance(model, ScriptModule) or not isinstance(model, Module):
         raise CacheTargetError.automatic(model, isinstance(model, ScriptModule))
-    found = get_parametrizations(model)
-    chains = {chain: name for name, chain in found.items() if hasattr(chain, "_kept")}
+    found = find_chains(model, set())
+    chains = {chain: name for name, chain in found if isinstance(chain, Chain)}
     for chain in chains:
         if enabled:
             chain.__dict__.setdefault(AUTO_CACHED, Slot())

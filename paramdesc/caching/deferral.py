@@ -14,8 +14,8 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from paramdesc.cache.entry import Entry
-from paramdesc.cache.record import Cause
+from paramdesc.caching.entry import Entry
+from paramdesc.caching.record import Cause
 from paramdesc.errors import DeferredGradientError
 from paramdesc.torch_internals.tensors import is_wrapper
 

@@ -5,28 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from torch import Tensor
-from torch.nn import Module
-
-from paramdesc.cache.deferral import Deferral
-from paramdesc.cache.programs import is_scripted_list, open_programs
-from paramdesc.cache.scopes import Scope, close_innermost, open_scope
+from paramdesc.caching.active import close_innermost, open_scope
+from paramdesc.caching.deferral import Deferral
+from paramdesc.caching.programs import is_scripted_list, open_programs
+from paramdesc.caching.scopes import Scope
+from paramdesc.caching.targets import Target, flatten, get_covered
 from paramdesc.errors import CacheTargetError
-from paramdesc.registration.collection import get_parametrizations
-from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
-__all__ = ["Target", "cached"]
+__all__ = ["cached"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-Target: TypeAlias = Module | Iterable["Target"]
-"""What `cached` covers: modules, `ParametrizationList`s, and sets or iterables of them."""
-
 
 _FIRST_ENTRY = threading.Lock()
 
@@ -114,7 +107,7 @@ class cached:
         """The settings. A copy has values and openings of its own."""
         return {**self.__dict__, "_lasting": None, "_scopes": []}
 
-    def _covered(self) -> dict[ParametrizationList, str] | None:
+    def _covered(self) -> dict[Any, str] | None:
         return None if self._targets is None else get_covered(self._targets)
 
     def __exit__(self, *exception: object) -> None:
@@ -154,25 +147,3 @@ class cached:
 
             run = run_function
         return run  # type: ignore[no-any-return]
-
-
-def flatten(targets: Iterable[Any]) -> Iterator[Module]:
-    """The modules and lists among `targets`, out of the iterables that hold them."""
-    for target in targets:
-        if isinstance(target, Module):
-            yield target
-        elif isinstance(target, Iterable) and not isinstance(target, (str, bytes, Tensor)):
-            yield from flatten(target)
-        else:
-            raise CacheTargetError.scoped(target)
-
-
-def get_covered(modules: Iterable[Module]) -> dict[Any, str]:
-    """The chains at and below `modules`, each with its path in the first that has it."""
-    covered: dict[Any, str] = {}
-    for module in modules:
-        if isinstance(module, ParametrizationList) or is_scripted_list(module):
-            covered.setdefault(module, "")
-        for name, chain in get_parametrizations(module).items():
-            covered.setdefault(chain, name)
-    return covered

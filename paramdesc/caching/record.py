@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from enum import Enum
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["MODES", "Cause", "Clock", "Reason", "Record"]
+__all__ = ["MODES", "Cause", "Reason", "Record"]
 
 
 class Reason(Enum):
@@ -57,24 +57,3 @@ class Record:
     def drop(self, cause: Cause | None) -> None:
         """Remember why the last value is gone."""
         self.dropped, self.dropped_at = cause, time.time()
-
-
-class Clock:
-    """Adds up the seconds that each map of one chain takes, by its place and class."""
-
-    __slots__ = ("last", "seconds")
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds = seconds
-        self.last = time.perf_counter()
-
-    def start(self) -> None:
-        """The next lap begins here."""
-        self.last = time.perf_counter()
-
-    def lap(self, place: int, parametrization: Any) -> None:
-        """What has passed since the last lap was spent in this map."""
-        now = time.perf_counter()
-        name = f"{place} {type(parametrization).__name__}"
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
-        self.last = now

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from paramdesc.cache.entry import Entry
-from paramdesc.cache.record import Record
+from paramdesc.caching.entry import Entry
+from paramdesc.caching.record import Record
 
 __all__ = ["AUTO_CACHED", "IN_SLOTS", "AutoCached", "InSlots", "Slot"]
 

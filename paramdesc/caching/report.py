@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import overload
 
-from paramdesc.cache.entry import Entry
-from paramdesc.cache.record import Cause, Record
+from paramdesc.caching.entry import Entry
+from paramdesc.caching.record import Cause, Record
 
 __all__ = ["CacheReport", "CacheRow"]
 

@@ -1,0 +1,144 @@
+"""The scopes that are open here: the one door to the context variable.
+
+A value belongs to the outermost active scope that covers its chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor
+
+from paramdesc.caching.deferral import Deferral
+from paramdesc.caching.early import refuse_early
+from paramdesc.caching.scopes import AUTO, Scope
+from paramdesc.caching.traced_scopes import TRACED
+from paramdesc.errors import add_note
+from paramdesc.torch_internals.checkpointing import Rerun
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.optimizers import count_uncounted_steps
+
+__all__ = [
+    "RerunScope",
+    "active_scopes",
+    "close_innermost",
+    "find_scope",
+    "forget",
+    "leave_scope",
+    "open_scope",
+    "rerun",
+]
+
+_SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar(
+    "paramdesc.caching.scopes", default=()
+)  # outermost first
+
+
+active_scopes = _SCOPES.get
+
+
+def open_scope(scope: Scope) -> None:
+    """Make `scope` the innermost one of the calling thread or task."""
+    if is_dynamo_compiling():
+        TRACED.scopes = (*TRACED.scopes, scope)
+        return
+    count_uncounted_steps()
+    if scope.deferral is not None:
+        refuse_early(pending_in_open_scopes)
+    opened = (scope,) if scope.lasting is None else (scope.lasting, scope)
+    _SCOPES.set(active_scopes() + opened)
+    scope.opened = TRACED.opened
+    scope.opened.add(scope)
+
+
+def leave_scope(scope: Scope) -> None:
+    """Let `scope` be active no more in the calling thread or task."""
+    active = active_scopes()
+    count = 1 if scope.lasting is None else 2
+    if active and active[-1] is scope:
+        _SCOPES.set(active[:-count])
+    else:
+        ended = (scope, scope.lasting)
+        _SCOPES.set(tuple(other for other in active if other not in ended))
+    TRACED.opened.discard(scope)
+
+
+def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> None:
+    """End the innermost active one of `scopes`, and take it out of the list.
+
+    Threads may have opened several; if none is active here, as in a generator that another
+    context closes, the last one ends. What was deferred reaches the originals, or is dropped
+    if an `error` ends the scope.
+    """
+    if is_dynamo_compiling():
+        scope = scopes[-1]
+    else:
+        active = active_scopes()
+        scope = active[-1] if active else scopes[-1]
+        if scope not in scopes:
+            scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
+        leave_scope(scope)
+    if TRACED.scopes:
+        TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
+    scopes.remove(scope)
+    try:
+        if scope.deferral is not None:
+            settle(scope.deferral, error)
+    finally:
+        if scope.lasting is not None:
+            scope.lasting.close()
+        scope.close()
+
+
+def settle(deferral: Deferral, error: BaseException | None) -> None:
+    """Let the gradients that wait reach the originals; none of them after an error."""
+    if error is None:
+        deferral.backward()
+        return
+    names = deferral.drop()
+    if names:
+        listed = ", ".join(map(repr, names))
+        add_note(error, f"the deferred gradients of {listed} were dropped: .grad is as before")
+
+
+def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
+    """The tensors whose gradients are deferred in an open scope and lead to `parameters`."""
+    deferrals = [scope.deferral for scope in active_scopes() if scope.deferral is not None]
+    return [name for deferral in deferrals for name in deferral.pending(parameters)]
+
+
+def forget(chain: Any) -> None:
+    """Drop what the active scopes hold of `chain`, and what lasts without one."""
+    for scope in (AUTO, *active_scopes()):
+        scope.drop(chain)
+
+
+def find_scope(chain: Any, *, lasts: bool = False) -> Scope | None:
+    """The outermost scope that takes values of `chain` which last, or those that do not."""
+    scopes = active_scopes()
+    if lasts and AUTO.covers(chain):
+        return AUTO
+    return next((scope for scope in scopes if scope.lasts is lasts and scope.covers(chain)), None)
+
+
+class RerunScope(Scope):
+    """The one scope of the second run of a checkpointed region: it answers as the first run's."""
+
+    __slots__ = ("rerun",)
+
+    def __init__(self, rerun: Rerun) -> None:
+        super().__init__(frozenset())
+        self.rerun = rerun
+
+
+@contextmanager
+def rerun(run: Rerun) -> Iterator[None]:
+    """No scope is open inside, and every read is answered by `run`."""
+    token = _SCOPES.set((RerunScope(run),))
+    try:
+        yield
+    finally:
+        _SCOPES.reset(token)

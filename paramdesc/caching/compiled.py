@@ -1,0 +1,58 @@
+"""A read in compiled code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.caching.traced_scopes import TRACED
+from paramdesc.chain.evaluation import evaluate_traced
+from paramdesc.torch_internals.dynamo import (
+    fetch_kept,
+    mark_of,
+    mode_in_trace,
+    plain_attributes,
+)
+
+__all__ = ["read_traced"]
+
+
+def read_traced(chain: Any) -> Any:
+    """`read` in compiled code: the value that a scope of eager code keeps, or one evaluation in the
+    graph for each scope opened there, and one more after each change that the trace can see.
+    """
+    if TRACED.opened.any or AUTO_CACHED in chain.__dict__:
+        value = fetch_kept(chain)
+        if value is not None:
+            return value
+    for scope in TRACED.scopes:
+        if scope.covers(chain):
+            kept = scope.traced.get(chain)
+            if kept is None or has_changed(chain, *kept):
+                value = evaluate_traced(chain)
+                kept = scope.traced[chain] = (value, *circumstances(chain, value))
+            return kept[0]
+    return evaluate_traced(chain)
+
+
+def circumstances(chain: Any, value: Any) -> tuple[list[Any], list[Any]]:
+    """What a value depends on: constants of the trace, and the modules of the chain."""
+    tensors, modules = [*chain.parameters(), *chain.buffers()], list(chain.modules())
+    if isinstance(value, Tensor):
+        tensors.append(value)  # it may be written to, too
+    constants = [mode_in_trace()] + [mark_of(tensor) for tensor in tensors]
+    for module in modules:
+        constants += plain_attributes(module)
+    return constants, modules
+
+
+def has_changed(chain: Any, value: Any, constants: list[Any], modules: list[Any]) -> bool:
+    """Whether a fresh evaluation may give another tensor than `value`."""
+    constants_now, modules_now = circumstances(chain, value)
+    return (
+        constants != constants_now
+        or len(modules) != len(modules_now)
+        or any(old is not new for old, new in zip(modules, modules_now, strict=True))
+    )

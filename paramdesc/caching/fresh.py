@@ -1,0 +1,54 @@
+"""A fresh value, kept in a scope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from paramdesc.caching.entry import Entry, Watch, watch_originals
+from paramdesc.caching.last_read import remembered
+from paramdesc.caching.scopes import Scope
+from paramdesc.chain.clock import Clock
+from paramdesc.torch_internals.mode import Mode, current_mode, is_plain
+
+__all__ = ["evaluate_into", "keep_in"]
+
+
+def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any:
+    """A fresh value of `chain`, kept in `scope` if it can be told from others."""
+    record = scope.record_of(chain)
+    record.misses += 1
+    mode, originals = current_mode(), watch_originals(chain)
+    value = evaluate(chain, Clock(record.seconds))
+    return keep_in(scope, chain, value, mode, originals)
+
+
+def keep_in(
+    scope: Scope | None, chain: Any, value: Any, mode: Mode, originals: tuple[Watch, ...]
+) -> Any:
+    """What a reader gets of a fresh value, which `scope` keeps if it can."""
+    if scope is None or scope.is_closed or not isinstance(value, Tensor):
+        return remembered(chain, value)
+    record = scope.record_of(chain)
+    deferral = scope.deferral if value.requires_grad and may_be_cut(value) else None
+    if deferral is None:
+        entry = Entry(chain, value, mode, originals, record)
+        if not entry.may_be_kept():
+            return remembered(chain, value)
+        scope.entries[chain] = entry
+        return value
+    leaf, collector = deferral.leaf_of(value, record.name)
+    entry = Entry(chain, leaf, mode, originals, record)
+    if not entry.may_be_kept():
+        return remembered(chain, value)
+    deferral.add(value, entry, collector)
+    scope.entries[chain] = entry
+    return leaf
+
+
+def may_be_cut(value: Tensor) -> bool:
+    """Whether only a backward pass looks at the graph of `value`: no transform or trace does."""
+    return is_plain() and forward_ad.unpack_dual(value).tangent is None  # type: ignore[no-untyped-call]

@@ -1,0 +1,89 @@
+"""A read while a scope is open, or of a chain that keeps its value by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramdesc.caching.active import find_scope
+from paramdesc.caching.entry import Entry, watch_originals
+from paramdesc.caching.fresh import evaluate_into, keep_in
+from paramdesc.caching.last_read import LAST, remembered
+from paramdesc.caching.lasting import evaluate_to_last, may_last
+from paramdesc.caching.record import MODES, Cause, Reason
+from paramdesc.caching.scopes import AUTO, Scope
+from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.torch_internals.mode import current_mode, is_inference
+
+__all__ = ["read_in_scopes"]
+
+
+def read_in_scopes(scopes: tuple[Scope, ...], chain: Any, evaluate: Callable[..., Any]) -> Any:
+    """The value of `chain`: a current one that one of `scopes` keeps, else a fresh one."""
+    for scope in scopes:
+        entry = scope.entries.get(chain)
+        if entry is not None:
+            cause = entry.why_stale()
+            if cause is None:
+                entry.record.hits += 1
+                return entry.value
+            if scope.deferral is not None and serves_without_gradients(entry, cause):
+                entry.record.hits += 1
+                return entry.value.detach()
+            drop_stale(scope, chain, entry, cause)
+            entry = None  # the old value must be gone before the new one is made
+    return read_afresh(chain, evaluate)
+
+
+def serves_without_gradients(entry: Entry, cause: Cause) -> bool:
+    """Whether a leaf is right here but for its gradient: to evaluate anew would end it."""
+    if cause.reason is not Reason.GRAD_MODE or not entry.value.requires_grad or is_inference():
+        return False
+    with torch.enable_grad():
+        return entry.why_stale() is None
+
+
+def drop_stale(scope: Scope, chain: Any, entry: Entry, cause: Cause) -> None:
+    """Free a value that cannot be used, unless it serves again when the mode is back."""
+    changed: Cause | None = cause
+    if scope.lasts and cause.reason in MODES:
+        # in a trace or transform nothing can be compared
+        changed = None if cause.reason is Reason.OTHER_MODE else entry.why_stale(True)
+        if changed is None:
+            return
+    entry.record.drop(changed)
+    scope.entries.pop(chain, None)
+
+
+def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
+    """A value that no open scope keeps, kept where it belongs, if that is anywhere."""
+    if AUTO_CACHED in chain.__dict__:
+        entry = AUTO.entries.get(chain)
+        if entry is not None:
+            cause = entry.why_stale()
+            if cause is None:
+                entry.record.hits += 1
+                LAST[0] = entry.mark or LAST[0]
+                return entry.value
+            drop_stale(AUTO, chain, entry, cause)
+            entry = None
+    lasting = find_scope(chain, lasts=True)
+    if lasting is not None and may_last(chain):
+        with lasting.record_of(chain).lock:  # the others wait, and find it
+            entry = lasting.entries.get(chain)
+            if entry is not None and entry.why_stale() is None:
+                entry.record.hits += 1
+                return entry.value
+            entry = None
+            value = evaluate_to_last(lasting, chain, evaluate)
+        if not (isinstance(value, Tensor) and value.requires_grad):
+            return remembered(chain, value)
+        lasting.record_of(chain).misses -= 1  # it belongs to another scope, if to any
+        return keep_in(find_scope(chain), chain, value, current_mode(), watch_originals(chain))
+    owner = find_scope(chain)
+    if owner is None:
+        return remembered(chain, evaluate(chain))
+    return evaluate_into(owner, chain, evaluate)

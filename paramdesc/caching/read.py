@@ -1,0 +1,39 @@
+"""Reading a parametrized tensor: the way in, for every read.
+
+Each regime is a file of its own: no scope (here), a scope (`in_scope`), what outlives scopes
+(`lasting`), a checkpointed region (`region`), and compiled code (`compiled`, `guards`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.nn import Module
+
+from paramdesc.caching.active import active_scopes
+from paramdesc.caching.compiled import read_traced
+from paramdesc.caching.in_scope import read_in_scopes
+from paramdesc.caching.last_read import remembered
+from paramdesc.caching.region import read_in_region
+from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.chain.evaluation import CALL, evaluate, is_symbolic
+from paramdesc.torch_internals.checkpointing import saving_hooks
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+
+__all__ = ["read"]
+
+
+def read(chain: Any) -> Any:
+    """The value of `chain`: a kept one in a scope that has a current one, else a fresh one."""
+    if is_dynamo_compiling():
+        return read_traced(chain)
+    scopes = active_scopes()
+    if (not scopes and AUTO_CACHED not in chain.__dict__) or (
+        Module.__call__ is not CALL and is_symbolic()
+    ):
+        return remembered(chain, evaluate(chain))
+    if scopes:
+        hooks = saving_hooks(True)
+        if hooks is not None:
+            return read_in_region(hooks, scopes, chain)
+    return read_in_scopes(scopes, chain, evaluate)

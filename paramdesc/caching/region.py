@@ -1,0 +1,50 @@
+"""A read in a checkpointed region, which runs twice and must be given the same tensors."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from torch.autograd.graph import saved_tensors_hooks
+
+from paramdesc.caching.active import RerunScope, find_scope, rerun
+from paramdesc.caching.in_scope import read_in_scopes
+from paramdesc.caching.scopes import Scope
+from paramdesc.chain.clock import Clock
+from paramdesc.chain.evaluation import evaluate
+from paramdesc.torch_internals.checkpointing import is_rerun, region_of
+
+__all__ = ["read_in_region"]
+
+
+def read_in_region(hooks: Any, scopes: tuple[Scope, ...], chain: Any) -> Any:
+    """A read in `scopes` where these hooks for saved tensors are set, by a checkpointed region
+    mostly.
+    """
+    outermost = scopes[0]
+    if isinstance(outermost, RerunScope):
+        # a region in a region is not remembered: nothing that it saves now is ever asked for
+        return outermost.rerun.read(chain, evaluate) if is_rerun(hooks) else evaluate(chain)
+    if is_rerun(hooks):
+        return evaluate(chain)  # no scope was open the first time
+    region = region_of(hooks, rerun)
+    if region is None:
+        return read_in_scopes(scopes, chain, evaluate)
+    evaluated: list[Any] = []
+
+    def evaluate_watched(chain: Any, clock: Clock | None = None) -> Any:
+        owner = find_scope(chain)
+        # the graph behind a leaf is no part of the region, which ends with its backward pass
+        is_apart = owner is not None and owner.deferral is not None
+        with unsaved() if is_apart else nullcontext():
+            evaluated.append(evaluate(chain, clock))
+        return evaluated[-1]
+
+    value = read_in_scopes(scopes, chain, evaluate_watched)
+    region.add(chain, value, is_fresh=any(value is fresh for fresh in evaluated))
+    return value
+
+
+def unsaved() -> saved_tensors_hooks:
+    """Inside, the hooks for saved tensors that are set outside have no part in what is saved."""
+    return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)

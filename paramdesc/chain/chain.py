@@ -1,0 +1,63 @@
+"""A chain of maps, with the originals it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.utils import parametrize as torch_engine
+
+from paramdesc.chain.evaluation import take_clock
+from paramdesc.chain.explain import explain
+from paramdesc.chain.steps import has_stepped, mark_due
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+
+__all__ = ["Chain"]
+
+
+class Chain(torch_engine.ParametrizationList):
+    """What is evaluated: the originals, and the maps in order.
+
+    `ParametrizationList` adds what changes a chain: registration, assignment, copies.
+    """
+
+    tensor_name: str
+    host: str
+
+    def maps(self) -> Iterator[Module]:
+        """The registered maps, first to last."""
+        return (child for name, child in self._modules.items() if name.isdigit())
+
+    def original_names(self) -> list[str]:
+        """What the originals are called here."""
+        return ["original"] if self.is_tensor else [f"original{i}" for i in range(self.ntensors)]
+
+    def own_originals(self) -> dict[str, Tensor]:
+        """The originals that are not parametrized in their turn, by name."""
+        return dict((*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)))
+
+    def originals(self) -> tuple[Tensor, ...]:
+        """The tensors that the first map takes."""
+        return tuple(getattr(self, name) for name in self.original_names())
+
+    def forward(self) -> Tensor:
+        """A fresh value: the maps in order, applied to the originals."""
+        if "_steps" in self.__dict__ and self.training and has_stepped(self):
+            mark_due(self)
+        clock = None if is_dynamo_compiling() else take_clock()
+        values: tuple[Any, ...] = self.originals()
+        if clock is not None:
+            clock.start()  # an original that is parametrized itself is not this chain's work
+        parametrization = None
+        try:
+            for place, parametrization in enumerate(self.maps()):
+                values = (parametrization(*values),)
+                if clock is not None:
+                    clock.lap(place, parametrization)
+        except Exception as error:
+            explain(error, self, "evaluating", parametrization)
+            raise
+        value: Tensor = values[0]
+        return value

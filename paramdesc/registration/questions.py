@@ -1,0 +1,27 @@
+"""Asking whether a module is parametrized."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import Module
+
+from paramdesc.torch_internals.engine import is_torch_parametrized
+
+__all__ = ["is_parametrized", "type_before_parametrizations"]
+
+
+def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
+    """Whether `module` has a map on `tensor_name`, or on any tensor if that is None.
+
+    By paramdesc or by torch's own engine.
+    """
+    chains = module.__dict__.get("_modules", {}).get("parametrizations")
+    if not isinstance(chains, torch.nn.ModuleDict):
+        return False
+    return len(chains) > 0 if tensor_name is None else tensor_name in chains
+
+
+def type_before_parametrizations(module: Module) -> type[Module]:
+    """The class of `module`: `type(module)`, except where torch's engine has changed it."""
+    cls = type(module)
+    return cls.__bases__[0] if is_torch_parametrized(module) else cls

@@ -1,0 +1,110 @@
+"""Taking maps off a module's tensors."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from paramdesc.caching.active import forget
+from paramdesc.chain.evaluation import evaluate
+from paramdesc.chain.steps import warm_maps
+from paramdesc.errors import (
+    NotParametrizedError,
+    SeveralOriginalsError,
+)
+from paramdesc.registration.adoption import adopt_module
+from paramdesc.registration.host import chains_of
+from paramdesc.registration.lazy import cancel_pending
+from paramdesc.registration.namespace import namespace_of, release_namespace
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.questions import is_parametrized
+from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
+from paramdesc.torch_internals.tensors import replace_data
+
+__all__ = ["remove_parametrizations"]
+
+M = TypeVar("M", bound=Module)
+
+
+def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: bool = True) -> M:
+    """`module.<tensor_name>` will be a plain parameter or buffer again.
+
+    Args:
+        module: where the tensor is.
+        tensor_name: a parametrized name.
+        leave_parametrized: whether it keeps the value that it has now. If not, it gets the
+            value of the original. The Parameter object is the original's in both cases,
+            unless there are several: then it is a new one, and False is refused.
+
+    Returns:
+        `module`, of the same type.
+
+    Raises:
+        ValueError: if the name is not parametrized, or there is no one original to go back to.
+        Exception: whatever the maps raise. In every case `module` is as it was before.
+    """
+    if is_dynamo_compiling():
+        return uncompiled(remove_parametrizations)(module, tensor_name, leave_parametrized)
+    if cancel_pending(module, tensor_name):
+        return module
+    if not is_parametrized(module, tensor_name):
+        raise NotParametrizedError(module, tensor_name)
+    owned = module.get_submodule(f"parametrizations.{tensor_name}")
+    snapshot = Snapshot(
+        [module, *below(chains_of(module))], [*owned.parameters(), *owned.buffers()]
+    )
+    try:
+        adopt_module(module)
+        chains: Any = module.parametrizations
+        chain: ParametrizationList = chains[tensor_name]
+        tensor = tensor_to_leave(module, tensor_name, chain, leave_parametrized)
+        for parametrization in warm_maps(chain).values():
+            parametrization.is_led = False
+        persistent = not chain._non_persistent_buffers_set
+        del chains[tensor_name]
+        namespace_of(module).uninstall(tensor_name)
+        if isinstance(tensor, Parameter):
+            module.register_parameter(tensor_name, tensor)
+        else:
+            module.register_buffer(tensor_name, tensor, persistent=persistent)
+        if len(chains) == 0:
+            delattr(module, "parametrizations")
+            release_namespace(module)
+        return module
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def tensor_to_leave(
+    module: Module, tensor_name: str, chain: ParametrizationList, leave_parametrized: bool
+) -> Tensor:
+    """The tensor that will stand where the chain's value stood."""
+    for name in filter(lambda name: is_parametrized(chain, name), chain.original_names()):
+        remove_parametrizations(chain, name)
+    if not chain.is_tensor:
+        if not leave_parametrized:
+            raise SeveralOriginalsError(tensor_name, chain.ntensors)
+        value = evaluate_detached(chain)
+        trained = [x for x in chain.originals() if isinstance(x, Parameter)]
+        needs_gradient = any(x.requires_grad for x in trained)
+        return Parameter(value, needs_gradient) if trained else value
+    original: Tensor = chain.original
+    if "is_tied" in chain.__dict__:  # it is another tensor's Parameter, which keeps it
+        value = evaluate_detached(chain) if leave_parametrized else original.detach().clone()
+        return Parameter(value.clone(), original.requires_grad)
+    if leave_parametrized:
+        replace_data(original, evaluate_detached(chain))
+    return original
+
+
+@torch.no_grad()
+def evaluate_detached(chain: ParametrizationList) -> Tensor:
+    """A last value of `chain`, when no scope keeps one: its graph would hold the originals."""
+    forget(chain)
+    value: Tensor = evaluate(chain)
+    return value
