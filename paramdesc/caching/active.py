@@ -19,7 +19,6 @@ from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.errors import add_note
 from paramdesc.torch_internals.checkpointing import Rerun
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
-from paramdesc.torch_internals.optimizers import count_uncounted_steps
 
 __all__ = [
     "RerunScope",
@@ -45,7 +44,6 @@ def open_scope(scope: Scope) -> None:
     if is_dynamo_compiling():
         TRACED.scopes = (*TRACED.scopes, scope)
         return
-    count_uncounted_steps()
     if scope.deferral is not None:
         refuse_early(pending_in_open_scopes)
     opened = (scope,) if scope.lasting is None else (scope.lasting, scope)

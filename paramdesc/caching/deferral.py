@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from paramdesc.caching.entry import Entry
-from paramdesc.caching.record import Cause
+from paramdesc.caching.record import Cause, Reason
 from paramdesc.errors import DeferredGradientError
 from paramdesc.torch_internals.tensors import is_wrapper
 
@@ -54,12 +54,12 @@ class Collector:
 class Deferred:
     """A value, the leaf that was handed out in its place, and what has reached that."""
 
-    __slots__ = ("collector", "graph", "leaf", "value", "watches")
+    __slots__ = ("collector", "expiry", "leaf", "value", "watches")
 
     def __init__(self, value: Tensor, entry: Entry, collector: Collector) -> None:
         self.value = value
         self.leaf = ref(entry.value)  # held by the scope, and by graphs that lead to it
-        self.graph = entry.graph
+        self.expiry = entry.expiry
         self.watches = entry.watches
         self.collector = collector
 
@@ -137,7 +137,7 @@ class Deferral:
     def end(self) -> None:
         """Hand out no leaf any more that was handed out so far, and let none collect."""
         for held in self.values:
-            held.graph.consumed = True
+            held.expiry.cause = Cause(Reason.CONSUMED)
             held.collector.ended = True
         self.values.clear()
 

@@ -8,26 +8,28 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from paramdesc.caching.entry import Entry, Watch, watch_originals
+from paramdesc.caching.dependencies import Dependencies
+from paramdesc.caching.entry import Entry
 from paramdesc.caching.last_read import remembered
+from paramdesc.caching.observer import OBSERVED
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.clock import Clock
 from paramdesc.torch_internals.mode import Mode, current_mode, is_plain
 
-__all__ = ["evaluate_into", "keep_in"]
+__all__ = ["evaluate_into", "keep_in", "note_use"]
 
 
 def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any:
     """A fresh value of `chain`, kept in `scope` if it can be told from others."""
     record = scope.record_of(chain)
     record.misses += 1
-    mode, originals = current_mode(), watch_originals(chain)
-    value = evaluate(chain, Clock(record.seconds))
-    return keep_in(scope, chain, value, mode, originals)
+    mode, dependencies = current_mode(), Dependencies(chain)
+    value = dependencies.evaluate(lambda: evaluate(chain, Clock(record.seconds)))
+    return keep_in(scope, chain, value, mode, dependencies)
 
 
 def keep_in(
-    scope: Scope | None, chain: Any, value: Any, mode: Mode, originals: tuple[Watch, ...]
+    scope: Scope | None, chain: Any, value: Any, mode: Mode, dependencies: Dependencies
 ) -> Any:
     """What a reader gets of a fresh value, which `scope` keeps if it can."""
     if scope is None or scope.is_closed or not isinstance(value, Tensor):
@@ -35,18 +37,26 @@ def keep_in(
     record = scope.record_of(chain)
     deferral = scope.deferral if value.requires_grad and may_be_cut(value) else None
     if deferral is None:
-        entry = Entry(chain, value, mode, originals, record)
+        entry = Entry(chain, value, mode, dependencies, record)
         if not entry.may_be_kept():
             return remembered(chain, value)
         scope.entries[chain] = entry
+        note_use(entry)
         return value
     leaf, collector = deferral.leaf_of(value, record.name)
-    entry = Entry(chain, leaf, mode, originals, record)
+    entry = Entry(chain, leaf, mode, dependencies, record)
     if not entry.may_be_kept():
         return remembered(chain, value)
     deferral.add(value, entry, collector)
     scope.entries[chain] = entry
+    note_use(entry)
     return leaf
+
+
+def note_use(entry: Entry) -> None:
+    """Tell the evaluations that are watched here, if any, that they use this value."""
+    if OBSERVED.count:
+        OBSERVED.note(entry)
 
 
 def may_be_cut(value: Tensor) -> bool:

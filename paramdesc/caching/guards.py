@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from paramdesc.caching.active import active_scopes, find_scope
-from paramdesc.caching.fresh import evaluate_into
-from paramdesc.caching.lasting import evaluate_to_last, may_last
+from paramdesc.caching.in_scope import evaluate_and_keep
+from paramdesc.caching.lasting import may_last
 from paramdesc.caching.read import read
 from paramdesc.caching.scopes import AUTO
 from paramdesc.chain.evaluation import evaluate
@@ -30,24 +30,27 @@ def keep(chain: Any) -> Any:
             return keep(chain)
     lasting = find_scope(chain, lasts=True)
     lasts = lasting is not None and may_last(chain)
-    scope = lasting if lasts else find_scope(chain)
+    owner = find_scope(chain)
+    scope = lasting if lasts else owner
     if scope is None or chain in scope.refused or not is_plain() or saving_hooks(True):
         return None
     with scope.record_of(chain).lock:
-        entry = scope.entries.get(chain)
-        if entry is not None and entry.why_stale() is None:
-            return entry.value
+        for keeper in (scope, owner):
+            entry = None if keeper is None else keeper.entries.get(chain)
+            if entry is not None and entry.why_stale() is None:
+                return entry.value
         scope.entries.pop(chain, None)
         entry = None
         with suppress(Exception):
-            (evaluate_to_last if lasts else evaluate_into)(scope, chain, evaluate)
-        entry = scope.entries.get(chain)
-        if entry is None:
-            if not lasts:
-                scope.refuse(chain)
-            return None
-        scope.announce(chain)
-        return entry.value
+            evaluate_and_keep(chain, evaluate)
+        for keeper in (scope, owner):
+            entry = None if keeper is None else keeper.entries.get(chain)
+            if entry is not None and entry.why_stale() is None:
+                keeper.announce(chain)
+                return entry.value
+        if owner is not None:
+            owner.refuse(chain)
+        return None
 
 
 def fetch(chain: Any) -> Any:

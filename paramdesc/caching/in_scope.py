@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from paramdesc.caching.active import find_scope
-from paramdesc.caching.entry import Entry, watch_originals
-from paramdesc.caching.fresh import evaluate_into, keep_in
+from paramdesc.caching.entry import Entry
+from paramdesc.caching.fresh import evaluate_into, keep_in, note_use
 from paramdesc.caching.last_read import LAST, remembered
 from paramdesc.caching.lasting import evaluate_to_last, may_last
+from paramdesc.caching.observer import OBSERVED
 from paramdesc.caching.record import MODES, Cause, Reason
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.torch_internals.mode import current_mode, is_inference
 
-__all__ = ["read_in_scopes"]
+__all__ = ["evaluate_and_keep", "read_in_scopes"]
 
 
 def read_in_scopes(scopes: tuple[Scope, ...], chain: Any, evaluate: Callable[..., Any]) -> Any:
@@ -29,6 +29,8 @@ def read_in_scopes(scopes: tuple[Scope, ...], chain: Any, evaluate: Callable[...
             cause = entry.why_stale()
             if cause is None:
                 entry.record.hits += 1
+                if OBSERVED.count:
+                    OBSERVED.note(entry)
                 return entry.value
             if scope.deferral is not None and serves_without_gradients(entry, cause):
                 entry.record.hits += 1
@@ -67,23 +69,33 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
             if cause is None:
                 entry.record.hits += 1
                 LAST[0] = entry.mark or LAST[0]
+                note_use(entry)
                 return entry.value
             drop_stale(AUTO, chain, entry, cause)
             entry = None
+    return evaluate_and_keep(chain, evaluate)
+
+
+def evaluate_and_keep(chain: Any, evaluate: Callable[..., Any]) -> Any:
+    """A fresh value, kept in the scope that it belongs to."""
+    dependencies = None
     lasting = find_scope(chain, lasts=True)
     if lasting is not None and may_last(chain):
         with lasting.record_of(chain).lock:  # the others wait, and find it
             entry = lasting.entries.get(chain)
             if entry is not None and entry.why_stale() is None:
                 entry.record.hits += 1
+                note_use(entry)
                 return entry.value
             entry = None
-            value = evaluate_to_last(lasting, chain, evaluate)
-        if not (isinstance(value, Tensor) and value.requires_grad):
+            value, dependencies = evaluate_to_last(lasting, chain, evaluate)
+        if dependencies is None:
             return remembered(chain, value)
-        lasting.record_of(chain).misses -= 1  # it belongs to another scope, if to any
-        return keep_in(find_scope(chain), chain, value, current_mode(), watch_originals(chain))
     owner = find_scope(chain)
+    if dependencies is not None:
+        if owner is not None:
+            owner.record_of(chain).misses += 1
+        return keep_in(owner, chain, value, current_mode(), dependencies)
     if owner is None:
         return remembered(chain, evaluate(chain))
     return evaluate_into(owner, chain, evaluate)

@@ -9,15 +9,15 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
-from paramdesc.caching.entry import Entry, parameters_in, watch_originals, watch_owned
+from paramdesc.caching.contents import Contents
+from paramdesc.caching.dependencies import Dependencies
+from paramdesc.caching.entry import Entry
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.clock import Clock
-from paramdesc.chain.function_map import FunctionMap
 from paramdesc.torch_internals.mode import (
-    count_function_modes,
     current_mode,
+    has_own_functions,
     is_grad_enabled,
     is_plain,
 )
@@ -30,7 +30,7 @@ def may_last(chain: Any) -> bool:
     """Whether a value made now may outlive its scope: in evaluation, without gradients.
 
     In training mode a map may be random, or have a state that moves on. Another process may
-    write to shared memory, and a function may use tensors and modules that it does not own.
+    write to shared memory.
     """
     if chain.training:
         return False
@@ -39,37 +39,47 @@ def may_last(chain: Any) -> bool:
         is_plain()
         and not (is_grad_enabled() and any(x.requires_grad for x in tensors))
         and not any(x.is_shared() for x in tensors if x.device.type == "cpu" and address(x))
-        and not any(uses_others(module) for module in chain.modules())
         and not any(module.training for module in chain.modules())
-        and not count_function_modes()
+        and not has_own_functions()
     )
 
 
-def uses_others(module: Module) -> bool:
-    """Whether it is a function with tensors or modules bound to it: nobody watches these."""
-    if not isinstance(module, FunctionMap):
-        return False
-    function: Any = module.function
-    bound = [getattr(function, "__self__", None), *getattr(function, "args", ())]
-    bound += getattr(function, "keywords", {}).values()
-    bound += (cell.cell_contents for cell in getattr(function, "__closure__", None) or ())
-    return any(isinstance(thing, (Tensor, Module)) for thing in bound)
+def evaluate_to_last(
+    scope: Scope, chain: Any, evaluate: Callable[..., Any]
+) -> tuple[Any, Dependencies | None]:
+    """A fresh value, kept in `scope` if everything that has a part in it is known.
 
-
-def evaluate_to_last(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any:
-    """The same, as it is for all who enter: not in inference mode, and without gradients."""
+    It is made as it is for all who enter: not in inference mode, and without gradients. If it
+    is not kept, what it depends on is returned beside it.
+    """
     scope.entries.pop(chain, None)
     record = scope.record_of(chain)
     record.misses += 1
     gradients = is_grad_enabled()  # leaving inference mode switches them on
     with torch.inference_mode(False), torch.set_grad_enabled(gradients):
-        mode, originals = current_mode(), watch_originals(chain, closely=True)
-        parameters = parameters_in(watch_owned(chain))
-        value = evaluate(chain, Clock(record.seconds))
-        if isinstance(value, Tensor) and not value.requires_grad:
-            entry = Entry(chain, value, mode, originals, record, lasts=True)
-            if entry.may_be_kept() and parameters == parameters_in(watch_owned(chain)):
+        mode, dependencies = current_mode(), Dependencies(chain, closely=True)
+        contents = contents_of(scope, chain, dependencies)
+        value = dependencies.evaluate(lambda: evaluate(chain, Clock(record.seconds)))
+        if (
+            isinstance(value, Tensor)
+            and not value.requires_grad
+            and dependencies.is_known
+            and not dependencies.has_changed  # by another thread, or by the maps themselves
+        ):
+            entry = Entry(chain, value, mode, dependencies, record, lasts=True, contents=contents)
+            if entry.may_be_kept():
                 with suppress(NotImplementedError, RuntimeError):  # no memory of its own
                     entry.mark = ref(chain), ref(value.untyped_storage())
                 scope.entries[chain] = entry
-    return value
+                return value, None
+    record.misses -= 1  # it belongs to another scope, if to any
+    return value, dependencies
+
+
+def contents_of(scope: Scope, chain: Any, dependencies: Dependencies) -> Contents | None:
+    """What tells of uncounted writes to the tensors, as the user has chosen."""
+    chosen = scope.check_contents_of(chain)
+    if chosen is False:
+        return None
+    contents = Contents((watch.tensor for watch in dependencies.watches), anywhere=bool(chosen))
+    return contents if contents.samples else None

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor
 from torch.jit._script import RecursiveScriptModule
+
+from paramdesc.torch_internals.optimizers import StepMade, on_step
 
 __all__ = ["OpenProgram", "RecursiveScriptModule", "is_scripted_list", "open_programs"]
 
@@ -28,6 +31,8 @@ class OpenProgram:
     def __init__(self, chain: Any) -> None:
         self.chain = chain
         self.hooks: list[Any] = []
+        on_step(forget_after_step)
+        _OPEN.add(self)
         chain.open_scope()
         try:
             # TorchScript cannot tell that a backward pass has gone through what it keeps
@@ -44,7 +49,18 @@ class OpenProgram:
     def close(self) -> None:
         for hook in self.hooks:
             hook.remove()
+        _OPEN.discard(self)
         self.chain.close_scope()
+
+
+_OPEN: WeakSet[OpenProgram] = WeakSet()
+
+
+def forget_after_step(step: StepMade) -> None:
+    """Let open programs evaluate anew: TorchScript sees what torch counts, and no more."""
+    for program in list(_OPEN):
+        if step.wrote(program.chain.parameters(), ()):
+            program.chain.forget()
 
 
 def open_programs(covered: Iterable[Any]) -> list[OpenProgram]:

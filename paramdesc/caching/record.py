@@ -14,16 +14,20 @@ class Reason(Enum):
     """Why a kept value could not be used any more."""
 
     WRITTEN = "written to"
+    REWRITTEN = "written to without being counted"
     REPLACED = "replaced"
+    STEP = "an optimizer has made a step"
     REQUIRES_GRAD = "requires_grad switched"
     MAPS = "maps added, removed or replaced"
     ATTRIBUTE = "attribute changed"
     VALUE_WRITTEN = "the value was written to"
+    VALUE_MARKED = "the value was given a hook, an attribute or another requires_grad"
     CONSUMED = "a backward pass went through it"
     GRAD_MODE = "gradients switched on or off"
     INFERENCE_MODE = "inference mode entered or left"
     OTHER_MODE = "other autocast, trace, transform or dispatch mode"
     FORGOTTEN = "assigned to, or converted"
+    INVALIDATED = "invalidated by hand"
 
 
 MODES = frozenset({Reason.GRAD_MODE, Reason.INFERENCE_MODE, Reason.OTHER_MODE})

@@ -11,7 +11,7 @@ from paramdesc.caching.entry import Entry
 from paramdesc.caching.programs import OpenProgram
 from paramdesc.caching.record import Cause, Reason, Record
 from paramdesc.caching.report import CacheReport, CacheRow
-from paramdesc.caching.slots import IN_SLOTS, AutoCached
+from paramdesc.caching.slots import AUTO_CACHED, IN_SLOTS, AutoCached
 from paramdesc.caching.traced_scopes import OpenScopes
 from paramdesc.errors import DeferredGradientError
 
@@ -32,11 +32,14 @@ class Scope:
         deferral: takes the gradients of the values here, if they are deferred.
         entries: where values are kept, if not in the scope itself.
         records: where is kept how it has served, if not in the scope itself.
+        check_contents: whether what lasts is compared with its tensors again; None for tensors
+            on a CPU.
     """
 
     __slots__ = (
         "_covered",
         "ahead",
+        "check_contents",
         "deferral",
         "entries",
         "is_closed",
@@ -59,6 +62,7 @@ class Scope:
         deferral: Deferral | None = None,
         entries: Any = None,
         records: Any = None,
+        check_contents: bool | None = None,
     ) -> None:
         self._covered = covered
         self.lasts = lasts
@@ -67,6 +71,7 @@ class Scope:
         self.entries: Any = {} if entries is None else entries
         self.records: Any = {} if records is None else records
         self.owns_records = records is None
+        self.check_contents = check_contents
         self.ahead: Any = ()  # chains evaluated for a read of compiled code to come
         self.refused: Any = ()  # chains whose values compiled code cannot be given
         self.traced: dict[Any, Any] = {}
@@ -89,7 +94,17 @@ class Scope:
 
     def view(self) -> Scope:
         """For one more opening: another scope that covers and holds the same."""
-        return Scope(self._covered, lasts=True, entries=self.entries, records=self.records)
+        return Scope(
+            self._covered,
+            lasts=True,
+            entries=self.entries,
+            records=self.records,
+            check_contents=self.check_contents,
+        )
+
+    def check_contents_of(self, chain: Any) -> bool | None:
+        """Whether what lasts of `chain` is compared with its tensors again."""
+        return chain.__dict__[AUTO_CACHED].check_contents if self is AUTO else self.check_contents
 
     def record_of(self, chain: Any) -> Record:
         """What is remembered of `chain`."""

@@ -21,17 +21,18 @@ AUTO_CACHED = "_auto_cached"
 class Slot:
     """What lasts of one chain, held by the chain itself. A copy of it is empty."""
 
-    __slots__ = ("entry", "record")
+    __slots__ = ("check_contents", "entry", "record")
 
-    def __init__(self) -> None:
+    def __init__(self, check_contents: bool | None = None) -> None:
+        self.check_contents = check_contents
         self.entry: Entry | None = None
         self.record: Record | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Slot:
-        return Slot()
+        return Slot(self.check_contents)
 
-    def __reduce__(self) -> tuple[type[Slot], tuple[()]]:
-        return Slot, ()
+    def __reduce__(self) -> tuple[type[Slot], tuple[bool | None]]:
+        return Slot, (self.check_contents,)
 
 
 class AutoCached:

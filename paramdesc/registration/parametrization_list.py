@@ -19,9 +19,11 @@ from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.explain import explain
 from paramdesc.chain.steps import (
     count_steps,
+    find_what_loads,
     follow_steps,
     has_stepped,
     is_step_pending,
+    save_pending,
     start_maps,
 )
 from paramdesc.errors import MissingRightInverseError
@@ -166,6 +168,16 @@ class ParametrizationList(Chain):
                 explain(error, self, "assigning", parametrization)
                 raise
         return result
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        save_pending(self, destination, prefix)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any
+    ) -> None:
+        find_what_loads(self, state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def __getstate__(self) -> dict[str, Any]:
         maps = {name: picklable(child) for name, child in self._modules.items()}

@@ -33,6 +33,7 @@ from torch._C import (
 )
 from torch._C._functorch import maybe_current_level, maybe_get_level
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "current_mode",
     "has_autocast",
     "has_numbers",
+    "has_own_functions",
     "has_transforms",
     "is_grad_enabled",
     "is_inference",
@@ -53,7 +55,7 @@ __all__ = [
 is_grad_enabled = torch.is_grad_enabled
 is_inference = torch.is_inference_mode_enabled
 
-Mode = tuple[bool, bool, Any, Any, Any, Any]
+Mode = tuple[bool, bool, Any, Any, Any, Any, Any]
 
 
 def current_mode() -> Mode:
@@ -63,8 +65,41 @@ def current_mode() -> Mode:
         is_inference(),
         has_autocast() and autocast_state(),
         has_transforms() and maybe_current_level(),
-        count_dispatch_modes() and tuple(_get_current_dispatch_mode_stack()),
+        count_dispatch_modes() and dispatch_modes(),
         is_tracing() and tracing_state(),
+        count_function_modes() and function_modes(),
+    )
+
+
+# by name: to import them takes a third of the time of this library
+DEFAULT_DEVICE = ("torch.utils._device", "DeviceContext")
+FLOP_COUNTER = ("torch.utils.flop_counter", "_FlopCounterMode")
+
+
+def is_called(mode: Any, name: tuple[str, str]) -> bool:
+    """Whether `mode` is of the class of this module and name."""
+    return (type(mode).__module__, type(mode).__name__) == name
+
+
+def dispatch_modes() -> tuple[Any, ...] | bool:
+    """The active dispatch modes that may change a value, outermost first; False for none."""
+    modes = _get_current_dispatch_mode_stack()
+    return tuple(mode for mode in modes if not is_called(mode, FLOP_COUNTER)) or False
+
+
+def function_modes() -> Any:
+    """The active function modes that may change a value, outermost first; False for none.
+
+    A default device is told by what it is, and not by the object that is entered.
+    """
+    modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return (
+        tuple(
+            ("default device", mode.device) if is_called(mode, DEFAULT_DEVICE) else mode
+            for mode in modes
+            if not getattr(mode, "changes_nothing", False)
+        )
+        or False
     )
 
 
@@ -75,7 +110,13 @@ def has_numbers(x: Tensor) -> bool:
 
 def is_plain() -> bool:
     """Whether tensors are what they seem: nothing wraps, fakes or records them."""
-    return not (has_transforms() or count_dispatch_modes() or is_tracing())
+    return not (has_transforms() or (count_dispatch_modes() and dispatch_modes()) or is_tracing())
+
+
+def has_own_functions() -> bool:
+    """Whether a function mode other than a default device may change what functions return."""
+    modes = (count_function_modes() and function_modes()) or ()
+    return any(isinstance(mode, TorchFunctionMode) for mode in modes)
 
 
 def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:

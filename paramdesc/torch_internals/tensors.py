@@ -10,7 +10,14 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from paramdesc.torch_internals.mode import has_numbers
 
-__all__ = ["address", "alias", "is_wrapper", "replace_data", "shares_storage"]
+__all__ = [
+    "address",
+    "alias",
+    "inner_tensors",
+    "is_wrapper",
+    "replace_data",
+    "shares_storage",
+]
 
 
 def alias(tensor: Tensor) -> Tensor:
@@ -29,6 +36,14 @@ def alias(tensor: Tensor) -> Tensor:
 def is_wrapper(tensor: Tensor) -> bool:
     """Whether it is of a subclass that keeps its data in other tensors."""
     return bool(is_traceable_wrapper_subclass(tensor))
+
+
+def inner_tensors(tensor: Tensor) -> list[str]:
+    """The attributes in which a subclass keeps its data; none for what is not a wrapper."""
+    if type(tensor) in (Tensor, Parameter) or not is_wrapper(tensor):
+        return []
+    names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    return [name for name in names if isinstance(getattr(tensor, name, None), Tensor)]
 
 
 def address(tensor: Tensor) -> int:

@@ -5,6 +5,7 @@ from paramdesc.torch_internals.dynamo.kept import fetch_kept
 from paramdesc.torch_internals.dynamo.steps import is_led_by_guards
 from paramdesc.torch_internals.dynamo.tracer import (
     answered_by_tracer,
+    is_compiled,
     is_dynamo_compiling,
     run_eagerly,
     uncompiled,
@@ -13,6 +14,7 @@ from paramdesc.torch_internals.dynamo.tracer import (
 __all__ = [
     "answered_by_tracer",
     "fetch_kept",
+    "is_compiled",
     "is_dynamo_compiling",
     "is_led_by_guards",
     "mark_of",

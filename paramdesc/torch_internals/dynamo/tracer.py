@@ -12,6 +12,7 @@ from torch.compiler import is_dynamo_compiling
 __all__ = [
     "answer",
     "answered_by_tracer",
+    "is_compiled",
     "is_dynamo_compiling",
     "parts",
     "run_eagerly",
@@ -33,6 +34,12 @@ def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
     torch._dynamo.graph_break(msg="paramdesc leaves changes of a module to Python")
     result: Callable[_P, _T] = parts().disable(function)
     return result
+
+
+def is_compiled(module: Any) -> bool:
+    """Whether calls of `module` run code that Dynamo has compiled."""
+    state = vars(module)
+    return state.get("_compiled_call_impl") is not None or "_orig_mod" in state.get("_modules", ())
 
 
 def run_eagerly(hook: Callable[_P, _T]) -> Callable[_P, _T]:

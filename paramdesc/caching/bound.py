@@ -1,0 +1,279 @@
+"""What is bound to a chain: its tensors, and everything else that its maps can reach.
+
+The walk follows attributes of modules and objects, containers, and what functions are closed over,
+default to and read from their global names. What it cannot look into it reports.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
+
+from paramdesc.caching.watch import Place
+from paramdesc.chain.chain import Chain
+from paramdesc.torch_internals.tensors import inner_tensors
+
+__all__ = ["Bound"]
+
+# what every module has, none of it read by a map; its training flag is read
+_MODULE_STATE = frozenset(vars(Module())) - {"training"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+GLOBAL_HOOKS: tuple[Any, ...] = (
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+)
+_PLAIN = (
+    *(bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
+)
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+_BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType)
+_TRUSTED = frozenset({"paramdesc", "torch", "math", "operator", "functools", "builtins", "numpy"})
+"""Where functions and classes depend on nothing but what is bound to them."""
+_HARMLESS_HOOKS = "torch.utils.module_tracker"
+"""Where the hooks stand that only watch which module runs, to count operations by module."""
+_MOST = 4000
+"""How many objects are looked at: more is a model, and no longer a map."""
+
+
+class Bound:
+    """What is bound to one chain now, its own originals first.
+
+    - `tensors` and `places` may be replaced, `counted` and `empty` may grow.
+    - `is_foreign` tells that code outside of this library and torch has a part in a value, which
+      may use tensors that are bound nowhere.
+    - `is_known` is False where something was found that the walk cannot look into.
+
+    Args:
+        closely: whether to count also what is added to tensors and modules that are there, for a
+            value that is kept for long.
+    """
+
+    def __init__(self, chain: Chain, closely: bool = False) -> None:
+        self.closely = closely
+        self.tensors: list[Place] = []
+        self.places: list[Place] = []
+        self.counted: list[Any] = []
+        self.empty: list[Any] = []
+        self.is_foreign = False
+        self.is_known = True
+        self._seen: set[int] = set()
+        self._kept: list[Any] = []  # what was made on the way: no identity is given out again
+        for holder in (chain._parameters, chain._buffers, vars(chain)):  # the last in a replica
+            for name, value in list(holder.items()):
+                if isinstance(value, Tensor):
+                    self.add_tensor(Place(holder, name, value))
+        for module in chain.modules():
+            self.add_module(module, is_root=module is chain)
+        for hooks in GLOBAL_HOOKS:
+            self.add_hooks(hooks)
+
+    def add_tensor(self, place: Place) -> None:
+        self.tensors.append(place)
+        inner = inner_tensors(place.value)
+        for name in inner:
+            self.is_foreign = True
+            self.add_tensor(Place(Attributes(place.value), name, getattr(place.value, name)))
+
+    def add_module(self, module: Module, is_root: bool = False) -> None:
+        if id(module) in self._seen:
+            return
+        self._seen.add(id(module))
+        state: Any = vars(module)
+        for name in _HOOKS:
+            self.add_hooks(state[name])
+        if is_root:
+            return
+        is_chain = isinstance(module, Chain)  # an original is parametrized itself
+        self.is_foreign |= is_chain or "forward" in state or not is_trusted(type(module))
+        for name in ("_parameters", "_buffers", "_modules"):
+            self.add_children(state[name])
+        names = ["training"] if is_chain else list(state.keys() - _MODULE_STATE)
+        if not is_chain:
+            self.counted.append(state)  # a new attribute may hide one of the class
+        for name in names:
+            if name in state:
+                self.look_at(state, name, state[name])
+        if not is_trusted(type(module)):
+            self.look_at_class(type(module))
+
+    def add_hooks(self, hooks: Any) -> None:
+        if not hooks:
+            self.empty.append(hooks)
+            return
+        self.counted.append(hooks)
+        for key, hook in list(hooks.items()):
+            if getattr(hook, "__module__", None) == _HARMLESS_HOOKS:
+                self.places.append(Place(hooks, key, hook))
+            else:
+                self.is_foreign = True
+                self.look_at(hooks, key, hook)
+
+    def add_children(self, children: Any) -> None:
+        if not children:
+            self.empty.append(children)
+            return
+        if self.closely:
+            self.counted.append(children)
+        for name, child in list(children.items()):
+            if isinstance(child, Tensor):
+                self.add_tensor(Place(children, name, child))
+            else:
+                self.places.append(Place(children, name, child))
+
+    def look_at(self, holder: Any, key: Any, value: Any) -> None:
+        """Take in what `holder[key]` is, and what can be reached from it."""
+        if isinstance(value, Tensor):
+            self.add_tensor(Place(holder, key, value))
+            return
+        if holder is not None:
+            self.places.append(Place(holder, key, value))
+        if isinstance(value, _PLAIN) or id(value) in self._seen:
+            return
+        if len(self._seen) > _MOST:
+            self.is_known = False
+            return
+        if isinstance(value, Module):
+            self.is_foreign = True  # it is no part of the chain: nothing else tells of it
+            self.add_module(value)
+            return
+        self._seen.add(id(value))
+        self._kept.append(value)
+        if isinstance(value, _CONTAINERS):
+            self.look_into(value)
+        elif isinstance(value, type):
+            self.look_at_class(value)
+        elif isinstance(value, types.ModuleType):
+            self.is_known &= root_of(value.__name__) in _TRUSTED
+        elif isinstance(value, _BUILTIN):
+            self.look_at(None, None, getattr(value, "__self__", None))
+        elif callable(value) and look_inside(value):
+            for place in look_inside(value):
+                self.look_at(*place)
+            self.is_foreign |= not is_trusted(value)
+        else:
+            self.look_at_object(value)
+
+    def look_into(self, container: Any) -> None:
+        if isinstance(container, (set, frozenset)):
+            items: Any = dict(enumerate(container))
+            holder = items
+        else:
+            holder = container
+            items = dict(container if isinstance(container, dict) else enumerate(container))
+        if not isinstance(container, (tuple, frozenset)):
+            self.counted.append(container)
+        for key, value in items.items():
+            self.look_at(holder, key, value)
+
+    def look_at_object(self, value: Any) -> None:
+        state = getattr(value, "__dict__", None)
+        self.is_foreign = True
+        if type(state) is not dict or hasattr(type(value), "__slots__"):
+            self.is_known = False
+            return
+        self.counted.append(state)
+        for name, attribute in list(state.items()):
+            self.look_at(state, name, attribute)
+        if not is_trusted(type(value)):
+            self.look_at_class(type(value))
+
+    def look_at_class(self, cls: type) -> None:
+        """Take in the global names that the methods of a class read."""
+        for base in cls.__mro__:
+            if is_trusted(base) or id(base) in self._seen:
+                continue
+            self._seen.add(id(base))
+            for member in list(vars(base).values()):
+                function = getattr(member, "__func__", getattr(member, "fget", member))
+                if isinstance(function, types.FunctionType):
+                    for place in look_inside(function):
+                        self.look_at(*place)
+
+
+class Attributes:
+    """An object, looked up as a dict is."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self.owner, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
+class Cells:
+    """What a function is closed over, looked up by place."""
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: tuple[Any, ...]) -> None:
+        self.cells = cells
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.cells[number].cell_contents
+        except ValueError:
+            raise KeyError(number) from None
+
+
+def look_inside(function: Callable[..., Any]) -> list[tuple[Any, Any, Any]]:
+    """What is bound to a function, method or partial: where, under which name, and what."""
+    if isinstance(function, types.MethodType):
+        return [(None, None, function.__self__), (None, None, function.__func__)]
+    if isinstance(function, functools.partial):
+        return [(None, None, part) for part in (function.func, function.args, function.keywords)]
+    if not isinstance(function, types.FunctionType):
+        return []
+    if is_trusted(function):
+        return [(None, None, None)]
+    return list(bindings_of(function))
+
+
+def bindings_of(function: types.FunctionType) -> Iterator[tuple[Any, Any, Any]]:
+    attributes = Attributes(function)
+    yield attributes, "__defaults__", function.__defaults__
+    yield attributes, "__kwdefaults__", function.__kwdefaults__
+    cells = Cells(function.__closure__ or ())
+    for number in range(len(cells.cells)):
+        with suppress(KeyError):  # it is not bound yet
+            yield cells, number, cells[number]
+    for name in names_in(function.__code__):
+        if name in function.__globals__:
+            yield function.__globals__, name, function.__globals__[name]
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: types.CodeType) -> tuple[str, ...]:
+    """The names that `code` and the functions defined in it look up, global ones among them."""
+    inner = [names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)]
+    return tuple(dict.fromkeys([*code.co_names, *(name for names in inner for name in names)]))
+
+
+def is_trusted(thing: Any) -> bool:
+    """Whether a class or function is of this library or torch, or of a module as harmless."""
+    return root_of(getattr(thing, "__module__", None)) in _TRUSTED
+
+
+def root_of(name: Any) -> str:
+    return name.partition(".")[0] if isinstance(name, str) else ""

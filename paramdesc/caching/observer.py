@@ -1,0 +1,95 @@
+"""Watching an evaluation: the tensors that enter it, and the kept values that it uses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import ref
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["OBSERVED", "Observer"]
+
+
+class Observed(threading.local):
+    """The evaluations that are watched in this thread, outermost first."""
+
+    def __init__(self) -> None:
+        self.observers: tuple[Observer, ...] = ()
+
+
+class Switch:
+    """How many evaluations are watched, in all threads: reads ask only while there are any."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.here = Observed()
+
+    def note(self, entry: Any) -> None:
+        """The kept value of `entry` is used in the evaluations that are watched here."""
+        for observer in self.here.observers:
+            observer.entries.append(entry)
+
+
+OBSERVED = Switch()
+
+
+class Observer(TorchFunctionMode):
+    """While it is active, notes each tensor that goes into a function and did not come out of one.
+
+    `entered` has them by identity. `written` has those that a function wrote to.
+    """
+
+    changes_nothing = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: dict[int, Tensor] = {}
+        self.written: set[int] = set()
+        self.entries: list[Any] = []
+        self._made: dict[int, ref[Tensor]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        seen = [x for x in tensors_in((args, kwargs)) if not self.is_made(x)]
+        versions = [0 if x.is_inference() else x._version for x in seen]
+        result = func(*args, **kwargs)
+        for x, version in zip(seen, versions, strict=True):
+            self.entered.setdefault(id(x), x)
+            if not x.is_inference() and x._version != version:
+                self.written.add(id(x))
+        entered = self.entered
+        for x in tensors_in((result,)):
+            if id(x) not in entered:
+                self._made[id(x)] = ref(x)
+        return result
+
+    def is_made(self, tensor: Tensor) -> bool:
+        """Whether it came out of a function that was watched."""
+        made = self._made.get(id(tensor))
+        return made is not None and made() is tensor
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch what the calling thread does inside."""
+        here, outer = OBSERVED.here, OBSERVED.here.observers
+        OBSERVED.count += 1
+        here.observers = (*outer, self)
+        try:
+            with self:
+                yield
+        finally:
+            here.observers = outer
+            OBSERVED.count -= 1
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors among `values`, also inside of lists, tuples and dicts."""
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple, dict)):
+            yield from tensors_in(value)

@@ -1,0 +1,39 @@
+"""The chains that are told of the training steps that optimizers make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+from paramdesc.torch_internals.optimizers import StepMade, on_step
+
+__all__ = ["StepMade", "tell_of_steps", "watch_chain", "watched_chains"]
+
+_CHAINS: dict[int, ref[Any]] = {}  # by identity, each until its chain is freed
+_LISTENERS: list[Callable[[Any, StepMade], None]] = []
+
+
+def tell_of_steps(listener: Callable[[Any, StepMade], None]) -> None:
+    """Call `listener(chain, step)` for each watched chain, after each step of any optimizer."""
+    _LISTENERS.append(listener)
+
+
+def watch_chain(chain: Any) -> None:
+    """Let the listeners hear of `chain` from now on, for its life."""
+    key = id(chain)
+    if key not in _CHAINS:
+        _CHAINS[key] = ref(chain, lambda _: _CHAINS.pop(key, None))
+        on_step(tell_chains)
+
+
+def watched_chains() -> list[Any]:
+    """The watched chains that are alive."""
+    found = (reference() for reference in _CHAINS.copy().values())
+    return [chain for chain in found if chain is not None]
+
+
+def tell_chains(step: StepMade) -> None:
+    for chain in watched_chains():
+        for listener in _LISTENERS:
+            listener(chain, step)
