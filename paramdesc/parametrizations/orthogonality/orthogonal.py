@@ -25,6 +25,7 @@ from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
 from paramdesc.torch_internals.mode import has_numbers
+from paramdesc.torch_internals.placeholders import is_placeholder
 
 __all__ = ["Orthogonal"]
 
@@ -143,6 +144,9 @@ class Orthogonal(TallMatrices):
 
     def inverse_of_reflected(self, Q: Tensor) -> Tensor:
         is_wide = Q.shape[-2] < Q.shape[-1]
+        if is_placeholder(Q):
+            self.signs = Q.new_empty(*Q.shape[:-2], 1, min(Q.shape[-2:]))
+            return torch.empty_like(Q)
         V, signs = reflectors(Q.mH if is_wide else Q)
         self.signs = signs
         return V.mH.resolve_conj() if is_wide else V

@@ -16,6 +16,7 @@ from paramdesc.parametrizations.spectra.positive_definite import (
     hermitian_part,
     hermitian_root,
 )
+from paramdesc.torch_internals.placeholders import is_placeholder
 
 __all__ = ["Dissipative"]
 
@@ -52,6 +53,8 @@ class Dissipative(Parametrization):
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_square(Y, "stable")
         self.admit(Y)
+        if is_placeholder(Y):
+            return Y.new_empty(Y.shape)
         A, W = self.solve(in_double(Y))
         WA = matmul(W, A)  # plus half the identity, it is skew-Hermitian
         values, vectors = torch.linalg.eigh(hermitian_part(W))

@@ -11,6 +11,7 @@ from paramdesc.linalg.precision import epsilon, in_double, matmul, widened
 from paramdesc.parametrizations.base_point import BasePoint
 from paramdesc.parametrizations.structure.hamiltonian import check_even, symplectic_adjoint
 from paramdesc.parametrizations.structure.symmetric import symmetric
+from paramdesc.torch_internals.placeholders import is_placeholder
 
 __all__ = ["Symplectic"]
 
@@ -71,6 +72,9 @@ class Symplectic(BasePoint):
         return Y.to(X.dtype)
 
     def rebase(self, Y: Tensor) -> Tensor:
+        if is_placeholder(Y):
+            self.base = widened(Y).clone()
+            return torch.zeros_like(Y)
         wide = in_double(Y)
         is_kept = residual(wide) <= 20 * epsilon(Y) * scale(wide)
         base = torch.where(is_kept[..., None, None], wide, nearby(wide))
