@@ -71,7 +71,7 @@ class SpecialLinear(PolarForm):
         mean = H.square().sum(-1).sum(-1) / n
         raised = torch.where(mean > 0, self.floor * mean, torch.ones_like(mean))
         P = matmul(H, H) + torch.diag_embed(raised.unsqueeze(-1).expand(H.shape[:-1]))
-        scale = (torch.linalg.slogdet(P)[1] / -n).exp()
+        scale: Tensor = (torch.linalg.slogdet(P)[1] / -n).exp()
         return scale.unsqueeze(-1).unsqueeze(-1) * P
 
     def root(self, S: Tensor, U: Tensor) -> Tensor:
