@@ -1,13 +1,11 @@
 """Subspaces, each given by an orthonormal basis."""
 
-import math
-
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.orthogonality import cayley_step, is_orthonormal, non_orthonormality, split
+from paramdesc.linalg.orthogonality import cayley_step, is_orthonormal, split
 from paramdesc.linalg.polar import nearest_orthonormal
-from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.linalg.precision import widened
 from paramdesc.linalg.shapes import check_matrix
 from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
 
@@ -64,10 +62,3 @@ class Grassmann(TallMatrices):
         W = widened(Y)
         self.base = W.clone() if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
         return torch.zeros_like(Y)
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` has fewer rows."""
-        return non_orthonormality(Y)
-
-    def tolerance(self, Y: Tensor) -> float:
-        return 20 * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))

@@ -3,7 +3,6 @@
 Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,14 +13,13 @@ from paramdesc.linalg.householder import householder, reflectors
 from paramdesc.linalg.orthogonality import (
     cayley_step,
     is_orthonormal,
-    non_orthonormality,
     renewed,
     skew_part,
     split,
     turned,
 )
 from paramdesc.linalg.polar import nearest_orthonormal, polar
-from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.precision import matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
 from paramdesc.torch_internals.mode import has_numbers
@@ -175,13 +173,6 @@ class Orthogonal(TallMatrices):
         if self.orthogonal_map == "matrix_exp":
             return logarithm_of_cayley(A)
         return torch.cat([A, bottom @ T], dim=-2)
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` has fewer rows."""
-        return non_orthonormality(Y)
-
-    def tolerance(self, Y: Tensor) -> float:
-        return 20 * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
 
     def extra_repr(self) -> str:
         shown = [repr(self.orthogonal_map)]

@@ -1,9 +1,12 @@
 """Maps from a base point that are defined for tall matrices."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.precision import widened
+from paramdesc.linalg.orthogonality import non_orthonormality
+from paramdesc.linalg.precision import epsilon, widened
 from paramdesc.parametrizations.base_point import BasePoint
 
 __all__ = ["TallMatrices", "base_like"]
@@ -12,7 +15,8 @@ __all__ = ["TallMatrices", "base_like"]
 class TallMatrices(BasePoint):
     """A map that takes a wide matrix as the conjugate transpose of a tall one.
 
-    Derive from it and define `tall`, `check` and `rebase`.
+    Derive from it and define `tall`, `check` and `rebase`. The columns of values are orthonormal,
+    or the rows if there are fewer of them, unless a subclass measures something else.
     """
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
@@ -30,6 +34,13 @@ class TallMatrices(BasePoint):
             wide = self.tall(widened(X).mH, None if base is None else base.mH)
             return wide.mH.resolve_conj().to(X.dtype)
         return self.tall(widened(X), base).to(X.dtype)
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` has fewer rows."""
+        return non_orthonormality(Y)
+
+    def tolerance(self, Y: Tensor) -> float:
+        return 20 * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
 
 
 def base_like(X: Tensor, base: Tensor | None) -> Tensor:
