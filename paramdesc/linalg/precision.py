@@ -14,12 +14,17 @@ from torch.compiler import is_dynamo_compiling
 
 from paramdesc.torch_internals.mode import has_autocast
 
-__all__ = ["epsilon", "matmul", "smallest_normal", "widened", "without_autocast"]
+__all__ = ["epsilon", "in_double", "matmul", "smallest_normal", "widened", "without_autocast"]
 
 
 def widened(X: Tensor) -> Tensor:
     """`X`, in float32 if it is in half precision."""
     return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
+
+
+def in_double(X: Tensor) -> Tensor:
+    """`X` in double precision."""
+    return X.to(torch.complex128 if X.is_complex() else torch.float64)
 
 
 def epsilon(X: Tensor) -> float:

@@ -3,7 +3,8 @@
 from paramdesc.parametrizations.composition.blocks import Blocks, Stacked
 from paramdesc.parametrizations.composition.compose import Compose
 from paramdesc.parametrizations.composition.flattened import Flattened
-from paramdesc.parametrizations.composition.joint import Transposed
+from paramdesc.parametrizations.composition.joint import JointPart, Transposed
+from paramdesc.parametrizations.composition.nested import Applied, Unchanged
 from paramdesc.parametrizations.entries.from_distributions import FromDistributions
 from paramdesc.parametrizations.entries.frozen import Frozen
 from paramdesc.parametrizations.entries.interval import Interval, UnitInterval
@@ -65,6 +66,7 @@ from paramdesc.parametrizations.functions.matrix_functions import (
     traceless,
     triangular,
 )
+from paramdesc.parametrizations.functions.old_checkpoints import OldSpectralNorm, OldWeightNorm
 from paramdesc.parametrizations.functions.torch_functions import (
     orthogonal,
     spectral_norm,
@@ -226,3 +228,18 @@ __all__ = [
     "weight_norm",
     "weight_standardization",
 ]
+
+# A pickle names the module of each class in it. Where they all have this public one, what was
+# saved with one release can be loaded with the next, in whatever file a class is by then. The
+# five helpers are in pickles of maps and of registered models.
+for _class in (
+    *(globals()[name] for name in __all__),
+    Applied,
+    JointPart,
+    OldSpectralNorm,
+    OldWeightNorm,
+    Unchanged,
+):
+    if isinstance(_class, type):
+        _class.__module__ = __name__
+del _class

@@ -213,7 +213,8 @@ def test_functions_of_matrices_flatten(name: str) -> None:
 OTHERWISE = {
     "Blocks, Compose, Flattened, Stacked": "take maps",
     "JointPart, Transposed": "joint and tie register them",
-    "LinearStructure": "a base class",
+    "BasePoint, ConstantDiagonals, ConvolutionOperator, Dissipative, Length, LinearStructure, "
+    "Mirrored, OperatorNorm, PolarForm, TallMatrices": "are base classes",
     "LoRA": "lora registers it",
     "Orthogonal, TorchOrthogonal": "orthogonal registers the latter, for torch's checkpoints",
     "SpectralNorm, WeightNorm": "spectral_norm and weight_norm register them",
@@ -224,8 +225,8 @@ OTHERWISE = {
 
 def test_there_is_a_function_for_each_map_with_one_obvious_use() -> None:
     classes = set()
-    for info in pkgutil.iter_modules(parametrizations.__path__):
-        module = importlib.import_module(f"{parametrizations.__name__}.{info.name}")
+    for info in pkgutil.walk_packages(parametrizations.__path__, f"{parametrizations.__name__}."):
+        module = importlib.import_module(info.name)
         classes |= {
             name
             for name, member in vars(module).items()

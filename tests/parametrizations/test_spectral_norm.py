@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize as torch_engine
 from paramdesc import adopt, cached, register_parametrization
 from paramdesc.errors import ConstraintError
 from paramdesc.parametrizations import SpectralNorm, Symmetric
-from paramdesc.parametrizations.norms.spectral_norm import Normalised
+from paramdesc.parametrizations.norms.normalised import Normalised
 from tests.helpers import Double, Shift, Sum, chain_of, linear, train_step
 
 CONVERGED = 0.02

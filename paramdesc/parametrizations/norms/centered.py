@@ -8,7 +8,7 @@ from torch import Tensor
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, widened
-from paramdesc.parametrizations.norms.frobenius_norm import as_dims
+from paramdesc.parametrizations.norms.length import as_dims
 
 __all__ = ["Centered"]
 

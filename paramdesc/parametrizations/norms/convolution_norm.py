@@ -1,36 +1,19 @@
-"""Convolutions of bounded operator norm.
+"""Convolutions of bounded operator norm."""
 
-Without postponed annotations: TorchScript takes those of a class as they are.
-"""
+from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, List  # noqa: UP035 - TorchScript knows `List`
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import Module
-from torch.nn import functional as F
 
-from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.precision import epsilon, smallest_normal, widened, without_autocast
-from paramdesc.linalg.singular import (
-    best_pair,
-    first_left,
-    improve_triple,
-    orthogonal_part,
-    scattered,
-    some_vector,
-)
-from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.parametrizations.norms.convolution_operator import ConvolutionOperator
 
 __all__ = ["ConvolutionSpectralNorm"]
 
-MOST_ITERATIONS = 100
-COMPILED_ITERATIONS = 8
 
-
-class ConvolutionSpectralNorm(Parametrization):
+class ConvolutionSpectralNorm(ConvolutionOperator):
     """`layer.weight` will make a convolution of operator norm `bound`: `Y = bound * X / sigma(X)`.
 
     `sigma` is the largest singular value of the linear map from images to images that the
@@ -87,16 +70,6 @@ class ConvolutionSpectralNorm(Parametrization):
     """
 
     constraint = "of the given operator norm"
-    warm_start = ("_u", "_v")
-    _u: Tensor
-    _v: Tensor
-    # what TorchScript must know as lists of numbers
-    input_size: List[int]  # noqa: UP006
-    stride: List[int]  # noqa: UP006
-    padding: List[int]  # noqa: UP006
-    dilation: List[int]  # noqa: UP006
-    output_padding: List[int]  # noqa: UP006
-    sides: List[int]  # noqa: UP006
 
     def __init__(
         self,
@@ -115,14 +88,18 @@ class ConvolutionSpectralNorm(Parametrization):
         only_shrink: bool = False,
         strict: bool = False,
     ) -> None:
-        super().__init__(strict=strict)
+        super().__init__(
+            bound,
+            n_power_iterations=n_power_iterations,
+            tolerance=tolerance,
+            only_shrink=only_shrink,
+            strict=strict,
+        )
         size = [input_size] if isinstance(input_size, int) else list(input_size)
         if not 1 <= len(size) <= 3 or min(size) < 1:
             raise ValueError(
                 f"input_size must be one to three positive numbers. Got input_size={input_size}."
             )
-        if not 0 < bound < math.inf:
-            raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
         if padding_mode not in ("zeros", "circular"):
             raise ValueError(
                 f"padding_mode must be 'zeros' or 'circular': others are not linear maps with an "
@@ -130,16 +107,7 @@ class ConvolutionSpectralNorm(Parametrization):
             )
         if transposed and padding_mode != "zeros":
             raise ValueError("a transposed convolution takes padding_mode='zeros' only.")
-        if n_power_iterations is None:
-            n_power_iterations = 3 if tolerance is None else MOST_ITERATIONS
-        if n_power_iterations <= 0:
-            raise ValueError(
-                f"n_power_iterations must be positive. Got n_power_iterations={n_power_iterations}."
-            )
-        if tolerance is not None and not 0 < tolerance < 1:
-            raise ValueError(f"tolerance must be between 0 and 1. Got tolerance={tolerance}.")
         self.input_size = size
-        self.bound = bound
         self.stride = numbers("stride", stride, len(size), 1)
         self.padding = numbers("padding", padding, len(size), 0)
         self.dilation = numbers("dilation", dilation, len(size), 1)
@@ -148,17 +116,11 @@ class ConvolutionSpectralNorm(Parametrization):
         self.circular = padding_mode == "circular"
         self.sides = [p for p in reversed(self.padding) for _ in (0, 1)]  # as F.pad takes them
         self.transposed = transposed
-        self.n_power_iterations = n_power_iterations
-        self.accuracy = tolerance
-        self.compiled_iterations = min(
-            n_power_iterations, n_power_iterations if tolerance is None else COMPILED_ITERATIONS
-        )
-        self.only_shrink = only_shrink
 
     @classmethod
     def for_module(
         cls, module: Module, input_size: int | Sequence[int], bound: float = 1.0, **arguments: Any
-    ) -> "ConvolutionSpectralNorm":
+    ) -> ConvolutionSpectralNorm:
         """The map for the weight of a convolution layer of torch, with what the layer says.
 
         Args:
@@ -202,175 +164,6 @@ class ConvolutionSpectralNorm(Parametrization):
             **arguments,
         )
 
-    def forward(self, X: Tensor) -> Tensor:
-        self.follow(X)
-        sigma = self.norm(X)
-        limit = max(1.0, 4 * self.bound) * smallest_normal(sigma)
-        if self.only_shrink:
-            limit = self.bound
-        # up to the limit, nothing is divided
-        quotient = self.bound / torch.threshold(sigma, limit, self.bound)
-        result: Tensor = widened(X) * quotient
-        return result.to(X.dtype)
-
-    def norm(self, X: Tensor) -> Tensor:
-        """The operator norm of the convolution, from the state, differentiable: a real scalar."""
-        kernel = widened(X)
-        # the state is written in place by later steps, while this graph may still need it
-        u = self._u.to(kernel.dtype, copy=True)
-        v = self._v.to(kernel.dtype, copy=True)
-        image = self.convolve(kernel, v)
-        # a convolution in groups is one for each group, and the largest norm is that of all
-        values = (u * image).view(self.groups, -1).sum(-1)
-        return values.amax()
-
-    def convolve(self, kernel: Tensor, images: Tensor) -> Tensor:
-        """The layer without bias, outside of autocast."""
-        # TorchScript wants the devices written out
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-                return self.convolved(kernel, images)
-        with without_autocast(kernel):
-            return self.convolved(kernel, images)
-
-    def convolved(self, kernel: Tensor, images: Tensor) -> Tensor:
-        padding = self.padding
-        if self.circular:
-            images = F.pad(images, self.sides, "circular")
-            padding = [0 for _ in padding]
-        result: Tensor = torch.convolution(
-            images,
-            kernel,
-            None,
-            self.stride,
-            padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            self.groups,
-        )
-        return result
-
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        self.check(Y)
-        self.admit(Y)
-        return Y
-
-    def check(self, X: Tensor) -> None:
-        if X.ndim != len(self.input_size) + 2:
-            raise ValueError(
-                f"input_size={self.input_size} is of {len(self.input_size)} dimensions, so the "
-                f"weight must have {len(self.input_size) + 2}. Got shape {list(X.shape)}."
-            )
-        if X.is_complex():
-            raise ValueError("the norm of a convolution is found for real weights. Got complex.")
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """How far the norm is from the bound, or with `only_shrink` above it, over the bound."""
-        excess: Tensor = self.converged_norm(Y) / self.bound - 1
-        return excess.clamp_min(0) if self.only_shrink else excess.abs()
-
-    def tolerance(self, Y: Tensor) -> float:
-        """What rounding and the iteration leave."""
-        return super().tolerance(Y) + (0.01 if self.accuracy is None else self.accuracy)
-
-    @torch.no_grad()
-    def converged_norm(self, X: Tensor) -> Tensor:
-        """The operator norm, iterated anew."""
-        kernel = widened(X)
-        v = self.iterate(kernel, *self.start(kernel), 2 * MOST_ITERATIONS, epsilon(kernel))[1]
-        image = self.convolve(kernel, v).view(self.groups, -1)
-        lengths: Tensor = torch.linalg.vector_norm(image, 2, -1)
-        return lengths.amax()
-
-    def guess(self, X: Tensor) -> tuple[Tensor, ...]:
-        self.check(X)
-        u, v = self.iterate(widened(X), *self.start(X), MOST_ITERATIONS, epsilon(widened(X)))
-        return u.to(X.dtype), v.to(X.dtype)
-
-    def start(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        kernel = widened(X)
-        channels = X.shape[0] if self.transposed else X.shape[1] * self.groups
-        v = self.some_image(kernel.new_empty(1, channels, *self.input_size))
-        return self.some_image(self.convolve(kernel, v)), v
-
-    def some_image(self, like: Tensor) -> Tensor:
-        """An image of the shape of `like`, the same in each group."""
-        vector = some_vector(like.numel() // self.groups, like)
-        return vector.expand(self.groups, -1).reshape(like.shape)
-
-    def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The leading singular images of the convolution, as much better as is asked for."""
-        kernel = widened(X)
-        left, right = u.to(kernel.dtype), v.to(kernel.dtype)
-        count = self.n_power_iterations
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            groups = self.groups
-            left, right = left.view(groups, -1), right.view(groups, -1)
-            begin = right + 0.03 * scattered(right)
-            better, inverse = first_left(
-                self.convolve(kernel, begin.view_as(v)).view(groups, -1), left
-            )
-            lefts = [better]
-            products = [self.adjoint(kernel, better.view_as(u), v).view(groups, -1) * inverse]
-            most = min(self.compiled_iterations, left.shape[1], right.shape[1])
-            for _ in range(most - 1):
-                image = self.convolve(kernel, products[-1].view_as(v)).view(groups, -1)
-                better, _length = orthogonal_part(image * inverse, lefts)
-                lefts.append(better)
-                image = self.adjoint(kernel, better.view_as(u), v).view(groups, -1)
-                products.append(image * inverse)
-            left, right = best_pair(lefts, products, left, right)
-            return left.view_as(u).to(X.dtype), right.view_as(v).to(X.dtype)
-        if is_dynamo_compiling():
-            count = self.compiled_iterations
-        # waves of other lengths are never met from one wave alone
-        rows = right.view(self.groups, -1)
-        begin = (rows + 0.03 * scattered(rows)).view_as(right)
-        left, right = self.iterate(kernel, left, begin, count, self.accuracy)
-        return left.to(X.dtype), right.to(X.dtype)
-
-    @torch.jit.unused
-    def iterate(
-        self, kernel: Tensor, u: Tensor, v: Tensor, count: int, accuracy: float | None
-    ) -> tuple[Tensor, Tensor]:
-        groups = self.groups
-
-        def apply(x: Tensor) -> Tensor:
-            return self.convolved(kernel, x.view_as(v)).view(groups, -1)
-
-        def adjoint(y: Tensor) -> Tensor:
-            return self.adjoint(kernel, y.view_as(u), v).view(groups, -1)
-
-        with without_autocast(kernel):
-            left, right = improve_triple(
-                apply, adjoint, u.view(groups, -1), v.view(groups, -1), count, accuracy
-            )
-        return left.view_as(u), right.view_as(v)
-
-    def adjoint(self, kernel: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """The image `x` of the shape of `v` with `<x, v> = <y, convolution of v>` for all `v`."""
-        shape = list(v.shape)
-        padding = self.padding
-        if self.circular:
-            for i, p in enumerate(padding):
-                shape[i + 2] += 2 * p
-            padding = [0 for _ in padding]
-        image: Tensor = torch.ops.aten.convolution_backward(
-            y,
-            y.new_empty(shape),
-            kernel,
-            None,
-            self.stride,
-            padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            self.groups,
-            [True, False, False],
-        )[0]
-        return folded(image, self.padding) if self.circular else image
-
     def extra_repr(self) -> str:
         shown = [f"input_size={tuple(self.input_size)}", f"bound={self.bound}"]
         for name in ("stride", "padding", "dilation"):
@@ -392,16 +185,3 @@ def numbers(name: str, given: int | Sequence[int], count: int, least: int) -> li
             f"Got {name}={given}."
         )
     return found
-
-
-def folded(image: Tensor, padding: list[int]) -> Tensor:
-    """The adjoint of circular padding: what was copied to the sides is added where it was."""
-    for i, p in enumerate(padding):
-        axis = i + 2
-        if p:
-            n = image.shape[axis] - 2 * p
-            inner = image.narrow(axis, p, n).clone()
-            inner.narrow(axis, n - p, p).add_(image.narrow(axis, 0, p))
-            inner.narrow(axis, 0, p).add_(image.narrow(axis, n + p, p))
-            image = inner
-    return image

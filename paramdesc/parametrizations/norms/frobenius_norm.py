@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.differences import largest_entry
-from paramdesc.linalg.precision import smallest_normal, widened
+from paramdesc.parametrizations.norms.length import Length
 
-__all__ = ["FrobeniusNorm", "as_dims", "scaled"]
+__all__ = ["FrobeniusNorm"]
 
 
-class FrobeniusNorm(Parametrization):
+class FrobeniusNorm(Length):
     """`layer.weight` will have Frobenius norm `bound`: `Y = bound * X / ‖X‖`.
 
     The norm is the root of the sum of squares of all entries, or of those along `dim`: with
@@ -53,27 +48,15 @@ class FrobeniusNorm(Parametrization):
         only_shrink: bool = False,
         strict: bool = False,
     ) -> None:
-        super().__init__(strict=strict)
-        if not 0 < bound < math.inf:
-            raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
-        self.bound = float(bound)
-        self.dim = as_dims(dim)
+        super().__init__(bound, dim=dim, strict=strict)
         self.only_shrink = only_shrink
 
     def forward(self, X: Tensor) -> Tensor:
-        return scaled(X, self.bound, self.dim, self.only_shrink)
-
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        self.admit(Y)
-        return Y
+        return self.scaled(X, self.only_shrink)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest difference of a norm from `bound`; with `only_shrink`, the largest excess."""
-        difference = norm_along(widened(Y), self.dim) - self.bound
-        return largest_entry(difference.clamp(min=0) if self.only_shrink else difference)
-
-    def tolerance(self, Y: Tensor) -> float:
-        return self.bound * super().tolerance(Y)
+        return self.largest_error(Y, self.only_shrink)
 
     def extra_repr(self) -> str:
         shown = [f"bound={self.bound}"]
@@ -81,32 +64,3 @@ class FrobeniusNorm(Parametrization):
             shown.append(f"dim={tuple(self.dim)}")
         shown += ["only_shrink=True"] * self.only_shrink + ["strict=True"] * self.strict
         return ", ".join(shown)
-
-
-def as_dims(dim: int | tuple[int, ...] | None) -> list[int] | None:
-    """`dim` as a list of dimensions; None for all of them."""
-    if dim is None:
-        return None
-    dims = [dim] if isinstance(dim, int) else list(dim)
-    if not dims:
-        raise ValueError("dim must name a dimension. Got dim=(). Write dim=None for all of them.")
-    return dims
-
-
-def scaled(X: Tensor, bound: float, dim: list[int] | None, only_shrink: bool) -> Tensor:
-    """`X`, with norm `bound` along `dim`; `only_shrink` leaves smaller norms as they are."""
-    wide = widened(X)
-    norm = norm_along(wide, dim)
-    divisor = norm if bound == 1 else norm / bound
-    if only_shrink:
-        divisor = divisor.clamp(min=1)
-    else:
-        divisor = divisor.masked_fill(norm <= math.sqrt(smallest_normal(norm)), 1.0)
-    result: Tensor = wide / divisor
-    return result.to(X.dtype)
-
-
-def norm_along(X: Tensor, dim: list[int] | None) -> Tensor:
-    """The norms of `X` along `dim`, which keeps its dimensions, with size one."""
-    norm: Tensor = torch.linalg.vector_norm(X, 2.0, dim, dim is not None)
-    return norm

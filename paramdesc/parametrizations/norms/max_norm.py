@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.differences import largest_entry
-from paramdesc.linalg.precision import widened
-from paramdesc.parametrizations.norms.frobenius_norm import as_dims, norm_along, scaled
+from paramdesc.parametrizations.norms.length import Length
 
 __all__ = ["MaxNorm"]
 
 
-class MaxNorm(Parametrization):
+class MaxNorm(Length):
     """The rows of `layer.weight` will be no longer than `bound`: `y = x * min(1, bound / ‖x‖)`.
 
     The norm is Euclidean, along `dim`: `dim=-1` bounds each row, which is what a unit of a
@@ -52,25 +47,14 @@ class MaxNorm(Parametrization):
         dim: int | tuple[int, ...] | None = -1,
         strict: bool = False,
     ) -> None:
-        super().__init__(strict=strict)
-        if not 0 < bound < math.inf:
-            raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
-        self.bound = float(bound)
-        self.dim = as_dims(dim)
+        super().__init__(bound, dim=dim, strict=strict)
 
     def forward(self, X: Tensor) -> Tensor:
-        return scaled(X, self.bound, self.dim, True)
-
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        self.admit(Y)
-        return Y
+        return self.scaled(X, only_shrink=True)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """By how much the largest norm exceeds `bound`."""
-        return largest_entry((norm_along(widened(Y), self.dim) - self.bound).clamp(min=0))
-
-    def tolerance(self, Y: Tensor) -> float:
-        return self.bound * super().tolerance(Y)
+        return self.largest_error(Y, only_shrink=True)
 
     def extra_repr(self) -> str:
         dim = None if self.dim is None else tuple(self.dim)

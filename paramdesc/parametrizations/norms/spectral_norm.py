@@ -10,28 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened, without_autocast
-from paramdesc.linalg.singular import (
-    best_pair,
-    first_left,
-    improve_on_cpu,
-    improve_triple,
-    orthogonal_part,
-    some_vector,
-)
+from paramdesc.linalg.precision import matmul, smallest_normal, widened
+from paramdesc.linalg.singular import improve_on_cpu
+from paramdesc.parametrizations.norms.normalised import Normalised
+from paramdesc.parametrizations.norms.operator_norm import OperatorNorm, start_vector
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.mode import has_autocast, is_plain
 
 __all__ = ["SpectralNorm"]
 
-MOST_ITERATIONS = 100
-COMPILED_ITERATIONS = 8
 FEW = 6
 """Up to how many iterations rounding leaves vectors orthogonal that are made so locally."""
 
 
-class SpectralNorm(Parametrization):
+class SpectralNorm(OperatorNorm):
     """`layer.weight` will have spectral norm `bound`: `Y = bound * X / sigma(X)`.
 
     The norm `sigma`, the largest singular value, is `Re(uᴴ M v)` with the leading singular
@@ -86,9 +78,6 @@ class SpectralNorm(Parametrization):
     """
 
     constraint = "of the given spectral norm"
-    warm_start = ("_u", "_v")
-    _u: Tensor
-    _v: Tensor
 
     def __init__(
         self,
@@ -101,28 +90,17 @@ class SpectralNorm(Parametrization):
         eps: float | None = None,
         strict: bool = False,
     ) -> None:
-        super().__init__(strict=strict)
-        if not 0 < bound < math.inf:
-            raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
-        self.more_for_large = n_power_iterations is None and tolerance is None
-        if n_power_iterations is None:
-            n_power_iterations = 3 if tolerance is None else MOST_ITERATIONS
-        if n_power_iterations <= 0:
-            raise ValueError(
-                f"n_power_iterations must be positive. Got n_power_iterations={n_power_iterations}."
-            )
-        if tolerance is not None and not 0 < tolerance < 1:
-            raise ValueError(f"tolerance must be between 0 and 1. Got tolerance={tolerance}.")
+        super().__init__(
+            bound,
+            n_power_iterations=n_power_iterations,
+            tolerance=tolerance,
+            only_shrink=only_shrink,
+            strict=strict,
+        )
         if eps is not None and not 0 <= eps < math.inf:
             raise ValueError(f"eps must be finite and not negative. Got eps={eps}.")
-        self.bound = bound
+        self.more_for_large = n_power_iterations is None and tolerance is None
         self.dim = dim
-        self.n_power_iterations = n_power_iterations
-        self.accuracy = tolerance
-        self.compiled_iterations = (
-            2 * n_power_iterations if tolerance is None else COMPILED_ITERATIONS
-        )
-        self.only_shrink = only_shrink
         self.eps = eps
 
     def forward(self, X: Tensor) -> Tensor:
@@ -133,17 +111,9 @@ class SpectralNorm(Parametrization):
                 normalise: Any = Normalised.apply
                 value: Tensor = normalise(X, self._u, self._v, self.bound, self.limit(X))
                 return value
-        matrix = self.matrix(X)
-        sigma = self.leading_value(matrix)
-        # up to the limit, nothing is divided
-        quotient = self.bound / torch.threshold(sigma, self.limit(sigma), self.bound)
-        result: Tensor = widened(X) * quotient
-        return result.to(X.dtype)
+        return self.divided(X, self.norm(X))
 
-    def limit(self, X: Tensor) -> float:
-        """Up to which norm a weight is left as it is."""
-        if self.only_shrink:
-            return self.bound
+    def smallest_norm(self, X: Tensor) -> float:
         eps = self.eps
         if eps is None:
             return max(1.0, 4 * self.bound) * smallest_normal(X)  # the quotient is finite
@@ -168,10 +138,7 @@ class SpectralNorm(Parametrization):
 
     def norm(self, X: Tensor) -> Tensor:
         """The spectral norm of `X`, from the state, differentiable: a real scalar."""
-        return self.leading_value(self.matrix(X))
-
-    def leading_value(self, matrix: Tensor) -> Tensor:
-        """The singular value of `matrix` that belongs to the state."""
+        matrix = self.matrix(X)
         if matrix.ndim == 1:
             return length_of(matrix)
         # the state is written in place by later steps, while this graph may still need it
@@ -180,35 +147,19 @@ class SpectralNorm(Parametrization):
         sigma: Tensor = torch.vdot(u, matmul(matrix, v)).real
         return sigma
 
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        self.matrix(Y)
-        self.admit(Y)
-        return Y
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """How far the norm is from the bound, or with `only_shrink` above it, over the bound."""
-        matrix = self.matrix(Y)
-        if Y.numel() == 0:
-            return torch.zeros((), dtype=matrix.real.dtype, device=Y.device)
+    def exact_norm(self, X: Tensor) -> Tensor:
+        matrix = self.matrix(X)
         order = 2.0
-        norm = length_of(matrix) if Y.ndim == 1 else torch.linalg.matrix_norm(matrix, order)
-        excess: Tensor = norm / self.bound - 1
-        return excess.clamp_min(0) if self.only_shrink else excess.abs()
-
-    def tolerance(self, Y: Tensor) -> float:
-        """What rounding and the iteration leave."""
-        iteration = 0.01 if self.accuracy is None else self.accuracy
-        return super().tolerance(Y) + (iteration if Y.ndim > 1 else 0.0)
+        return length_of(matrix) if X.ndim == 1 else torch.linalg.matrix_norm(matrix, order)
 
     def guess(self, X: Tensor) -> tuple[Tensor, ...]:
-        matrix = self.matrix(X)
-        u, v = (
-            some_vector(size, matrix)
-            for size in (matrix.shape[0], 1 if X.ndim == 1 else matrix.shape[1])
-        )
-        if X.ndim == 1:
-            return u, v
-        return self.iterate(matrix, u, v, MOST_ITERATIONS, epsilon(matrix), X)
+        if X.ndim == 1:  # divided by its length, which takes no iteration
+            return self.start(self.matrix(X))
+        return super().guess(X)
+
+    def start(self, operator: Tensor) -> tuple[Tensor, Tensor]:
+        columns = 1 if operator.ndim == 1 else operator.shape[1]
+        return start_vector(operator.shape[0], operator), start_vector(columns, operator)
 
     def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors that are `n_power_iterations` better, or as good as the tolerance asks for."""
@@ -220,42 +171,35 @@ class SpectralNorm(Parametrization):
         count = self.n_power_iterations
         if self.more_for_large and X.numel() > 50_000:
             count *= 2
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            left, inverse = first_left(torch.mv(matrix, v), u)
-            lefts = [left]
-            products = [torch.mv(matrix.mH, left) * inverse]
-            for _ in range(min(count, self.compiled_iterations, len(u), len(v)) - 1):
-                left, _length = orthogonal_part(torch.mv(matrix, products[-1]) * inverse, lefts)
-                lefts.append(left)
-                products.append(torch.mv(matrix.mH, left) * inverse)
-            u, v = best_pair(lefts, products, u, v)
-            return u.to(X.dtype), v.to(X.dtype)
-        if self.accuracy is None and count <= FEW and X.numel() > 0:
-            found = improve_on_cpu(matrix, v, count)
-            if found is not None:
-                return found[0].to(X.dtype), found[1].to(X.dtype)
-        if is_dynamo_compiling():
-            count = min(count, self.compiled_iterations)
-        return self.iterate(matrix, u, v, count, self.accuracy, X)
+        u, v = self.improve(matrix, u, v, count)
+        return u.to(X.dtype), v.to(X.dtype)
 
     @torch.jit.unused
     def iterate(
-        self,
-        matrix: Tensor,
-        u: Tensor,
-        v: Tensor,
-        count: int,
-        accuracy: float | None,
-        X: Tensor,
+        self, operator: Tensor, u: Tensor, v: Tensor, count: int, accuracy: float | None
     ) -> tuple[Tensor, Tensor]:
-        with without_autocast(matrix):
-            u, v = improve_triple(matrix.mv, matrix.mH.mv, u, v, count, accuracy)
-        return u.to(X.dtype), v.to(X.dtype)
+        if accuracy is None and count <= FEW and operator.numel() > 0:
+            found = improve_on_cpu(operator, v, count)
+            if found is not None:
+                return found
+        return super().iterate(operator, u, v, count, accuracy)
+
+    def image(self, operator: Tensor, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return torch.mv(operator, x)
+
+    def adjoint(self, operator: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return torch.mv(operator.mH, y)
+
+    def operator(self, X: Tensor) -> Tensor:
+        return self.matrix(X)
+
+    def check(self, X: Tensor) -> None:
+        if not -X.ndim <= self.dim < X.ndim:
+            raise ValueError(f"a weight of shape {list(X.shape)} has no dimension {self.dim}.")
 
     def matrix(self, X: Tensor) -> Tensor:
         """`X` as the matrix whose norm counts, in a dtype that products are accurate in."""
-        if not -X.ndim <= self.dim < X.ndim:
-            raise ValueError(f"a weight of shape {list(X.shape)} has no dimension {self.dim}.")
+        self.check(X)
         matrix = widened(X)
         if X.ndim == 1:
             return matrix
@@ -267,52 +211,6 @@ class SpectralNorm(Parametrization):
         return ", ".join(
             shown + ["only_shrink=True"] * self.only_shrink + ["strict=True"] * self.strict
         )
-
-
-class Normalised(torch.autograd.Function):
-    """`bound * X / sigma` with `sigma = uᵀ M v`, or `X` where `sigma` is at most `limit`.
-
-    What autograd makes of the formula goes over the weight twice as often. On the CPU, where
-    it costs nothing to look at `sigma`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float) -> Tensor:
-        # the state is written in place by later steps, while this graph may still need it
-        u, v = u.clone(), v.clone()
-        sigma = torch.dot(u, torch.mv(X.flatten(1), v)).item()
-        ctx.save_for_backward(X, u, v)
-        ctx.save_for_forward(X, u, v)
-        ctx.sigma = sigma if sigma > limit else 0.0
-        ctx.quotient = bound / sigma if sigma > limit else 1.0
-        ctx.bound = bound
-        value: Tensor = X * ctx.quotient
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        X, u, v = ctx.saved_tensors
-        grad = grads[0]
-        if not ctx.sigma:
-            return grad, None, None, None, None
-        along = torch.dot(grad.reshape(-1), X.view(-1))
-        if torch.is_grad_enabled():  # to be differentiated once more
-            sigma = torch.dot(u, torch.mv(X.flatten(1), v))
-            outer = torch.outer(u, v).view_as(X)
-            return (grad - along / sigma * outer) * (ctx.bound / sigma), None, None, None, None
-        factor = -ctx.quotient * along.item() / ctx.sigma
-        result = torch.addr(grad.flatten(1), u, v, beta=ctx.quotient, alpha=factor)
-        return result.view_as(X), None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        X, u, v = ctx.saved_tensors
-        change = tangents[0]
-        if ctx.sigma:
-            along = torch.dot(u, torch.mv(change.flatten(1), v))
-            change = change - along / ctx.sigma * X
-        result: Tensor = ctx.quotient * change
-        return result
 
 
 def length_of(x: Tensor) -> Tensor:

@@ -1,15 +1,14 @@
 """Matrices whose singular values lie in a band around one."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.orthogonality import cayley_step, skew_part, split, turned
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
 
 __all__ = ["AlmostOrthogonal"]
 
@@ -17,7 +16,7 @@ MARGIN = 0.01
 """How far inside of the band projections end, in units of its width."""
 
 
-class AlmostOrthogonal(Parametrization):
+class AlmostOrthogonal(TallMatrices):
     """`layer.weight` will have all singular values within a band, `[1 - band, 1 + band]`.
 
     Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in float32. A
@@ -52,8 +51,6 @@ class AlmostOrthogonal(Parametrization):
     """
 
     constraint = "within the band"
-    if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
-        base: Tensor | None
 
     def __init__(self, band: float | tuple[float, float] = 0.1, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
@@ -65,20 +62,12 @@ class AlmostOrthogonal(Parametrization):
             )
         self.low = float(low)
         self.high = float(high)
-        self.register_buffer("base", None)
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_matrix(X, "almost orthogonal")
-        base = self.base
-        if X.shape[-2] < X.shape[-1]:
-            wide = self.tall(widened(X).mH, None if base is None else base.mH)
-            return wide.mH.resolve_conj().to(X.dtype)
-        return self.tall(widened(X), base).to(X.dtype)
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
-        if base is None:
-            base = torch.eye(X.shape[-2], X.shape[-1], dtype=X.dtype, device=X.device).expand_as(X)
-        base = base.to(X.dtype)
+        base = base_like(X, base)
         if X.shape[-2] == X.shape[-1]:
             S = X
             Q = turned(base, S)
@@ -89,11 +78,7 @@ class AlmostOrthogonal(Parametrization):
         width = self.high - self.low
         return (self.low + self.high) / 2 * Q + width * matmul(Q, bounded(H / width))
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_matrix(Y, "almost orthogonal")
-        self.admit(Y)
+    def rebase(self, Y: Tensor) -> Tensor:
         if Y.shape[-2] < Y.shape[-1]:
             X, base = self.inverse_of_tall(widened(Y).mH, self.tolerance(Y))
             self.base = base.mH.resolve_conj()

@@ -1,21 +1,18 @@
 """Subspaces, each given by an orthonormal basis."""
 
-import math
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.orthogonality import cayley_step, is_orthonormal, non_orthonormality, split
+from paramdesc.linalg.orthogonality import cayley_step, is_orthonormal, split
 from paramdesc.linalg.polar import nearest_orthonormal
-from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.linalg.precision import widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
 
 __all__ = ["Grassmann"]
 
 
-class Grassmann(Parametrization):
+class Grassmann(TallMatrices):
     """The columns of `layer.weight` will be an orthonormal basis of a subspace that is trained.
 
     The rows, if there are fewer of them. Shapes `(*, m, n) -> (*, m, n)`; real and complex;
@@ -52,40 +49,16 @@ class Grassmann(Parametrization):
     """
 
     constraint = "orthonormal"
-    if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
-        base: Tensor | None
 
-    def __init__(self, *, strict: bool = False) -> None:
-        super().__init__(strict=strict)
-        self.register_buffer("base", None)
-
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_matrix(X, "subspace")
-        base = self.base
-        if X.shape[-2] < X.shape[-1]:
-            wide = self.tall(widened(X).mH, None if base is None else base.mH)
-            return wide.mH.resolve_conj().to(X.dtype)
-        return self.tall(widened(X), base).to(X.dtype)
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
-        if base is None:
-            base = torch.eye(X.shape[-2], X.shape[-1], dtype=X.dtype, device=X.device).expand_as(X)
-        base = base.to(X.dtype)
+        base = base_like(X, base)
         S, P = split(base, X)
         return cayley_step(base, torch.zeros_like(S), P)
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_matrix(Y, "subspace")
-        self.admit(Y)
+    def rebase(self, Y: Tensor) -> Tensor:
         W = widened(Y)
         self.base = W.clone() if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
         return torch.zeros_like(Y)
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` has fewer rows."""
-        return non_orthonormality(Y)
-
-    def tolerance(self, Y: Tensor) -> float:
-        return 20 * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))

@@ -3,28 +3,27 @@
 Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.exponential import exponential, skew_exp
 from paramdesc.linalg.householder import householder, reflectors
 from paramdesc.linalg.orthogonality import (
     cayley_step,
     is_orthonormal,
-    non_orthonormality,
     renewed,
     skew_part,
     split,
     turned,
 )
 from paramdesc.linalg.polar import nearest_orthonormal, polar
-from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.precision import matmul, widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
 from paramdesc.torch_internals.mode import has_numbers
+from paramdesc.torch_internals.placeholders import is_placeholder
 
 __all__ = ["Orthogonal"]
 
@@ -33,7 +32,7 @@ SMALLEST_GAP = 0.04
 """What eigenvalues must keep from -1, lest the inverse of a map is inaccurate."""
 
 
-class Orthogonal(Parametrization):
+class Orthogonal(TallMatrices):
     """`layer.weight` will be orthogonal: `Yᴴ Y = I`, or `Y Yᴴ = I` if it has fewer rows.
 
     Shapes `(*, m, n) -> (*, m, n)`. Complex matrices will be unitary. Half precision is
@@ -88,7 +87,6 @@ class Orthogonal(Parametrization):
 
     constraint = "orthogonal"
     if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
-        base: Tensor | None
         signs: Tensor | None
 
     def __init__(
@@ -102,26 +100,21 @@ class Orthogonal(Parametrization):
             )
         self.orthogonal_map = orthogonal_map
         self.trivialization = trivialization
-        self.register_buffer("base", None)
         self.register_buffer("signs", None)
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_matrix(X, "orthogonal")
+
+    def forward(self, X: Tensor) -> Tensor:
+        self.check(X)
         if self.orthogonal_map == "polar":
             return polar(X)
-        base = self.base
-        if X.shape[-2] < X.shape[-1]:
-            wide = self.tall(widened(X).mH, None if base is None else base.mH)
-            return wide.mH.resolve_conj().to(X.dtype)
-        return self.tall(widened(X), base).to(X.dtype)
+        return self.evaluate(X)
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
-        """The value for an original of at least as many rows as columns."""
         if self.orthogonal_map == "householder":
             return reflected(X, self.signs)
-        if base is None:
-            base = torch.eye(X.shape[-2], X.shape[-1], dtype=X.dtype, device=X.device).expand_as(X)
-        base = base.to(X.dtype)
+        base = base_like(X, base)
         if X.shape[-2] == X.shape[-1]:
             if self.orthogonal_map == "cayley":
                 return turned(base, X)
@@ -131,11 +124,7 @@ class Orthogonal(Parametrization):
             return cayley_step(base, skew_part(S), P)
         return exponential_step(base, skew_part(S), P)
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_matrix(Y, "orthogonal")
-        self.admit(Y)
+    def rebase(self, Y: Tensor) -> Tensor:
         Q = self.nearest(Y)
         if self.orthogonal_map == "polar":
             return Q.to(Y.dtype)
@@ -153,6 +142,9 @@ class Orthogonal(Parametrization):
 
     def inverse_of_reflected(self, Q: Tensor) -> Tensor:
         is_wide = Q.shape[-2] < Q.shape[-1]
+        if is_placeholder(Q):
+            self.signs = Q.new_empty(*Q.shape[:-2], 1, min(Q.shape[-2:]))
+            return torch.empty_like(Q)
         V, signs = reflectors(Q.mH if is_wide else Q)
         self.signs = signs
         return V.mH.resolve_conj() if is_wide else V
@@ -181,13 +173,6 @@ class Orthogonal(Parametrization):
         if self.orthogonal_map == "matrix_exp":
             return logarithm_of_cayley(A)
         return torch.cat([A, bottom @ T], dim=-2)
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The Frobenius norm of `Yᴴ Y - I`, or of `Y Yᴴ - I` if `Y` has fewer rows."""
-        return non_orthonormality(Y)
-
-    def tolerance(self, Y: Tensor) -> float:
-        return 20 * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
 
     def extra_repr(self) -> str:
         shown = [repr(self.orthogonal_map)]

@@ -50,15 +50,12 @@ class SpecialOrthogonal(Orthogonal):
                 "use 'cayley', 'matrix_exp' or 'householder', or Orthogonal('polar')."
             )
 
-    def forward(self, X: Tensor) -> Tensor:
-        check_rotation(X)
-        return self.tall(widened(X), self.base).to(X.dtype)
-
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_rotation(Y)
-        return super().right_inverse(Y)
+    def check(self, X: Tensor) -> None:
+        check_square(X, "rotation")
+        if X.is_complex():
+            raise ValueError(
+                f"rotations are real. Got {X.dtype}: use Orthogonal for unitary matrices."
+            )
 
     def nearest(self, Y: Tensor) -> Tensor:
         W = widened(Y)
@@ -77,12 +74,6 @@ class SpecialOrthogonal(Orthogonal):
         mirrored = (determinant_sign(widened(Y)) < 0).any()
         error = non_orthonormality(Y)
         return torch.where(mirrored, error.clamp(min=2.0), error)
-
-
-def check_rotation(X: Tensor) -> None:
-    check_square(X, "rotation")
-    if X.is_complex():
-        raise ValueError(f"rotations are real. Got {X.dtype}: use Orthogonal for unitary matrices.")
 
 
 def determinant_sign(X: Tensor) -> Tensor:

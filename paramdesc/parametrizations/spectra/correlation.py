@@ -17,6 +17,7 @@ from paramdesc.parametrizations.spectra.positive_definite import (
     hermitian_part,
     triangular,
 )
+from paramdesc.torch_internals.placeholders import is_placeholder
 
 __all__ = ["Correlation"]
 
@@ -79,6 +80,8 @@ class Correlation(Parametrization):
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_square(Y, "correlation")
         self.admit(Y)
+        if is_placeholder(Y):
+            return Y.new_empty(Y.shape)
         values, vectors = nearest_correlation(widened(Y), self.floor)
         L = triangular(vectors * (values - self.floor).sqrt().unsqueeze(-2))
         return unit_rows(L).to(Y.dtype)

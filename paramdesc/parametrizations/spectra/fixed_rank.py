@@ -12,8 +12,8 @@ from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.parametrizations.spectra.low_rank import check_positive_rank, check_rank, truncated
+from paramdesc.parametrizations.spectra.polar_form import parts, turned
 from paramdesc.parametrizations.spectra.positive_definite import check_floor, definite, excess
-from paramdesc.parametrizations.spectra.positive_determinant import parts, turned
 
 __all__ = ["FixedRank"]
 

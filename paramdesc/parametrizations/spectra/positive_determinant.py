@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.cayley import divide
 from paramdesc.linalg.differences import largest_entry
-from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.precision import epsilon, widened
 from paramdesc.linalg.shapes import check_square
-from paramdesc.parametrizations.spectra.positive_definite import (
-    check_floor,
-    definite,
-    hermitian_root,
-)
+from paramdesc.parametrizations.spectra.polar_form import PolarForm, check_real
+from paramdesc.parametrizations.spectra.positive_definite import definite, hermitian_root
 
-__all__ = ["PositiveDeterminant", "check_real", "oriented_svd", "parts", "turned"]
+__all__ = ["PositiveDeterminant"]
 
 
-class PositiveDeterminant(Parametrization):
+class PositiveDeterminant(PolarForm):
     """`layer.weight` will be invertible, of positive determinant: `Y = P Q B`, a polar form.
 
     `B` is the rotation of the matrix that was assigned last. `Q = cayley(2 K)` turns it further,
@@ -55,33 +48,19 @@ class PositiveDeterminant(Parametrization):
     """
 
     constraint = "of positive determinant"
-    if TYPE_CHECKING:  # TorchScript takes its type from what it holds
-        base: Tensor | None
 
     def __init__(self, floor: float = 1e-6, *, strict: bool = False) -> None:
-        super().__init__(strict=strict)
-        check_floor(floor)
-        self.floor = floor
-        self.register_buffer("base", None)
+        super().__init__(floor, strict=strict)
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "invertible")
-        H, K = parts(widened(X))
-        Y = turned(definite(H, self.floor), K)
-        base = self.base
-        if base is not None:
-            Y = matmul(Y, base.to(Y.dtype))
-        return Y.to(X.dtype)
+        check_real(X, "of positive determinant")
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_square(Y, "invertible")
-        check_real(Y, "of positive determinant")
-        self.admit(Y)
-        U, S, Vh = oriented_svd(Y)
-        self.base = matmul(U, Vh).to(Y.dtype)
-        return hermitian_root(S, U, self.floor).to(Y.dtype)
+    def stretch(self, H: Tensor) -> Tensor:
+        return definite(H, self.floor)
+
+    def root(self, S: Tensor, U: Tensor) -> Tensor:
+        return hermitian_root(S, U, self.floor)
 
     def deviation(self, Y: Tensor) -> Tensor:
         W = widened(Y)
@@ -91,36 +70,3 @@ class PositiveDeterminant(Parametrization):
 
     def tolerance(self, Y: Tensor) -> float:
         return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
-
-    def extra_repr(self) -> str:
-        return f"floor={self.floor}" + ", strict=True" * self.strict
-
-
-def parts(X: Tensor) -> tuple[Tensor, Tensor]:
-    """The Hermitian and the skew-Hermitian part of `X`, their sum."""
-    half = X / 2
-    return half + half.mH, half - half.mH
-
-
-def turned(P: Tensor, K: Tensor) -> Tensor:
-    """`P cayley(2 K)`, for skew-Hermitian `K`, at the price of an inverse and a product."""
-    identity = torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
-    return 2 * divide(P, identity - K) - P
-
-
-def check_real(Y: Tensor, kind: str) -> None:
-    """Refuse complex matrices; `kind` says what real ones were to be."""
-    if Y.is_complex():
-        raise ValueError(f"matrices {kind} are real. Got dtype {Y.dtype}.")
-
-
-def oriented_svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`U, S, Vᵀ` of `Y`, or of `Y` with its smallest singular direction turned over.
-
-    The determinant of `U Vᵀ` is one.
-    """
-    U, S, Vh = torch.linalg.svd(widened(Y))
-    sign = torch.linalg.slogdet(matmul(U, Vh)).sign
-    signs = torch.ones_like(S)
-    signs[..., -1:] = sign.unsqueeze(-1)
-    return U * signs.unsqueeze(-2), S, Vh

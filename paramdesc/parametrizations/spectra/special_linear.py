@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened
 from paramdesc.linalg.shapes import check_square
-from paramdesc.parametrizations.spectra.positive_definite import check_floor, hermitian_root
-from paramdesc.parametrizations.spectra.positive_determinant import (
-    check_real,
-    oriented_svd,
-    parts,
-    turned,
-)
+from paramdesc.parametrizations.spectra.polar_form import PolarForm, check_real
+from paramdesc.parametrizations.spectra.positive_definite import hermitian_root
 
 __all__ = ["SpecialLinear"]
 
 
-class SpecialLinear(Parametrization):
+class SpecialLinear(PolarForm):
     """`layer.weight` will have determinant one: `Y = P Q B`, a polar form.
 
     `B` is the rotation of the matrix that was assigned last, and `Q = cayley(2 K)` a rotation,
@@ -63,18 +55,15 @@ class SpecialLinear(Parametrization):
     """
 
     constraint = "of determinant one"
-    if TYPE_CHECKING:  # TorchScript takes its type from what it holds
-        base: Tensor | None
 
     def __init__(self, floor: float = 1e-4, *, strict: bool = False) -> None:
-        super().__init__(strict=strict)
-        check_floor(floor)
-        self.floor = floor
-        self.register_buffer("base", None)
+        super().__init__(floor, strict=strict)
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "special linear")
-        H, K = parts(widened(X))
+        check_real(X, "of determinant one")
+
+    def stretch(self, H: Tensor) -> Tensor:
         n = max(1, H.shape[-1])
         # of any size: the square of a multiple neither overflows nor vanishes, and P has no scale
         size = torch.linalg.vector_norm(H.detach(), dim=[-2, -1], keepdim=True)
@@ -82,26 +71,15 @@ class SpecialLinear(Parametrization):
         mean = H.square().sum(-1).sum(-1) / n
         raised = torch.where(mean > 0, self.floor * mean, torch.ones_like(mean))
         P = matmul(H, H) + torch.diag_embed(raised.unsqueeze(-1).expand(H.shape[:-1]))
-        scale = (torch.linalg.slogdet(P)[1] / -n).exp()
-        Y: Tensor = scale.unsqueeze(-1).unsqueeze(-1) * turned(P, K)
-        base = self.base
-        if base is not None:
-            Y = matmul(Y, base.to(Y.dtype))
-        return Y.to(X.dtype)
+        scale: Tensor = (torch.linalg.slogdet(P)[1] / -n).exp()
+        return scale.unsqueeze(-1).unsqueeze(-1) * P
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_square(Y, "special linear")
-        check_real(Y, "of determinant one")
-        self.admit(Y)
-        U, S, Vh = oriented_svd(Y)
+    def root(self, S: Tensor, U: Tensor) -> Tensor:
         least = (epsilon(S) * S[..., :1]).clamp(min=smallest_normal(S))
         S = torch.maximum(S, least).log()
         S = (S - S.mean(-1, keepdim=True)).exp()
-        self.base = matmul(U, Vh).to(Y.dtype)
         least = self.floor / (1 + self.floor) * S.mean(-1, keepdim=True)
-        return hermitian_root(S - least, U, 0.0).to(Y.dtype)
+        return hermitian_root(S - least, U, 0.0)
 
     def deviation(self, Y: Tensor) -> Tensor:
         sign, logarithm = torch.linalg.slogdet(widened(Y))
@@ -112,6 +90,3 @@ class SpecialLinear(Parametrization):
         S = torch.linalg.svdvals(widened(Y))
         norms = torch.linalg.vector_norm(S, dim=-1) * torch.linalg.vector_norm(1 / S, dim=-1)
         return min(10 * epsilon(Y) * largest_entry(norms).item(), 0.5)
-
-    def extra_repr(self) -> str:
-        return f"floor={self.floor}" + ", strict=True" * self.strict

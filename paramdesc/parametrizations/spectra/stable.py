@@ -7,25 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.lyapunov import solve_lyapunov, solve_stein
-from paramdesc.linalg.precision import epsilon, matmul, widened
-from paramdesc.linalg.shapes import check_square
-from paramdesc.parametrizations.spectra.positive_definite import (
-    check_floor,
-    definite,
-    hermitian_part,
-    hermitian_root,
-)
-from paramdesc.parametrizations.spectra.positive_determinant import parts
+from paramdesc.linalg.precision import matmul, widened
+from paramdesc.parametrizations.spectra.dissipative import Dissipative
 
 __all__ = ["HurwitzStable", "SchurStable"]
 
 NUDGE = 0.01
 
 
-class HurwitzStable(Parametrization):
+class HurwitzStable(Dissipative):
     """`layer.weight` will have eigenvalues of real part less than `-margin`.
 
     `Y = P (K - I / 2) - margin I` with `P = H² + floor I`, where `H` and `K` are the Hermitian
@@ -67,47 +59,35 @@ class HurwitzStable(Parametrization):
     constraint = "stable"
 
     def __init__(self, margin: float = 0.0, *, floor: float = 1e-6, strict: bool = False) -> None:
-        super().__init__(strict=strict)
+        super().__init__(floor, strict=strict)
         if not 0 <= margin < math.inf:
             raise ValueError(f"margin must be finite and not negative. Got margin={margin}.")
-        check_floor(floor)
         self.margin = margin
-        self.floor = floor
 
-    def forward(self, X: Tensor) -> Tensor:
-        check_square(X, "stable")
-        W = widened(X)
-        Y = dissipative(W, self.floor)
+    def place(self, A: Tensor) -> Tensor:
         if self.margin > 0:
-            Y = Y - self.margin * torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
-        return Y.to(X.dtype)
+            return A - self.margin * torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+        return A
 
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_square(Y, "stable")
-        self.admit(Y)
-        A = in_double(Y)
-        identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        A = A + self.margin * identity
+    def solve(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        identity = torch.eye(Y.shape[-1], dtype=Y.dtype, device=Y.device)
+        A = Y + self.margin * identity
         values = torch.linalg.eigvals(A)
         largest, radius = values.real.amax(-1), values.abs().amax(-1)
         goal = -torch.clamp(NUDGE * radius, min=10 * self.floor)
         shift = torch.where(largest > -self.floor, goal - largest, torch.zeros_like(goal))
         A = A + shift[..., None, None] * identity
-        W = solve_lyapunov(A)
-        return packed(matmul(W, A), W, self.floor).to(Y.dtype)
+        return A, solve_lyapunov(A)
 
     def deviation(self, Y: Tensor) -> Tensor:
         values = torch.linalg.eigvals(widened(Y)).real
         return largest_entry((values + self.margin).clamp(min=0))
 
-    def tolerance(self, Y: Tensor) -> float:
-        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
-
     def extra_repr(self) -> str:
         return f"margin={self.margin}, floor={self.floor}" + ", strict=True" * self.strict
 
 
-class SchurStable(Parametrization):
+class SchurStable(Dissipative):
     """`layer.weight` will have spectral radius less than `bound`.
 
     `Y = bound (I + A) (I - A)⁻¹`, with `A = P (K - I / 2)` as in `HurwitzStable`. So, with
@@ -146,56 +126,27 @@ class SchurStable(Parametrization):
     constraint = "of spectral radius less than the bound"
 
     def __init__(self, bound: float = 1.0, *, floor: float = 1e-6, strict: bool = False) -> None:
-        super().__init__(strict=strict)
+        super().__init__(floor, strict=strict)
         if not 0 < bound < math.inf:
             raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
-        check_floor(floor)
         self.bound = bound
-        self.floor = floor
 
-    def forward(self, X: Tensor) -> Tensor:
-        check_square(X, "stable")
-        W = widened(X)
-        identity = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
-        M = torch.linalg.inv_ex(identity - dissipative(W, self.floor))[0]
-        Y: Tensor = 2 * self.bound * M - self.bound * identity
-        return Y.to(X.dtype)
+    def place(self, A: Tensor) -> Tensor:
+        identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+        M: Tensor = torch.linalg.inv_ex(identity - A)[0]
+        return 2 * self.bound * M - self.bound * identity
 
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_square(Y, "stable")
-        self.admit(Y)
-        Z = in_double(Y) / self.bound
+    def solve(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        Z = Y / self.bound
         radius = torch.linalg.eigvals(Z).abs().amax(-1)[..., None, None]
         Z = torch.where(radius > 1 - self.floor, (1 - NUDGE) / radius, torch.ones_like(radius)) * Z
         identity = torch.eye(Z.shape[-1], dtype=Z.dtype, device=Z.device)
         W = solve_stein(Z, matmul((Z + identity).mH, Z + identity) / 2)
-        A = identity - 2 * torch.linalg.inv_ex(Z + identity)[0]
-        return packed(matmul(W, A), W, self.floor).to(Y.dtype)
+        return identity - 2 * torch.linalg.inv_ex(Z + identity)[0], W
 
     def deviation(self, Y: Tensor) -> Tensor:
         radii = torch.linalg.eigvals(widened(Y)).abs()
         return largest_entry((radii - self.bound).clamp(min=0))
 
-    def tolerance(self, Y: Tensor) -> float:
-        return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
-
     def extra_repr(self) -> str:
         return f"bound={self.bound}, floor={self.floor}" + ", strict=True" * self.strict
-
-
-def dissipative(X: Tensor, floor: float) -> Tensor:
-    """`P (K - I / 2)`, of eigenvalues with negative real part."""
-    H, K = parts(X)
-    P = definite(H, floor)
-    return torch.sub(matmul(P, K), P, alpha=0.5)
-
-
-def packed(WA: Tensor, W: Tensor, floor: float) -> Tensor:
-    """The `X` with `dissipative(X, floor) = W⁻¹ WA`, where `WA` plus half the identity is skew."""
-    values, vectors = torch.linalg.eigh(hermitian_part(W))
-    return hermitian_root(1 / values, vectors, floor) + (WA - WA.mH) / 2
-
-
-def in_double(Y: Tensor) -> Tensor:
-    """`Y` in double precision."""
-    return Y.to(torch.complex128 if Y.is_complex() else torch.float64)

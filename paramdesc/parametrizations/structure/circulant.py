@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from paramdesc.linalg.precision import widened
 from paramdesc.linalg.shapes import check_square
-from paramdesc.parametrizations.structure.linear_structure import LinearStructure
-from paramdesc.parametrizations.structure.toeplitz import diagonal_sums, spread_diagonals
+from paramdesc.parametrizations.structure.constant_diagonals import ConstantDiagonals
 
 __all__ = ["Circulant"]
 
 
-class Circulant(LinearStructure):
+class Circulant(ConstantDiagonals):
     """`layer.weight` will be circulant: `Y[i, j] = c[(j - i) mod n]`.
 
     `c[k]` is the mean of the `n` entries of `X` with `(j - i) mod n = k`. So `Y` is a cyclic
@@ -41,14 +39,10 @@ class Circulant(LinearStructure):
     """
 
     constraint = "circulant"
-    roundings = 20
 
-    def project(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "circulant")
-        if X.numel() == 0:
-            return X
-        n = X.shape[-1]
-        sums = diagonal_sums(widened(X))
-        # a diagonal and the one that continues it stand n apart
-        means = (sums + sums.roll(n, -1)) / n
-        return spread_diagonals(means, n).to(X.dtype)
+
+    def means(self, sums: Tensor, m: int) -> Tensor:
+        # a diagonal and the one that continues it stand m apart
+        return (sums + sums.roll(m, -1)) / m

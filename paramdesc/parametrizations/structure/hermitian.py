@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from paramdesc.linalg.shapes import check_square
-from paramdesc.parametrizations.structure.linear_structure import LinearStructure, largest_deviation
+from paramdesc.parametrizations.structure.mirrored import Mirrored
 from paramdesc.parametrizations.structure.skew import skew
 from paramdesc.parametrizations.structure.symmetric import symmetric
 
 __all__ = ["Hermitian", "SkewHermitian"]
 
 
-class Hermitian(LinearStructure):
+class Hermitian(Mirrored):
     """`layer.weight` will be Hermitian: `Y = triu(X, 1) + triu(X, 1)ᴴ + Re diag(X)`.
 
     Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; of a real `X` it is what
@@ -41,24 +41,21 @@ class Hermitian(LinearStructure):
 
     constraint = "Hermitian"
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "Hermitian")
+
+    def image(self, X: Tensor) -> Tensor:
+        return X.mH
+
+    def from_upper(self, X: Tensor) -> Tensor:
         if not X.is_complex():
             return symmetric(X)
         upper = X.triu(1)
         diagonal = X.diagonal(0, -2, -1).real.to(X.dtype)
         return upper + upper.mH + torch.diag_embed(diagonal)
 
-    def project(self, X: Tensor) -> Tensor:
-        check_square(X, "Hermitian")
-        return X + (X.mH - X) / 2
 
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The largest difference of an entry from that of the conjugate transpose."""
-        return largest_deviation(Y, Y.mH)
-
-
-class SkewHermitian(LinearStructure):
+class SkewHermitian(Mirrored):
     """`layer.weight` will be skew-Hermitian: `Y = triu(X, 1) - triu(X, 1)ᴴ + i Im diag(X)`.
 
     These are the generators of unitary matrices, `i` times the Hermitian ones. Shapes
@@ -87,18 +84,15 @@ class SkewHermitian(LinearStructure):
 
     constraint = "skew-Hermitian"
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "skew-Hermitian")
+
+    def image(self, X: Tensor) -> Tensor:
+        return -X.mH
+
+    def from_upper(self, X: Tensor) -> Tensor:
         if not X.is_complex():
             return skew(X)
         upper = X.triu(1)
         diagonal = X.diagonal(0, -2, -1)
         return upper - upper.mH + torch.diag_embed(diagonal - diagonal.real)
-
-    def project(self, X: Tensor) -> Tensor:
-        check_square(X, "skew-Hermitian")
-        return X / 2 - X.mH / 2
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The largest modulus in `Y + Yᴴ`."""
-        return largest_deviation(Y, -Y.mH)

@@ -1,6 +1,7 @@
-"""Maps onto a linear subspace, or an affine one, through its orthogonal projection."""
+"""Maps onto a linear subspace, or an affine one, through its orthogonal projection.
 
-from __future__ import annotations
+Without postponed annotations: `typing.get_type_hints` looks for their names in the public module.
+"""
 
 from typing import ClassVar
 

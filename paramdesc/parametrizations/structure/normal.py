@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
-from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.polar import nearest_orthonormal
+from paramdesc.linalg.precision import epsilon, in_double, matmul, widened
 from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.base_point import BasePoint
 
 __all__ = ["Normal"]
 
@@ -18,7 +19,7 @@ ANGLE = 1.0
 """Of the combination that tells eigenvalues apart: its tangent is no ratio of integers."""
 
 
-class Normal(Parametrization):
+class Normal(BasePoint):
     """`layer.weight` will be normal, `Y Yᴴ = Yᴴ Y`: `Y = Q D Qᴴ`.
 
     `Q = base (2 (I - A / 2)⁻¹ - I)` is orthogonal, or unitary: `A` is skew-symmetric, or
@@ -63,11 +64,13 @@ class Normal(Parametrization):
 
     def __init__(self, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
-        self.register_buffer("base", None)
         self.register_buffer("rotating", None)
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "normal")
+
+    def forward(self, X: Tensor) -> Tensor:
+        self.check(X)
         wide = widened(X)
         Q = cayley(wide)
         base, rotating = self.base, self.rotating
@@ -77,13 +80,9 @@ class Normal(Parametrization):
             rotating = torch.ones([X.shape[-1] // 2], dtype=torch.bool, device=X.device)
         return matmul(times_blocks(Q, wide, rotating), Q.mH).to(X.dtype)
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_square(Y, "normal")
-        self.admit(Y)
-        wide = Y.to(torch.complex128 if Y.is_complex() else torch.float64)
-        candidates = torch.stack([wide, polar(wide)])
+    def rebase(self, Y: Tensor) -> Tensor:
+        wide = in_double(Y)
+        candidates = torch.stack([wide, nearest_orthonormal(wide)])
         basis_of = complex_basis if Y.is_complex() else real_basis
         Q, rotating = basis_of(candidates, 4 * epsilon(Y))
         X = blocks(Q.mH @ wide @ Q, rotating)
@@ -199,10 +198,3 @@ def real_basis(Y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     places = norm * torch.linspace(-6, -4, n, dtype=Y.dtype, device=Y.device)
     T = T + torch.diag_embed(torch.where(is_left, 0, places))
     return Q @ torch.linalg.eigh(T).eigenvectors, rotating
-
-
-def polar(Y: Tensor) -> Tensor:
-    """The orthogonal or unitary matrix that is nearest to `Y`."""
-    U, _, Vh = torch.linalg.svd(Y)
-    result: Tensor = U @ Vh
-    return result

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from paramdesc.linalg.shapes import check_square
-from paramdesc.parametrizations.structure.linear_structure import LinearStructure, largest_deviation
+from paramdesc.parametrizations.structure.mirrored import Mirrored
 
 __all__ = ["Skew", "skew"]
 
 
-class Skew(LinearStructure):
+class Skew(Mirrored):
     """`layer.weight` will be skew-symmetric, `Yᵀ = -Y`: `Y = triu(X, 1) - triu(X, 1)ᵀ`.
 
     Shapes `(*, n, n) -> (*, n, n)`, of any signed dtype; complex matrices are skew-symmetric,
@@ -37,19 +37,14 @@ class Skew(LinearStructure):
 
     constraint = "skew-symmetric"
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "skew-symmetric")
+
+    def image(self, X: Tensor) -> Tensor:
+        return -X.mT
+
+    def from_upper(self, X: Tensor) -> Tensor:
         return skew(X)
-
-    def project(self, X: Tensor) -> Tensor:
-        check_square(X, "skew-symmetric")
-        if not (X.is_floating_point() or X.is_complex()):
-            return skew(X)
-        return X / 2 - X.mT / 2  # rather than (X - X.mT) / 2, which overflows sooner
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The largest sum of two opposite entries."""
-        return largest_deviation(Y, -Y.mT)
 
 
 def skew(X: Tensor) -> Tensor:

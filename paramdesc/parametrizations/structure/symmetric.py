@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from paramdesc.linalg.shapes import check_square
-from paramdesc.parametrizations.structure.linear_structure import LinearStructure, largest_deviation
+from paramdesc.parametrizations.structure.mirrored import Mirrored
 
 __all__ = ["Symmetric", "symmetric"]
 
 
-class Symmetric(LinearStructure):
+class Symmetric(Mirrored):
     """`layer.weight` will be symmetric: `Y = triu(X) + triu(X, 1)ᵀ`.
 
     Shapes `(*, n, n) -> (*, n, n)`, of any dtype; complex matrices are symmetric, not
@@ -36,19 +36,14 @@ class Symmetric(LinearStructure):
 
     constraint = "symmetric"
 
-    def forward(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_square(X, "symmetric")
+
+    def image(self, X: Tensor) -> Tensor:
+        return X.mT
+
+    def from_upper(self, X: Tensor) -> Tensor:
         return symmetric(X)
-
-    def project(self, X: Tensor) -> Tensor:
-        check_square(X, "symmetric")
-        if not (X.is_floating_point() or X.is_complex()):
-            return symmetric(X)
-        return X + (X.mT - X) / 2  # rather than (X + X.mT) / 2, which overflows sooner
-
-    def deviation(self, Y: Tensor) -> Tensor:
-        """The largest difference of an entry from that of the transpose."""
-        return largest_deviation(Y, Y.mT)
 
 
 def symmetric(X: Tensor) -> Tensor:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
-from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.linalg.polar import nearest_orthonormal
+from paramdesc.linalg.precision import epsilon, in_double, matmul, widened
+from paramdesc.parametrizations.base_point import BasePoint
 from paramdesc.parametrizations.structure.hamiltonian import check_even, symplectic_adjoint
 from paramdesc.parametrizations.structure.symmetric import symmetric
+from paramdesc.torch_internals.placeholders import is_placeholder
 
 __all__ = ["Symplectic"]
 
 NEWTON_STEPS = 15
 
 
-class Symplectic(Parametrization):
+class Symplectic(BasePoint):
     """`layer.weight` will be symplectic: `Yᵀ J Y = J` with `J = [[0, I], [-I, 0]]`.
 
     With the blocks `[[P, Q], [R, _]]` of `X`, `Y` is the product of
@@ -58,24 +60,22 @@ class Symplectic(Parametrization):
 
     constraint = "symplectic"
 
-    def __init__(self, *, strict: bool = False) -> None:
-        super().__init__(strict=strict)
-        self.register_buffer("base", None)
+    def check(self, X: Tensor) -> None:
+        check_even(X, "symplectic")
 
     def forward(self, X: Tensor) -> Tensor:
-        check_even(X, "symplectic")
+        self.check(X)
         Y = from_blocks(widened(X))
         base = self.base
         if isinstance(base, Tensor):
             Y = matmul(base.to(Y.dtype), Y)
         return Y.to(X.dtype)
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
-    @torch.no_grad()
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        check_even(Y, "symplectic")
-        self.admit(Y)
-        wide = Y.to(torch.complex128 if Y.is_complex() else torch.float64)
+    def rebase(self, Y: Tensor) -> Tensor:
+        if is_placeholder(Y):
+            self.base = widened(Y).clone()
+            return torch.zeros_like(Y)
+        wide = in_double(Y)
         is_kept = residual(wide) <= 20 * epsilon(Y) * scale(wide)
         base = torch.where(is_kept[..., None, None], wide, nearby(wide))
         self.base = base.to(widened(Y).dtype)
@@ -154,17 +154,10 @@ def nearest_unitary(Y: Tensor) -> Tensor:
     n = Y.shape[-1] // 2
     A = (Y[..., :n, :n] + Y[..., n:, n:].conj()) / 2
     if Y.is_complex():
-        A = polar(A)
+        A = nearest_orthonormal(A)
         B = torch.zeros_like(A)
     else:
-        unitary = polar(torch.complex(A, (Y[..., :n, n:] - Y[..., n:, :n]) / 2))
+        unitary = nearest_orthonormal(torch.complex(A, (Y[..., :n, n:] - Y[..., n:, :n]) / 2))
         A, B = unitary.real, unitary.imag
     top, bottom = torch.cat([A, B], -1), torch.cat([-B, A.conj()], -1)
     return torch.cat([top, bottom], -2)
-
-
-def polar(M: Tensor) -> Tensor:
-    """The unitary matrix that is nearest to `M`."""
-    U, _, Vh = torch.linalg.svd(M)
-    result: Tensor = U @ Vh
-    return result

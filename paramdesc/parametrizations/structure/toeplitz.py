@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.precision import widened
 from paramdesc.linalg.shapes import check_matrix
-from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+from paramdesc.parametrizations.structure.constant_diagonals import ConstantDiagonals
 
-__all__ = ["Toeplitz", "diagonal_sums", "spread_diagonals"]
+__all__ = ["Toeplitz"]
 
 
-class Toeplitz(LinearStructure):
+class Toeplitz(ConstantDiagonals):
     """`layer.weight` will be Toeplitz: each diagonal of `Y` is the mean of that of `X`.
 
     So `Y[i, j]` depends on `j - i` alone, as in a convolution over a sequence.
@@ -40,31 +39,11 @@ class Toeplitz(LinearStructure):
     """
 
     constraint = "Toeplitz"
-    roundings = 20
 
-    def project(self, X: Tensor) -> Tensor:
+    def check(self, X: Tensor) -> None:
         check_matrix(X, "Toeplitz")
-        if X.numel() == 0:
-            return X
-        m, n = X.shape[-2], X.shape[-1]
-        sums = diagonal_sums(widened(X))
-        lengths = (n - torch.arange(m + n, device=X.device)).abs().clamp(1, min(m, n))
-        return spread_diagonals(sums / lengths, m).to(X.dtype)
 
-
-def diagonal_sums(X: Tensor) -> Tensor:
-    """The sum of each diagonal of `X`: that of the `X[i, j]` at index `(j - i) mod (m + n)`.
-
-    Rows of `m + n - 1` entries, read as rows of one more, stand one further to the left each.
-    """
-    m, n = X.shape[-2], X.shape[-1]
-    padded = torch.nn.functional.pad(X, (0, m - 1, 0, 1)).flatten(-2)[..., : m * (m + n)]
-    return torch.unflatten(padded, -1, (m, m + n)).sum(-2)
-
-
-def spread_diagonals(values: Tensor, m: int) -> Tensor:
-    """The matrix `(*, m, n)` with `values[(j - i) mod (m + n)]` at `[i, j]`."""
-    n = values.shape[-1] - m
-    # the last row first, as its window of the diagonals is the first
-    windows = values.roll(m - 1, -1)[..., :-1].unfold(-1, n, 1)
-    return windows.flip(-2)
+    def means(self, sums: Tensor, m: int) -> Tensor:
+        n = sums.shape[-1] - m
+        lengths = (n - torch.arange(m + n, device=sums.device)).abs().clamp(1, min(m, n))
+        return sums / lengths

@@ -1,0 +1,74 @@
+"""The length of tensors along some dimensions, and maps that set or bound it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.precision import smallest_normal, widened
+
+__all__ = ["Length", "as_dims"]
+
+
+class Length(Parametrization):
+    """A map that scales a tensor to norm `bound` along `dim`. Derive from it and define `forward`.
+
+    Zero vectors, those whose squares underflow included, stay as they are.
+    """
+
+    def __init__(
+        self,
+        bound: float = 1.0,
+        *,
+        dim: int | tuple[int, ...] | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(strict=strict)
+        if not 0 < bound < math.inf:
+            raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
+        self.bound = float(bound)
+        self.dim = as_dims(dim)
+
+    def scaled(self, X: Tensor, only_shrink: bool) -> Tensor:
+        """`X` with norm `bound`; `only_shrink` leaves smaller norms as they are."""
+        wide = widened(X)
+        norm = norm_along(wide, self.dim)
+        divisor = norm if self.bound == 1 else norm / self.bound
+        if only_shrink:
+            divisor = divisor.clamp(min=1)
+        else:
+            divisor = divisor.masked_fill(norm <= math.sqrt(smallest_normal(norm)), 1.0)
+        result: Tensor = wide / divisor
+        return result.to(X.dtype)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        return Y
+
+    def largest_error(self, Y: Tensor, only_shrink: bool) -> Tensor:
+        """The largest difference of a norm from `bound`; with `only_shrink`, the largest excess."""
+        difference = norm_along(widened(Y), self.dim) - self.bound
+        return largest_entry(difference.clamp(min=0) if only_shrink else difference)
+
+    def tolerance(self, Y: Tensor) -> float:
+        return self.bound * super().tolerance(Y)
+
+
+def as_dims(dim: int | tuple[int, ...] | None) -> list[int] | None:
+    """`dim` as a list of dimensions; None for all of them."""
+    if dim is None:
+        return None
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    if not dims:
+        raise ValueError("dim must name a dimension. Got dim=(). Write dim=None for all of them.")
+    return dims
+
+
+def norm_along(X: Tensor, dim: list[int] | None) -> Tensor:
+    """The norms of `X` along `dim`, which keeps its dimensions, with size one."""
+    norm: Tensor = torch.linalg.vector_norm(X, 2.0, dim, dim is not None)
+    return norm

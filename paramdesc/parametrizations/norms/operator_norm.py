@@ -1,0 +1,187 @@
+"""The norm of a linear map that a weight stands for, by iteration, and the division by it.
+
+Without postponed annotations: TorchScript takes those of a class as they are.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from paramdesc.chain.parametrization import Parametrization
+from paramdesc.linalg.precision import epsilon, smallest_normal, widened, without_autocast
+from paramdesc.linalg.singular import (
+    best_pair,
+    first_left,
+    improve_triple,
+    orthogonal_part,
+    some_vector,
+)
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.placeholders import is_placeholder
+
+__all__ = ["MOST_ITERATIONS", "OperatorNorm", "start_vector"]
+
+MOST_ITERATIONS = 100
+COMPILED_ITERATIONS = 8
+
+
+class OperatorNorm(Parametrization):
+    """A map to `bound * X / sigma(X)`, with the norm `sigma` of a linear map that `X` stands for.
+
+    The state holds its leading singular vectors, `_u` and `_v`. Derive from it and define the
+    linear map by `check`, `operator`, `image` and `adjoint`, and how its norm is found by `start`,
+    `refine`, `norm` and `exact_norm`. The iteration runs on rows: a vector, or several.
+    """
+
+    warm_start = ("_u", "_v")
+    _u: Tensor
+    _v: Tensor
+
+    def __init__(
+        self,
+        bound: float,
+        *,
+        n_power_iterations: int | None,
+        tolerance: float | None,
+        only_shrink: bool,
+        strict: bool,
+    ) -> None:
+        super().__init__(strict=strict)
+        if not 0 < bound < math.inf:
+            raise ValueError(f"bound must be positive and finite. Got bound={bound}.")
+        if n_power_iterations is None:
+            n_power_iterations = 3 if tolerance is None else MOST_ITERATIONS
+        if n_power_iterations <= 0:
+            raise ValueError(
+                f"n_power_iterations must be positive. Got n_power_iterations={n_power_iterations}."
+            )
+        if tolerance is not None and not 0 < tolerance < 1:
+            raise ValueError(f"tolerance must be between 0 and 1. Got tolerance={tolerance}.")
+        self.bound = bound
+        self.n_power_iterations = n_power_iterations
+        self.accuracy = tolerance
+        self.compiled_iterations = (
+            2 * n_power_iterations if tolerance is None else COMPILED_ITERATIONS
+        )
+        self.only_shrink = only_shrink
+
+    def check(self, X: Tensor) -> None:
+        """Refuse a weight of another shape than the map takes."""
+        raise NotImplementedError
+
+    def operator(self, X: Tensor) -> Tensor:
+        """The tensor that stands for the linear map, in a dtype that products are accurate in."""
+        raise NotImplementedError(f"{type(self).__name__} defines no operator().")
+
+    def image(self, operator: Tensor, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """What the linear map makes of rows `x`; `u` and `v` have the shapes of the state."""
+        raise NotImplementedError
+
+    def adjoint(self, operator: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """What its adjoint makes of rows `y`."""
+        raise NotImplementedError
+
+    def rows(self, vector: Tensor) -> Tensor:
+        """A tensor of the state as the iteration takes it."""
+        return vector
+
+    def start(self, operator: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors to begin with."""
+        raise NotImplementedError
+
+    def norm(self, X: Tensor) -> Tensor:
+        """The norm of the linear map, from the state, differentiable: a real scalar."""
+        raise NotImplementedError
+
+    def exact_norm(self, X: Tensor) -> Tensor:
+        """The norm of the linear map, found without the state."""
+        raise NotImplementedError
+
+    def forward(self, X: Tensor) -> Tensor:
+        self.follow(X)
+        return self.divided(X, self.norm(X))
+
+    def divided(self, X: Tensor, sigma: Tensor) -> Tensor:
+        # up to the limit, nothing is divided
+        quotient = self.bound / torch.threshold(sigma, self.limit(sigma), self.bound)
+        result: Tensor = widened(X) * quotient
+        return result.to(X.dtype)
+
+    def limit(self, X: Tensor) -> float:
+        """Up to which norm a weight is left as it is."""
+        if self.only_shrink:
+            return self.bound
+        return self.smallest_norm(X)
+
+    def smallest_norm(self, X: Tensor) -> float:
+        """Up to which norm a weight counts as zero."""
+        return max(1.0, 4 * self.bound) * smallest_normal(X)  # the quotient is finite
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.check(Y)
+        self.admit(Y)
+        return Y
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        """How far the norm is from the bound, or with `only_shrink` above it, over the bound."""
+        self.check(Y)
+        if Y.numel() == 0:
+            return torch.zeros((), dtype=widened(Y).real.dtype, device=Y.device)
+        excess: Tensor = self.exact_norm(Y) / self.bound - 1
+        return excess.clamp_min(0) if self.only_shrink else excess.abs()
+
+    def tolerance(self, Y: Tensor) -> float:
+        """What rounding and the iteration leave."""
+        iteration = 0.01 if self.accuracy is None else self.accuracy
+        return super().tolerance(Y) + (iteration if Y.ndim > 1 else 0.0)
+
+    def guess(self, X: Tensor) -> tuple[Tensor, ...]:
+        self.check(X)
+        operator = self.operator(X)
+        u, v = self.start(operator)
+        if not is_placeholder(operator):
+            u, v = self.iterate(operator, u, v, MOST_ITERATIONS, epsilon(operator))
+        return u.to(X.dtype), v.to(X.dtype)
+
+    def improve(self, operator: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Vectors that are `count` iterations better, or as good as the tolerance asks for."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            left, right = self.rows(u), self.rows(v)
+            better, inverse = first_left(self.image(operator, right, u, v), left)
+            lefts = [better]
+            products = [self.adjoint(operator, better, u, v) * inverse]
+            for _ in range(
+                min(count, self.compiled_iterations, left.shape[-1], right.shape[-1]) - 1
+            ):
+                image = self.image(operator, products[-1], u, v)
+                better, _length = orthogonal_part(image * inverse, lefts)
+                lefts.append(better)
+                products.append(self.adjoint(operator, better, u, v) * inverse)
+            left, right = best_pair(lefts, products, left, right)
+            return left.view_as(u), right.view_as(v)
+        if is_placeholder(operator):
+            return u, v
+        if is_dynamo_compiling():
+            count = min(count, self.compiled_iterations)
+        return self.iterate(operator, u, v, count, self.accuracy)
+
+    @torch.jit.unused
+    def iterate(
+        self, operator: Tensor, u: Tensor, v: Tensor, count: int, accuracy: float | None
+    ) -> tuple[Tensor, Tensor]:
+        with without_autocast(operator):
+            left, right = improve_triple(
+                lambda x: self.image(operator, x, u, v),
+                lambda y: self.adjoint(operator, y, u, v),
+                self.rows(u),
+                self.rows(v),
+                count,
+                accuracy,
+            )
+        return left.view_as(u), right.view_as(v)
+
+
+def start_vector(size: int, like: Tensor) -> Tensor:
+    """A unit vector to begin with, the same each time; without numbers where there are none."""
+    return like.new_empty(size) if is_placeholder(like) else some_vector(size, like)
