@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations as torch_maps
 from torch.nn.utils import parametrize as torch_engine
 
-from paramdesc import ParametrizationList, adopt, adoption, get_parametrizations, is_parametrized
+from paramdesc import ParametrizationList, adopt, get_parametrizations, is_parametrized
 from paramdesc import register_parametrization as register
 from paramdesc import remove_parametrizations as remove
+from paramdesc.registration import adoption
 from tests.helpers import Double, Shift, Sum, chain_of, linear, saved_and_loaded, torch_linear
 
 INPUTS = torch.linspace(-1, 1, 12).view(4, 3)

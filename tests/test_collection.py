@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from paramdesc import (
     ParametrizationSet,
     cached,
-    collection,
     get_parametrizations,
     register_parametrization,
 )
 from paramdesc.parametrizations import Symmetric
+from paramdesc.registration import collection
 from tests.helpers import Double, Shift, chain_of, linear, torch_linear
 
 
