@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from paramdesc import Parametrization, parametrizations
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 BASES = {"LinearStructure"}  # to derive from: it has no value of its own
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import paramdesc
-from tests.geotorch_constraints import CONSTRAINTS, QUESTIONS, answers, geotorch, registered
+from tests.geotorch.constraints import CONSTRAINTS, QUESTIONS, answers, geotorch, registered
 
 NO_RIGHT_INVERSE = {"Symmetric", "Symmetric, upper"}
 LOCAL_FUNCTIONS = {"SL"}
