@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import gc
 import io
 import pickle
 import subprocess
@@ -20,31 +19,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.backends.registry import lookup_backend
-from torch.fx import GraphModule
 from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
-from paramdesc.cache.scopes import TRACED, active_scopes, close_innermost
-from tests.helpers import ROOT, Double, chain_of, linear, saved_and_loaded, train_step
+from paramdesc.cache.scopes import TRACED, active_scopes
+from tests.cache.threads import TIMEOUT, in_threads
+from tests.graphs.backend import READS_GRAD, Graphs
+from tests.helpers import ROOT, Double, Exp, chain_of, linear, saved_and_loaded, train_step
 
-THREADS = 8
-TIMEOUT = 60
 INPUT = torch.linspace(-1, 1, 6).view(2, 3)
-
-
-class Exp(nn.Module):
-    """exp of the original; the class knows how often eager code evaluated it."""
-
-    evaluations = 0
-
-    def forward(self, X: Tensor) -> Tensor:
-        if not torch.compiler.is_dynamo_compiling():
-            type(self).evaluations += 1
-        return X.exp()
-
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        return (Y.abs() + 1).log()
 
 
 class Scripted(nn.Module):
@@ -134,18 +117,6 @@ def assert_same(model: Any, other: Callable[..., Tensor] | None = None) -> None:
     torch.testing.assert_close(gradients(model, output), gradients(twin, expected))
 
 
-@pytest.fixture(autouse=True)
-def no_scope_is_left() -> Iterator[None]:
-    Exp.evaluations = 0
-    yield
-    left = active_scopes()
-    for scope in left:
-        close_innermost([scope])  # so that one test fails and not all after it
-    assert left == ()
-    assert TRACED.scopes == ()
-    assert not TRACED.opened.any
-
-
 # inference
 
 
@@ -222,19 +193,6 @@ def test_a_model_that_trains_and_predicts_in_turn_predicts_with_what_it_learned(
         model.eval()
         with torch.no_grad():
             torch.testing.assert_close(model(INPUT), plain(model)(INPUT), rtol=0, atol=0)
-
-
-def in_threads(work: Callable[[], Any]) -> list[Any]:
-    """What `work` gives in threads that begin at once."""
-    barrier = threading.Barrier(THREADS)
-
-    def begin() -> Any:
-        barrier.wait(TIMEOUT)
-        return work()
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(begin) for _ in range(THREADS)]
-        return [future.result(TIMEOUT) for future in futures]
 
 
 def test_in_inference_threads_share_one_evaluation() -> None:
@@ -460,14 +418,6 @@ def test_a_hook_of_others_that_raises_leaves_no_scope(
 
 
 # lifetime
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 class Remembering(Twice):
@@ -789,32 +739,13 @@ def test_replicas_of_data_parallel_keep_nothing_and_are_right(training: bool) ->
 # compiled, traced, exported
 
 
-class Counting:
-    """A backend that notes how often `exp` stands in each graph that it is given."""
-
-    def __init__(self) -> None:
-        self.evaluations: list[int] = []
-
-    def __call__(self, graph: GraphModule, inputs: Any) -> Any:
-        calls = [node for node in graph.graph.nodes if node.op.startswith("call")]
-        self.evaluations.append(sum("exp" in str(node.target) for node in calls))
-        return lookup_backend("aot_eager")(graph, inputs)
-
-
 @pytest.fixture
-def backend() -> Iterator[Counting]:
-    torch.compiler.reset()
-    yield Counting()
-    torch.compiler.reset()
+def backend(compiler: None) -> Graphs:
+    return Graphs("aot_eager")
 
 
-# torch looks at the .grad of each tensor that compiled code is given, and hides its own warning
-# from users, but not from those who turn warnings into errors
-GRAD = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-
-
-@GRAD
-def test_compiled_training_is_one_graph_with_one_evaluation(backend: Counting) -> None:
+@READS_GRAD
+def test_compiled_training_is_one_graph_with_one_evaluation(backend: Graphs) -> None:
     model = twice()
     compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
     for _ in range(3):
@@ -826,8 +757,8 @@ def test_compiled_training_is_one_graph_with_one_evaluation(backend: Counting) -
     assert backend.evaluations[0] + Exp.evaluations == 1  # in the graph, or before it
 
 
-@GRAD
-def test_in_a_compiled_whole_a_part_evaluates_once_in_each_pass(backend: Counting) -> None:
+@READS_GRAD
+def test_in_a_compiled_whole_a_part_evaluates_once_in_each_pass(backend: Graphs) -> None:
     part = twice()
     whole = nn.Sequential(part, nn.Tanh())
     compiled: Any = torch.compile(whole, backend=backend, fullgraph=True)
@@ -837,10 +768,10 @@ def test_in_a_compiled_whole_a_part_evaluates_once_in_each_pass(backend: Countin
     assert backend.evaluations == [1]
 
 
-@GRAD
+@READS_GRAD
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_compiled_inference_uses_what_is_kept_and_sees_changes(
-    backend: Counting, mode: Callable[[], Any]
+    backend: Graphs, mode: Callable[[], Any]
 ) -> None:
     model = twice().eval()
     compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
@@ -858,8 +789,8 @@ def test_compiled_inference_uses_what_is_kept_and_sees_changes(
     assert len(backend.evaluations) <= 2
 
 
-@GRAD
-def test_a_compiled_model_trains_and_predicts_in_turn(backend: Counting) -> None:
+@READS_GRAD
+def test_a_compiled_model_trains_and_predicts_in_turn(backend: Graphs) -> None:
     model = twice()
     compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
     for _ in range(4):
@@ -872,10 +803,10 @@ def test_a_compiled_model_trains_and_predicts_in_turn(backend: Counting) -> None
     assert len(backend.evaluations) == 2  # with gradients, and without
 
 
-@GRAD
+@READS_GRAD
 @pytest.mark.parametrize("training", [True, False])
 def test_other_models_that_come_and_go_compile_nothing_anew(
-    backend: Counting, training: bool
+    backend: Graphs, training: bool
 ) -> None:
     whole = nn.Sequential(twice(), nn.Tanh()).train(training)
     compiled: Any = torch.compile(whole, backend=backend, fullgraph=True)
@@ -888,8 +819,8 @@ def test_other_models_that_come_and_go_compile_nothing_anew(
     assert len(backend.evaluations) == 1
 
 
-@GRAD
-def test_switching_it_off_is_seen_by_compiled_code(backend: Counting) -> None:
+@READS_GRAD
+def test_switching_it_off_is_seen_by_compiled_code(backend: Graphs) -> None:
     model = twice().eval()
     compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
     with torch.no_grad():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import sys
 import threading
 import time
@@ -29,15 +28,9 @@ import paramdesc as P
 from paramdesc.cache.scopes import active_scopes
 from paramdesc.errors import DeferredGradientError
 from paramdesc.parametrizations import Orthogonal, Symmetric
-from tests.helpers import ROOT, Double, Shift, Sum, chain_of
+from tests.helpers import ROOT, Double, Exp, Shift, Sum, chain_of, original_of
 
 Loop = Callable[[Any], None]
-
-
-@pytest.fixture(autouse=True)
-def no_scope_is_left() -> Iterator[None]:
-    yield
-    assert active_scopes() == ()
 
 
 # the same gradients
@@ -107,11 +100,6 @@ def assert_same(make: Callable[[], nn.Module], loop: Loop = accumulate) -> None:
             assert_same_gradients(trained(make, loop, True), trained(make, loop, False))
 
 
-class Exp(nn.Module):
-    def forward(self, X: Tensor) -> Tensor:
-        return X.exp()
-
-
 class Product(nn.Module):
     """`A exp(B)`, which has two originals."""
 
@@ -151,10 +139,6 @@ def layer(*maps: nn.Module, unsafe: bool = False, **options: Any) -> Any:
     for parametrization in maps or (Exp(),):
         P.register_parametrization(linear, "weight", parametrization, unsafe=unsafe)
     return linear
-
-
-def original_of(linear: Any) -> Any:
-    return chain_of(linear).original
 
 
 def two_layers() -> nn.Module:
@@ -1236,17 +1220,7 @@ class Traceable(nn.Module):
         return Traced.apply(X, self.tokens)  # type: ignore[no-untyped-call]
 
 
-@pytest.fixture
-def without_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@pytest.mark.usefixtures("without_collector")
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("end", ["backward passes", "no backward pass", "an exception"])
 def test_values_and_graphs_are_freed_at_the_end(end: str) -> None:
     linear = layer(Traceable())
@@ -1266,7 +1240,7 @@ def test_values_and_graphs_are_freed_at_the_end(end: str) -> None:
     assert token() is None
 
 
-@pytest.mark.usefixtures("without_collector")
+@pytest.mark.usefixtures("no_collector")
 def test_a_graph_is_freed_when_its_gradient_has_gone_on() -> None:
     linear = layer(Traceable())
     tokens = chain_of(linear)[0].tokens
@@ -1279,7 +1253,7 @@ def test_a_graph_is_freed_when_its_gradient_has_gone_on() -> None:
         assert len(tokens) == 3
 
 
-@pytest.mark.usefixtures("without_collector")
+@pytest.mark.usefixtures("no_collector")
 def test_a_model_is_freed_with_its_last_scope() -> None:
     linear = layer()
     with P.cached(linear, deferred=True) as scope:

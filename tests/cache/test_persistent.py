@@ -9,7 +9,7 @@ import gc
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -20,46 +20,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import paramdesc as P
-from paramdesc.cache.scopes import TRACED, active_scopes, close_innermost
-from tests.helpers import Double, Sum, chain_of, train_step
-
-THREADS = 8
-TIMEOUT = 60
+from paramdesc.cache.scopes import active_scopes
+from tests.cache.threads import THREADS, TIMEOUT, in_threads
+from tests.helpers import Counting, Double, Sum, chain_of, counting, original_of, train_step
 
 
-class Calls:
-    def __init__(self) -> None:
-        self.count = 0
-
-
-class Exp(nn.Module):
-    """exp of the original, times numbers of its own; knows how often eager code evaluated it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
-        self.plain = torch.ones(())
-        self.several = [torch.ones(())]
-        self.power = 1
-        self.calls = Calls()
-
-    def forward(self, X: Tensor) -> Tensor:
-        if not torch.compiler.is_dynamo_compiling():
-            self.calls.count += 1
-        factor = self.get_buffer("scale") * self.plain * self.several[0]
-        value = (X.exp() + self.shift) * factor * self.power
-        return 3 * value if self.training else value
-
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        return (Y.abs() + 1).log()
-
-
-def exponential(n: int = 3, device: str = "cpu") -> tuple[Any, Exp]:
-    """A layer in evaluation mode, and its map, which has counted nothing yet."""
-    parametrization = Exp().to(device)
-    layer = P.register_parametrization(nn.Linear(3, n, device=device), "weight", parametrization)
-    parametrization.calls.count = 0
+def exponential(n: int = 3, device: str = "cpu") -> tuple[Any, Counting]:
+    """A layer in evaluation mode, and its map."""
+    layer, parametrization = counting(n, device)
     return layer.eval(), parametrization
 
 
@@ -77,16 +45,6 @@ def read_in(scope: P.cached, layer: Any) -> Tensor:
     with scope:
         value: Tensor = layer.weight
         return value
-
-
-@pytest.fixture(autouse=True)
-def no_scope_is_left() -> Iterator[None]:
-    yield
-    left = active_scopes()
-    for scope in left:
-        close_innermost([scope])  # so that one test fails and not all after it
-    assert left == ()
-    assert not TRACED.opened.any
 
 
 # what is kept
@@ -179,10 +137,6 @@ def test_a_decorated_coroutine_keeps_values_from_call_to_call() -> None:
 # what is noticed
 
 
-def original_of(layer: nn.Module) -> Any:
-    return chain_of(layer).original
-
-
 def replace_data(layer: nn.Module) -> None:
     original_of(layer).data = torch.full((3, 3), 0.5)
 
@@ -252,7 +206,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "the map's new tensor in a list": own(lambda p: p.several.__setitem__(0, torch.full((), 2.0))),
     "the map's number": own(lambda p: setattr(p, "power", 2)),
     "another map": lambda m: P.register_parametrization(m, "weight", torch.sin),
-    "the map replaced": lambda m: chain_of(m).__setitem__(0, Exp().double().eval()),
+    "the map replaced": lambda m: chain_of(m).__setitem__(0, Counting().double().eval()),
 }
 
 
@@ -544,22 +498,6 @@ def test_an_original_that_is_parametrized_is_kept_and_watched() -> None:
 # threads and tasks
 
 
-def in_threads(work: Callable[[], Any]) -> list[Any]:
-    """What `work` gives in threads that begin at once; an error in its place."""
-    barrier = threading.Barrier(THREADS)
-
-    def begin() -> Any:
-        barrier.wait(TIMEOUT)
-        try:
-            return work()
-        except ArithmeticError as error:
-            return error
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(begin) for _ in range(THREADS)]
-        return [future.result(TIMEOUT) for future in futures]
-
-
 @pytest.mark.parametrize("entered", ["by each thread", "by one for all"])
 def test_one_thread_evaluates_and_all_get_its_value(entered: str) -> None:
     layer, parametrization = exponential()
@@ -634,7 +572,7 @@ def test_an_error_in_one_thread_does_not_stop_the_others() -> None:
     def read() -> Any:
         return read_in(persistent, layer)
 
-    results = in_threads(read)
+    results = in_threads(read, ArithmeticError)
     values = [value for value in results if isinstance(value, Tensor)]
     assert len(values) == THREADS - 1
     assert all(value is values[0] for value in values)
@@ -706,14 +644,6 @@ def test_a_scope_may_end_in_another_order_than_threads_have_entered_it() -> None
 # lifetime
 
 
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def test_a_scope_without_targets_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Write cached\(model, persistent=True\)"):
         P.cached(persistent=True)
@@ -746,13 +676,6 @@ def test_an_outdated_value_is_freed_before_the_new_one_is_made() -> None:
 
 
 # compiled code
-
-
-@pytest.fixture
-def compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("compiler")

@@ -16,52 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize as torch_engine
 
 import paramdesc as P
-from paramdesc.cache.scopes import active_scopes
-
-
-class Counting(nn.Module):
-    """exp of the original, plus a shift of its own; knows how often it was evaluated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
-        self.plain = torch.ones(())
-        self.several = [torch.ones(())]
-        self.power = 1
-        self.calls = CallCounter()
-
-    def forward(self, X: Tensor) -> Tensor:
-        self.calls.count += 1
-        factor = self.get_buffer("scale") * self.plain * self.several[0]
-        value = (X.exp() + self.shift) * factor
-        return value**self.power if self.training else value.clone()
-
-    def right_inverse(self, X: Tensor) -> Tensor:
-        return X.abs().log()
-
-
-class CallCounter:
-    def __init__(self) -> None:
-        self.count = 0
-
-
-def counting(size: int = 3) -> tuple[nn.Linear, Counting]:
-    parametrization = Counting()
-    linear = P.register_parametrization(nn.Linear(size, size), "weight", parametrization)
-    parametrization.calls.count = 0
-    return linear, parametrization
-
-
-def original_of(linear: nn.Module) -> Any:
-    return linear.get_submodule("parametrizations.weight").original
-
-
-@pytest.fixture(autouse=True)
-def no_scope_is_left() -> Iterator[None]:
-    yield
-    assert active_scopes() == ()
-
+from tests.helpers import Counting, Exp, counting, original_of
 
 # what a scope covers
 
@@ -403,14 +358,6 @@ class Engine:
 
     def cached(self) -> Any:
         return self.module.cached()
-
-
-class Exp(nn.Module):
-    def forward(self, X: Tensor) -> Tensor:
-        return X.exp()
-
-    def right_inverse(self, X: Tensor) -> Tensor:
-        return X.abs().log()
 
 
 def returns_the_new_weight_after_a_step(engine: Engine) -> None:

@@ -10,7 +10,7 @@ import itertools
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,57 +19,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo import compiled_autograd
-from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.exc import Unsupported
-from torch.fx import GraphModule
 from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
 from paramdesc.cache.scopes import TRACED
 from paramdesc.parametrizations import SpectralNorm, Symmetric
-from tests.helpers import Double, Sum, chain_of, linear, torch_linear, train_step
+from tests.graphs.backend import READS_GRAD, Graphs
+from tests.helpers import Double, Exp, Sum, chain_of, linear, original_of, torch_linear, train_step
 
-# torch looks at the .grad of each tensor that compiled code is given, and hides its own warning
-# from users, but not from those who turn warnings into errors
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+pytestmark = READS_GRAD
 
 INPUT = torch.ones(2, 3)
-
-
-class Exp(nn.Module):
-    """Counts its evaluations by eager code, and shows those in a graph by their name."""
-
-    evaluations = 0
-
-    def forward(self, X: Tensor) -> Tensor:
-        if not torch.compiler.is_dynamo_compiling():
-            self.__class__.evaluations += 1
-        return X.exp()
-
-
-class Graphs:
-    """A backend that notes how often `Exp` is evaluated in each graph that it is given."""
-
-    def __init__(self, backend: str = "eager") -> None:
-        self.evaluations: list[int] = []
-        self.backend = backend
-
-    def __call__(self, graph: GraphModule, inputs: Any) -> Any:
-        calls = [node for node in graph.graph.nodes if node.op.startswith("call")]
-        self.evaluations.append(sum("exp" in str(node.target) for node in calls))
-        return lookup_backend(self.backend)(graph, inputs)
-
-    def compile(self, function: Callable[..., Any], **options: Any) -> Any:
-        return torch.compile(function, backend=self, fullgraph=True, **options)
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    Exp.evaluations = 0
-    yield
-    assert TRACED.scopes == ()
-    assert not TRACED.opened.any
 
 
 @pytest.fixture
@@ -80,10 +41,6 @@ def graphs() -> Graphs:
 @pytest.fixture
 def layer() -> nn.Linear:
     return linear(Exp())
-
-
-def original_of(module: nn.Module) -> Tensor:
-    return module.get_parameter("parametrizations.weight.original")
 
 
 def gradients(module: nn.Module, output: Tensor) -> list[Tensor]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import paramdesc as P
-from paramdesc.cache.scopes import TRACED, active_scopes
+from paramdesc.cache.scopes import active_scopes
 from paramdesc.parametrizations import SpectralNorm
-
-
-class Exp(nn.Module):
-    def forward(self, X: Tensor) -> Tensor:
-        return X.exp()
+from tests.graphs.backend import Graphs, count
+from tests.helpers import Exp
 
 
 class Twice(nn.Module):
@@ -32,28 +29,6 @@ class Twice(nn.Module):
         with P.cached(self.layer):
             y: Tensor = self.layer(self.layer(x))
         return y
-
-
-class Evaluations:
-    """A backend of torch.compile that counts the evaluations of `Exp` in each graph."""
-
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-
-    def __call__(self, graph: GraphModule, inputs: Any) -> GraphModule:
-        self.counts.append(count(graph.graph.nodes))
-        return graph
-
-
-def count(nodes: Any) -> int:
-    return sum("exp" in str(node.target) for node in nodes if node.op.startswith("call"))
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    assert TRACED.scopes == ()
 
 
 @pytest.fixture
@@ -95,26 +70,27 @@ def decorated(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 @pytest.mark.parametrize("make", [Twice, scope_of_all, scope_of_a_set, decorated])
 def test_a_scope_in_compiled_code_evaluates_once_in_one_graph(make: Any, layer: nn.Linear) -> None:
-    backend, run = Evaluations(), make(layer)
+    backend, run = Graphs(), make(layer)
     compiled: Any = torch.compile(run, backend=backend, fullgraph=True)
     for _ in range(3):
         torch.testing.assert_close(compiled(INPUT), run(INPUT))
-    assert backend.counts == [1]
+    assert backend.evaluations == [1]
 
 
 def test_without_a_scope_compiled_code_evaluates_each_time(layer: nn.Linear) -> None:
-    backend = Evaluations()
+    backend = Graphs()
     model = nn.Sequential(layer, layer)
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(INPUT), model(INPUT))
-    assert backend.counts == [2]
+    assert backend.evaluations == [2]
 
 
 def test_the_traced_path_does_in_python_what_it_does_in_a_graph(
     layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for file in ("scopes", "reading"):
-        monkeypatch.setattr(f"paramdesc.{file}.is_dynamo_compiling", lambda: True)
+        module = importlib.import_module(f"paramdesc.cache.{file}")
+        monkeypatch.setattr(module, "is_dynamo_compiling", lambda: True)
     calls: list[int] = []
     layer.get_submodule("parametrizations.weight.0").register_forward_hook(
         lambda *_: calls.append(1)

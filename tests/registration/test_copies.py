@@ -32,13 +32,7 @@ from tests.helpers import (
     torch_linear,
     train_step,
 )
-
-
-def nested() -> nn.Linear:
-    layer = linear(Sum())
-    paramdesc.register_parametrization(layer, "weight", Double())
-    paramdesc.register_parametrization(chain_of(layer), "original0", Shift())
-    return layer
+from tests.registration.models import nested
 
 
 def on_buffer() -> nn.BatchNorm1d:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,25 +23,11 @@ from paramdesc import (
 )
 from paramdesc.parametrizations import SpectralNorm, Symmetric
 from tests.helpers import Double, Shift, Sum, chain_of, linear, train_step
+from tests.registration.models import nested
+
+pytestmark = pytest.mark.usefixtures("no_collector")
 
 INPUTS = torch.linspace(-1, 1, 6).view(2, 3)
-
-
-@pytest.fixture(autouse=True)
-def without_garbage_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def nested() -> nn.Linear:
-    layer = linear(Sum())
-    register_parametrization(layer, "weight", Double())
-    register_parametrization(chain_of(layer), "original0", Shift())
-    return layer
 
 
 @parametrized("weight", Double())

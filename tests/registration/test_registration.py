@@ -13,7 +13,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 import paramdesc as P
 from paramdesc.errors import add_note
 from paramdesc.registration.namespace import AttributeNamespace
-from tests.helpers import Double, chain_of, linear
+from tests.helpers import Double, chain_of, linear, original_of
 
 
 class Product(nn.Module):
@@ -24,10 +24,6 @@ class Product(nn.Module):
 
     def right_inverse(self, X: Tensor) -> tuple[Tensor, Tensor]:
         return X.abs().sqrt(), X.sign() * X.abs().sqrt()
-
-
-def original_of(module: nn.Module, tensor_name: str = "weight") -> Any:
-    return module.get_submodule(f"parametrizations.{tensor_name}").original
 
 
 def test_a_registered_weight_is_the_map_of_the_same_parameter_object() -> None:
