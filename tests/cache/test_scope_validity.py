@@ -11,28 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
+from tests.cache.changes import OF_MAPS, assign, own, rebind, replace_data
 from tests.helpers import Counting, counting, original_of
 
 
 def step(linear: nn.Module) -> None:
     with torch.no_grad():
         original_of(linear).add_(1)
-
-
-def assign(linear: nn.Module) -> None:
-    linear.weight = torch.full((3, 3), 2.0)
-
-
-def rebind(linear: nn.Module) -> None:
-    linear.get_submodule("parametrizations.weight").original = nn.Parameter(torch.ones(3, 3))
-
-
-def replace_data(linear: nn.Module) -> None:
-    original_of(linear).data = torch.ones(3, 3)
-
-
-def own(change: Callable[[Counting], object]) -> Callable[[nn.Module], object]:
-    return lambda linear: change(linear.get_submodule("parametrizations.weight")[0])  # type: ignore[index]
 
 
 CHANGES: dict[str, Callable[[Any], object]] = {
@@ -47,13 +32,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "eval": lambda m: m.eval(),
     "eval of the map": own(lambda p: p.eval()),
     "the map's parameter": own(lambda p: p.shift.data.fill_(1) and p.shift.add_(1)),
-    "the map's buffer": own(lambda p: p.get_buffer("scale").mul_(2)),
-    "the map's new buffer": own(lambda p: p.register_buffer("scale", torch.full((), 2.0))),
-    "the map's tensor": own(lambda p: p.plain.mul_(2)),
-    "the map's tensor in a list": own(lambda p: p.several[0].mul_(2)),
-    "the map's new tensor in a list": own(lambda p: p.several.__setitem__(0, torch.full((), 2.0))),
-    "the map's number": own(lambda p: setattr(p, "power", 2)),
-    "another map": lambda m: P.register_parametrization(m, "weight", torch.sin),
+    **OF_MAPS,
     "the map replaced": lambda m: m.parametrizations.weight.__setitem__(0, Counting().double()),
 }
 

@@ -140,3 +140,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "the original itself": lambda: layer(nn.Identity()),
     "orthogonal": lambda: P.register_parametrization(nn.Linear(3, 3), "weight", Orthogonal()),
 }
+
+
+def originals(model: Any) -> list[nn.Parameter]:
+    return [x for name, x in model.named_parameters() if "parametrizations" in name]

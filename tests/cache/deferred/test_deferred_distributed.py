@@ -19,16 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import paramdesc as P
 from paramdesc.errors import DeferredGradientError
-from tests.cache.deferred.loops import (
-    accumulate,
-    assert_close,
-    backward,
-    batches,
-    default_dtype,
-    loss_of,
-    originals,
-)
-from tests.cache.deferred.models import nested, tied, two_layers
+from tests.cache.deferred.comparing import assert_close, default_dtype
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of
+from tests.cache.deferred.models import nested, originals, tied, two_layers
 from tests.helpers import ROOT
 
 REPLICATED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {

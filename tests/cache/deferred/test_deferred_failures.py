@@ -11,16 +11,9 @@ from torch import Tensor, nn
 
 import paramdesc as P
 from paramdesc.errors import DeferredGradientError
-from tests.cache.deferred.loops import (
-    INSIDE,
-    accumulate,
-    assert_close,
-    backward,
-    batches,
-    loss_of,
-    originals,
-)
-from tests.cache.deferred.models import Product, layer, two_layers
+from tests.cache.deferred.comparing import assert_close
+from tests.cache.deferred.loops import INSIDE, accumulate, backward, batches, loss_of
+from tests.cache.deferred.models import Product, layer, originals, two_layers
 from tests.helpers import Exp, Shift, original_of
 
 

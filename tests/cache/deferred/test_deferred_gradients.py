@@ -11,14 +11,8 @@ from torch import Tensor, nn
 
 import paramdesc as P
 from paramdesc.cache.scopes import active_scopes
-from tests.cache.deferred.loops import (
-    accumulate,
-    assert_close,
-    assert_same,
-    backward,
-    batches,
-    loss_of,
-)
+from tests.cache.deferred.comparing import assert_close, assert_same
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of
 from tests.cache.deferred.models import MODELS, layer, two_layers
 from tests.helpers import Double, original_of
 

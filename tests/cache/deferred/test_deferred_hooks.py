@@ -11,16 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from tests.cache.deferred.loops import (
-    accumulate,
-    assert_same,
-    backward,
-    batches,
-    loss_of,
-    originals,
-    trained,
-)
-from tests.cache.deferred.models import Times, layer, tied, two_layers
+from tests.cache.deferred.comparing import assert_same
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of, trained
+from tests.cache.deferred.models import Times, layer, originals, tied, two_layers
 from tests.helpers import chain_of, original_of
 
 

@@ -8,14 +8,9 @@ import torch
 from torch import nn
 
 import paramdesc as P
-from tests.cache.deferred.loops import (
-    accumulate,
-    assert_same_gradients,
-    backward,
-    batches,
-    counted,
-    loss_of,
-)
+from tests.cache.deferred.comparing import assert_same_gradients
+from tests.cache.deferred.counted import counted
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of
 from tests.cache.deferred.models import layer
 from tests.helpers import original_of
 

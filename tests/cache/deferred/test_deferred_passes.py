@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch
 
 import paramdesc as P
-from tests.cache.deferred.loops import (
-    accumulate,
-    assert_same_gradients,
-    backward,
-    batches,
-    counted,
-    loss_of,
-)
+from tests.cache.deferred.comparing import assert_same_gradients
+from tests.cache.deferred.counted import counted
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of
 from tests.cache.deferred.models import layer
 from tests.helpers import Double, Exp, original_of
 

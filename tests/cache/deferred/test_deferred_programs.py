@@ -13,17 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
 from paramdesc.cache.scopes import active_scopes
-from tests.cache.deferred.loops import (
-    accumulate,
+from tests.cache.deferred.comparing import (
     assert_close,
     assert_same,
     assert_same_gradients,
-    backward,
-    batches,
     default_dtype,
-    loss_of,
-    trained,
 )
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of, trained
 from tests.cache.deferred.models import layer, two_layers
 
 

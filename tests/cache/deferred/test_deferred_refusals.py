@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import paramdesc as P
 from paramdesc.errors import DeferredGradientError
-from tests.cache.deferred.loops import INSIDE, accumulate, backward, batches, loss_of, originals
-from tests.cache.deferred.models import closing_over, layer, nested, two_layers
+from tests.cache.deferred.loops import INSIDE, accumulate, backward, batches, loss_of
+from tests.cache.deferred.models import closing_over, layer, nested, originals, two_layers
 from tests.helpers import Shift, chain_of, original_of
 
 

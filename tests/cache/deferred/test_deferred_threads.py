@@ -11,16 +11,9 @@ import torch
 from torch import Tensor
 
 import paramdesc as P
-from tests.cache.deferred.loops import (
-    accumulate,
-    assert_same_gradients,
-    backward,
-    batches,
-    counted,
-    default_dtype,
-    loss_of,
-    trained,
-)
+from tests.cache.deferred.comparing import assert_same_gradients, default_dtype
+from tests.cache.deferred.counted import counted
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of, trained
 from tests.cache.deferred.models import layer, two_layers
 from tests.helpers import original_of
 

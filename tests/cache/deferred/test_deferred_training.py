@@ -12,15 +12,8 @@ from torch import Tensor, nn
 import paramdesc as P
 from paramdesc.cache.scopes import active_scopes
 from paramdesc.parametrizations import Symmetric
-from tests.cache.deferred.loops import (
-    accumulate,
-    assert_same,
-    backward,
-    batches,
-    default_dtype,
-    loss_of,
-    trained,
-)
+from tests.cache.deferred.comparing import assert_same, default_dtype
+from tests.cache.deferred.loops import accumulate, backward, batches, loss_of, trained
 from tests.cache.deferred.models import two_layers
 
 

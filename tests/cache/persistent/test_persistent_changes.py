@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import paramdesc as P
-from tests.cache.persistent.changes import CHANGES
+from tests.cache.changes import CHANGES
 from tests.cache.persistent.layers import assert_right, exponential, read_in
 from tests.helpers import Double, chain_of, original_of
 

@@ -1,4 +1,4 @@
-"""Changes of a layer, each of which makes another value."""
+"""Changes of a layer with the map `Counting`, each of which makes another value."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def own(change: Callable[[Any], object]) -> Callable[[nn.Module], object]:
     return lambda layer: change(chain_of(layer)[0])
 
 
+OF_MAPS: dict[str, Callable[[Any], object]] = {
+    "the map's buffer": own(lambda p: p.scale.mul_(2)),
+    "the map's new buffer": own(lambda p: p.register_buffer("scale", torch.full((), 2.0))),
+    "the map's tensor": own(lambda p: p.plain.mul_(2)),
+    "the map's tensor in a list": own(lambda p: p.several[0].mul_(2)),
+    "the map's new tensor in a list": own(lambda p: p.several.__setitem__(0, torch.full((), 2.0))),
+    "the map's number": own(lambda p: setattr(p, "power", 2)),
+    "another map": lambda m: P.register_parametrization(m, "weight", torch.sin),
+}
+
 CHANGES: dict[str, Callable[[Any], object]] = {
     "in-place write": lambda m: original_of(m).add_(1),
     "write to a view": lambda m: original_of(m).view(-1)[1:].zero_(),
@@ -74,12 +84,6 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "nn.init of the tensor": lambda m: nn.init.constant_(m.weight, 4.0),
     "the map's parameter": own(lambda p: p.shift.add_(1)),
     "the map's new parameter": own(lambda p: setattr(p, "shift", nn.Parameter(torch.ones(())))),
-    "the map's buffer": own(lambda p: p.scale.mul_(2)),
-    "the map's new buffer": own(lambda p: p.register_buffer("scale", torch.full((), 2.0))),
-    "the map's tensor": own(lambda p: p.plain.mul_(2)),
-    "the map's tensor in a list": own(lambda p: p.several[0].mul_(2)),
-    "the map's new tensor in a list": own(lambda p: p.several.__setitem__(0, torch.full((), 2.0))),
-    "the map's number": own(lambda p: setattr(p, "power", 2)),
-    "another map": lambda m: P.register_parametrization(m, "weight", torch.sin),
+    **OF_MAPS,
     "the map replaced": lambda m: chain_of(m).__setitem__(0, Counting().double().eval()),
 }
