@@ -1,4 +1,4 @@
-"""Models and programs that each test of TorchScript is given."""
+"""Programs, and the two ways to script, that the tests of TorchScript are given."""
 
 from typing import Any
 
@@ -8,13 +8,7 @@ from torch import nn
 
 import paramdesc as P
 from tests.helpers import linear
-from tests.jit.models import MODELS, Counted, saved_and_loaded
-
-
-@pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest) -> nn.Module:
-    torch.manual_seed(0)
-    return MODELS[request.param]()
+from tests.jit.models import Counted, saved_and_loaded
 
 
 @pytest.fixture(params=[torch.jit.script, P.jit.script], ids=["torch", "paramdesc"])

@@ -16,9 +16,15 @@ import paramdesc as P
 from paramdesc import get_parametrizations
 from paramdesc.parametrizations import SpectralNorm
 from tests.helpers import linear
-from tests.jit.models import DEPRECATED, X, assert_alike, saved_and_loaded, train
+from tests.jit.models import DEPRECATED, MODELS, X, assert_alike, saved_and_loaded, train
 
 pytestmark = DEPRECATED
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return MODELS[request.param]()
 
 
 def test_a_program_gives_the_same_numbers_and_trains_the_same_tensors(

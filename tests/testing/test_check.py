@@ -60,14 +60,16 @@ class Gradient(Good):
         return X.detach().tril() + 0 * X
 
 
-class WrongBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(X: Tensor) -> Tensor:
-        return X.tril()
-
+class SavesInputs(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
         ctx.save_for_backward(*inputs)
+
+
+class WrongBackward(SavesInputs):
+    @staticmethod
+    def forward(X: Tensor) -> Tensor:
+        return X.tril()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
@@ -82,14 +84,10 @@ class GradientOfFunction(Good):
         return result
 
 
-class OnceDifferentiable(torch.autograd.Function):
+class OnceDifferentiable(SavesInputs):
     @staticmethod
     def forward(X: Tensor) -> Tensor:
         return X.tril() ** 3
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Double", "Exp", "Product"]
+__all__ = ["Exp", "Product"]
 
 
 class Exp(nn.Module):
@@ -13,16 +13,6 @@ class Exp(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         return X.exp()
-
-
-class Double(nn.Module):
-    """`2 X`, which can be assigned through."""
-
-    def forward(self, X: Tensor) -> Tensor:
-        return 2 * X
-
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        return Y / 2
 
 
 class Product(nn.Module):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, jvp, stack_module_state, vmap
 
+from tests.helpers import Double
 from tests.worlds.case import Case, of_linear, of_loop
 from tests.worlds.checks import WrongError, check_close
 from tests.worlds.engines import Engine, Loop
-from tests.worlds.maps import Double
 
 __all__ = [
     "ensemble",
