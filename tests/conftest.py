@@ -1,11 +1,28 @@
-"""Profiles of the property tests: `HYPOTHESIS_PROFILE=slow` runs ten times as many examples."""
+"""What tests in all rooms use, and the profiles of the property tests.
+
+`HYPOTHESIS_PROFILE=slow` runs ten times as many examples.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("normal", max_examples=2_000, deadline=None)
 settings.register_profile("slow", max_examples=20_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What a test sees freed is freed by its last reference."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,70 @@ class Sum(nn.Module):
         return Y / 4, 3 * Y / 4
 
 
+class Exp(nn.Module):
+    """`exp(X)`; the class knows how often eager code has evaluated it."""
+
+    evaluations = 0
+
+    def forward(self, X: Tensor) -> Tensor:
+        if not torch.compiler.is_dynamo_compiling():
+            type(self).evaluations += 1
+        return X.exp()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return (Y if Y.is_complex() else Y.abs()).log()
+
+
+class Calls:
+    """A number that modules can hold without a scope watching it: it is bound to no module."""
+
+    _counts: ClassVar[WeakKeyDictionary[Calls, int]] = WeakKeyDictionary()
+
+    @property
+    def count(self) -> int:
+        return self._counts.get(self, 0)
+
+    @count.setter
+    def count(self, number: int) -> None:
+        self._counts[self] = number
+
+
+class Counting(nn.Module):
+    """`exp(X)` plus a parameter, times tensors and numbers of its own, three times in training.
+
+    It knows how often eager code has evaluated it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+        self.plain = torch.ones(())
+        self.several = [torch.ones(())]
+        self.power = 1
+        self.calls = Calls()
+
+    def forward(self, X: Tensor) -> Tensor:
+        if not torch.compiler.is_dynamo_compiling():
+            self.calls.count += 1
+        factor = self.get_buffer("scale") * self.plain * self.several[0]
+        value = (X.exp() + self.shift) * factor * self.power
+        return 3 * value if self.training else value
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return (Y.abs() + 1).log()
+
+
+def counting(n: int = 3, device: str = "cpu") -> tuple[nn.Linear, Counting]:
+    """A layer with three inputs, and the map on its weight, which has counted nothing yet."""
+    parametrization = Counting().to(device)
+    layer = paramdesc.register_parametrization(
+        nn.Linear(3, n, device=device), "weight", parametrization
+    )
+    parametrization.calls.count = 0
+    return layer, parametrization
+
+
 def linear(parametrization: nn.Module | None = None, n: int = 3) -> nn.Linear:
     """A layer of ours with `parametrization` on its weight, `Double` by default."""
     return paramdesc.register_parametrization(
@@ -68,6 +133,11 @@ def chain_of(module: nn.Module, tensor_name: str = "weight") -> Any:
     """`module.parametrizations.<tensor_name>`, untyped as torch has it."""
     chains: Any = module.parametrizations
     return chains[tensor_name]
+
+
+def original_of(module: nn.Module, tensor_name: str = "weight") -> Any:
+    """The original of a chain that has one."""
+    return chain_of(module, tensor_name).original
 
 
 def train_step(module: nn.Module, tensor_name: str = "weight", scale: float = 0.5) -> None:

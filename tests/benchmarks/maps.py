@@ -25,9 +25,9 @@ import paramdesc
 import paramdesc.parametrizations as maps
 from paramdesc import register_parametrization
 from paramdesc.testing import check_parametrization
-from tests import geotorch_constraints as constraints
 from tests.benchmarks.table import Table
 from tests.benchmarks.timing import Clock, clocked, environment, in_turns
+from tests.geotorch import constraints
 
 __all__ = ["ROWS", "Row", "page", "tables"]
 

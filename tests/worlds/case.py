@@ -1,4 +1,4 @@
-"""A model with maps on some tensors, beside the same model without, and what is checked of it."""
+"""A model with maps on some tensors, beside the same model without."""
 
 from __future__ import annotations
 
@@ -9,55 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.profiler import profile
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from tests.worlds.checks import WrongError, check_close
 from tests.worlds.engines import Engine, Loop
+from tests.worlds.maps import Exp
 
-__all__ = [
-    "Case",
-    "Double",
-    "Exp",
-    "Product",
-    "WrongError",
-    "check_close",
-    "check_evaluated_once",
-    "of_linear",
-    "of_loop",
-    "of_scoped_loop",
-]
-
-
-class WrongError(AssertionError):
-    """What a world does to a model, where it raises nothing."""
-
-
-class Exp(nn.Module):
-    """`exp(X)`: the one place where these models call it, so that evaluations can be counted."""
-
-    def forward(self, X: Tensor) -> Tensor:
-        return X.exp()
-
-
-class Double(nn.Module):
-    """`2 X`, which can be assigned through."""
-
-    def forward(self, X: Tensor) -> Tensor:
-        return 2 * X
-
-    def right_inverse(self, Y: Tensor) -> Tensor:
-        return Y / 2
-
-
-class Product(nn.Module):
-    """`A * B`, of two originals."""
-
-    def forward(self, A: Tensor, B: Tensor) -> Tensor:
-        return A * B
-
-    def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
-        return Y, torch.ones_like(Y)
+__all__ = ["Case", "of_linear", "of_loop", "of_scoped_loop"]
 
 
 class Case:
@@ -153,25 +112,6 @@ def change(holder: Any) -> None:
     with torch.no_grad():
         for tensor in tensors_of(holder).values():
             tensor.add_(torch.rand_like(tensor), alpha=0.1)
-
-
-def check_close(actual: Any, expected: Any, mistake: str, tolerance: float | None = None) -> None:
-    try:
-        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
-    except AssertionError as error:
-        raise WrongError(mistake) from error
-
-
-def check_evaluated_once(what: Any) -> None:
-    """The text of a graph, or a function while it runs, holds one evaluation of `Exp`."""
-    if isinstance(what, str):
-        times = what.count("aten::exp(") + what.count("aten.exp.default]")
-    else:
-        with profile(use_kineto=False) as events:
-            what()
-        times = sum(event.name == "aten::exp" for event in events.function_events or ())
-    if times != 1:
-        raise WrongError(f"evaluated {times} times" if times else "never evaluated")
 
 
 def of_linear(engine: Engine) -> Case:

@@ -10,18 +10,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.functional import linear
 
-from tests.worlds.case import (
-    Case,
-    Double,
-    Exp,
-    WrongError,
-    check_close,
-    check_evaluated_once,
-    of_linear,
-    of_loop,
-    of_scoped_loop,
-)
+from tests.helpers import Double
+from tests.worlds.case import Case, of_linear, of_loop, of_scoped_loop
+from tests.worlds.checks import WrongError, check_close, check_evaluated_once
 from tests.worlds.engines import Engine
+from tests.worlds.maps import Exp
 
 __all__ = [
     "aot_eager",

@@ -9,7 +9,8 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import prune
 
-from tests.worlds.case import Case, WrongError, check_close
+from tests.worlds.case import Case
+from tests.worlds.checks import WrongError, check_close
 from tests.worlds.engines import Engine
 
 __all__ = ["dynamic", "graph_mode", "pruned", "pt2e"]

@@ -14,7 +14,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, distributed, nn
 
-from tests.worlds.case import WrongError, of_loop
+from tests.worlds.case import of_loop
+from tests.worlds.checks import WrongError
 from tests.worlds.engines import Engine
 
 __all__ = ["deep_copy", "distributed_data_parallel", "pickled", "replicas", "saved"]

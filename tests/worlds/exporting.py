@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from tests.worlds.case import (
-    Case,
-    WrongError,
-    check_close,
-    check_evaluated_once,
-    of_linear,
-    of_loop,
-    of_scoped_loop,
-)
+from tests.worlds.case import Case, of_linear, of_loop, of_scoped_loop
+from tests.worlds.checks import WrongError, check_close, check_evaluated_once
 from tests.worlds.engines import Engine
 
 __all__ = [

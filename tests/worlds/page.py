@@ -23,7 +23,7 @@ from tests.worlds import (
     tracing,
     transforming,
 )
-from tests.worlds.case import WrongError
+from tests.worlds.checks import WrongError
 from tests.worlds.engines import PARAMDESC, TORCH, Engine
 
 __all__ = ["PAGE", "WORLDS", "World", "attempt", "outcomes", "read_page", "torch_version", "write"]

@@ -10,19 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.worlds.case import (
-    Case,
-    Double,
-    Exp,
-    Product,
-    WrongError,
-    check_close,
-    check_evaluated_once,
-    of_linear,
-    of_loop,
-    of_scoped_loop,
-)
+from tests.helpers import Double
+from tests.worlds.case import Case, of_linear, of_loop, of_scoped_loop
+from tests.worlds.checks import WrongError, check_close, check_evaluated_once
 from tests.worlds.engines import Engine
+from tests.worlds.maps import Exp, Product
 
 __all__ = [
     "attention",

@@ -6,7 +6,8 @@ import pytest
 from torch import Tensor
 from torch.nn.functional import linear
 
-from tests.worlds.case import WrongError, check_evaluated_once, of_linear, of_loop
+from tests.worlds.case import of_linear, of_loop
+from tests.worlds.checks import WrongError, check_evaluated_once
 from tests.worlds.engines import PARAMDESC, TORCH
 from tests.worlds.page import (
     PAGE,

@@ -8,14 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from tests.worlds.case import (
-    Case,
-    WrongError,
-    check_close,
-    check_evaluated_once,
-    of_loop,
-    of_scoped_loop,
-)
+from tests.worlds.case import Case, of_loop, of_scoped_loop
+from tests.worlds.checks import WrongError, check_close, check_evaluated_once
 from tests.worlds.engines import Engine, Loop
 from tests.worlds.scripting import saved_and_loaded
 

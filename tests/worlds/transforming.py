@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, jvp, stack_module_state, vmap
 
-from tests.worlds.case import Case, Double, WrongError, check_close, of_linear, of_loop
+from tests.helpers import Double
+from tests.worlds.case import Case, of_linear, of_loop
+from tests.worlds.checks import WrongError, check_close
 from tests.worlds.engines import Engine, Loop
 
 __all__ = [

@@ -1,0 +1,350 @@
+"""`check_parametrization` finds what is wrong with a map, says so, and says what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from paramdesc import Parametrization
+from paramdesc.linalg.precision import matmul, widened
+from paramdesc.testing import CheckError, check_parametrization
+from paramdesc.testing.check import CHECKS
+
+
+class Good(Parametrization):
+    """Matrices that are zero above the diagonal."""
+
+    constraint = "lower triangular"
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        return Y.tril()
+
+    def deviation(self, Y: Tensor) -> Tensor:
+        return (Y - Y.tril()).abs().sum()
+
+
+class Shape(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril().double()
+
+
+class Schema(Good):
+    constraint = ""
+
+
+class RightInverse(Good):
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        return 2 * Y.tril()
+
+
+class Strict(Good):
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y.tril()
+
+
+class Constraint(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() + 1e-3 * X.mT
+
+
+class Gradient(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.detach().tril() + 0 * X
+
+
+class SavesInputs(torch.autograd.Function):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+
+
+class WrongBackward(SavesInputs):
+    @staticmethod
+    def forward(X: Tensor) -> Tensor:
+        return X.tril()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        (X,) = ctx.saved_tensors
+        result: Tensor = gradients[0].tril() + 0.1 * X
+        return result
+
+
+class GradientOfFunction(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        result: Tensor = WrongBackward.apply(X)  # type: ignore[no-untyped-call]
+        return result
+
+
+class OnceDifferentiable(SavesInputs):
+    @staticmethod
+    def forward(X: Tensor) -> Tensor:
+        return X.tril() ** 3
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        (X,) = ctx.saved_tensors
+        result: Tensor = 3 * X.detach().tril() ** 2 * gradients[0]
+        return result
+
+
+class SecondGradient(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        result: Tensor = OnceDifferentiable.apply(X)  # type: ignore[no-untyped-call]
+        return result
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        return Y.tril().sgn() * Y.tril().abs() ** (1 / 3)
+
+
+class SpecialPoints(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(X.tril())
+        return X.tril() * norm / norm
+
+
+class Batch(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() * (1 + X.shape[0] // X.shape[-1] - 1)
+
+
+class EmptyBatch(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() * (1 + 0 * X.detach().abs().max())
+
+
+class Vmap(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() if X.isfinite().all() else X
+
+
+class Precision(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return (X.tril() + 3000) - 3000
+
+
+class Autocast(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return (X @ torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)).tril()
+
+
+class Determinism(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() + 1e-12 * torch.rand_like(X).tril()
+
+
+class Counting(Good):
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, X: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            self._buffers["count"] = self.count + 1
+        return X.tril()
+
+
+class Copies(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = lambda x: x
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril()
+
+
+class Checkpoint(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.base: Any = None
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() if self.base is None else X.tril() + self.base.to(X.device, X.dtype)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        self.base = Y.tril()
+        return torch.zeros_like(Y)
+
+
+class Meta(Good):
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        return Y.tril() if Y.sum().item() < 1e9 else Y
+
+
+class TorchEngine(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        assert getattr(self, "seen", False) or X.requires_grad is False
+        return X.tril()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        if any("torch/nn/utils/parametrize" in frame.filename for frame in stack()):
+            raise ValueError("not here")
+        return super().right_inverse(Y)
+
+
+def stack() -> Any:
+    import inspect
+
+    return inspect.stack(0)
+
+
+class Script(Good):
+    def forward(self, *originals: Tensor) -> Tensor:
+        return originals[0].tril()
+
+
+class Compile(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return X if float(X.detach().sum()) > 1e9 else X.tril()
+        return X.tril()
+
+
+BROKEN: list[tuple[type[nn.Module], str, str]] = [
+    (Shape, "shape", "float64"),
+    (Schema, "schema", "no word"),
+    (RightInverse, "right inverse", "differs by"),
+    (Strict, "strict", "without an error"),
+    (Constraint, "constraint", "deviates by"),
+    (Gradient, "gradient", "Jacobian mismatch"),
+    (GradientOfFunction, "gradient", "Jacobian mismatch"),
+    (SecondGradient, "second gradient", "Jacobian mismatch"),
+    (SpecialPoints, "special points", "no number"),
+    (Batch, "batch", "a stack of two"),
+    (EmptyBatch, "empty batch", "max()"),
+    (Vmap, "vmap", "data-dependent"),
+    (Precision, "precision", "differs by"),
+    (Autocast, "autocast", "under autocast"),
+    (Determinism, "determinism", "random numbers"),
+    (Counting, "determinism", "changes"),
+    (Copies, "copies", "pickle"),
+    (Checkpoint, "checkpoint", "state_dict"),
+    (Meta, "meta", "meta"),
+    (TorchEngine, "torch engine", "not here"),
+    (Script, "script", "TorchScript"),
+    (Compile, "compile", ""),
+    (Compile, "export", ""),
+]
+
+
+def test_a_good_map_passes_everything() -> None:
+    report = check_parametrization(Good(), torch.randn(3, 3))
+    assert {outcome.status for outcome in report} == {"passed"}
+    assert [outcome.check for outcome in report] == list(CHECKS)
+
+
+@pytest.mark.parametrize(("broken", "check", "words"), BROKEN)
+def test_a_broken_map_is_found_out(broken: type[nn.Module], check: str, words: str) -> None:
+    with pytest.raises(CheckError) as caught:
+        check_parametrization(broken(), torch.randn(3, 3))
+    outcome = caught.value.report[check]
+    assert outcome.status == "failed"
+    assert words in outcome.detail
+    assert outcome.advice == CHECKS[check][1]
+    assert outcome.advice.split()[0] in str(caught.value)
+
+
+def test_every_check_but_the_tracers_is_seen_to_fail() -> None:
+    assert set(CHECKS) - {check for _, check, _ in BROKEN} == {"trace"}
+
+
+# what is declared
+
+
+def double(X: Tensor) -> Tensor:
+    return 2 * X
+
+
+def test_a_function_is_a_map_without_right_inverse() -> None:
+    report = check_parametrization(double, torch.randn(3, 3), right_inverse="none")
+    assert report["right inverse"].detail == "none: MissingRightInverseError"
+    assert report["constraint"].status == "left out"
+    assert "double on [3, 3], torch.float32" in str(report)
+
+
+def test_what_does_not_apply_is_left_out_with_its_reason() -> None:
+    report = check_parametrization(
+        Script(), torch.randn(3, 3), without={"script": "it takes any number of tensors"}
+    )
+    assert report["script"].status == "left out"
+    assert report["script"].detail == "it takes any number of tensors"
+
+
+def test_unknown_checks_are_refused_with_the_names_of_all() -> None:
+    with pytest.raises(ValueError, match=r"unknown checks \['scripting'\]: the checks are shape"):
+        check_parametrization(Good(), torch.randn(3, 3), without={"scripting": "no"})
+
+
+@pytest.mark.parametrize("declared", ["identity", "none"])
+def test_a_wrong_declaration_is_found_out(declared: Any) -> None:
+    report = check_parametrization(Good(), torch.randn(3, 3), right_inverse=declared, raises=False)
+    assert report["right inverse"].status == "failed"
+
+
+def test_the_map_and_the_example_are_left_alone() -> None:
+    parametrization, example = Checkpoint(), torch.randn(3, 3)
+    before = example.clone()
+    check_parametrization(parametrization, example, raises=False)
+    assert parametrization.base is None
+    assert example.equal(before)
+
+
+def test_several_originals_are_checked_each() -> None:
+    report = check_parametrization(Factors(), torch.randn(3, 4), right_inverse="projection")
+    assert report["gradient"].detail == "of original0, original1"
+
+
+class Factors(nn.Module):
+    """Matrices of rank two at most."""
+
+    def forward(self, A: Tensor, B: Tensor) -> Tensor:
+        return matmul(widened(A), widened(B)).to(A.dtype)
+
+    def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        U, S, Vh = torch.linalg.svd(widened(Y), full_matrices=False)
+        return (U[..., :2] * S[..., None, :2]).to(Y.dtype), Vh[..., :2, :].to(Y.dtype)
+
+
+def test_a_report_can_be_asked_for_each_check() -> None:
+    report = check_parametrization(RightInverse(), torch.randn(3, 3), raises=False)
+    assert [outcome.check for outcome in report.failed][:1] == ["right inverse"]
+    assert "failed" in repr(report)
+    with pytest.raises(KeyError):
+        report["other"]
+
+
+class Clamping(nn.Module):
+    """A right map at whose kink `right_inverse` puts the original."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        return torch.relu(X)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y.clamp(min=0)
+
+
+class ClampingInPlace(Clamping):
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y.clamp_(min=0)
+
+
+def test_a_kink_where_the_original_is_put_is_no_wrong_gradient() -> None:
+    check_parametrization(Clamping(), torch.randn(3, 3))
+
+
+def test_a_right_inverse_that_writes_to_what_is_assigned_is_found_out() -> None:
+    report = check_parametrization(ClampingInPlace(), torch.randn(3, 3), raises=False)
+    assert "writes to the tensor" in report["right inverse"].detail
