@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from paramdesc import jit
 from paramdesc.caching.automatic import auto_cache
 from paramdesc.caching.cached import cached
+from paramdesc.caching.invalidate import invalidate
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
@@ -41,6 +42,7 @@ __all__ = [
     "cache",
     "cached",
     "get_parametrizations",
+    "invalidate",
     "is_parametrized",
     "jit",
     "parametrizations",

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
+from paramdesc.caching.expiry import expire
+from paramdesc.caching.record import Reason
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.errors import add_note
@@ -109,7 +111,8 @@ def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
 
 
 def forget(chain: Any) -> None:
-    """Drop what the active scopes hold of `chain`, and what lasts without one."""
+    """Drop what the active scopes hold of `chain`, and what lasts; end what others hold."""
+    expire(chain, Reason.FORGOTTEN)
     for scope in (AUTO, *active_scopes()):
         scope.drop(chain)
 

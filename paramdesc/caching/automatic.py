@@ -17,6 +17,7 @@ from torch.jit import ScriptModule
 from torch.nn import Module
 
 from paramdesc.caching.active import active_scopes, close_innermost, forget, leave_scope, open_scope
+from paramdesc.caching.contents import look_again
 from paramdesc.caching.scopes import Scope
 from paramdesc.caching.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
 from paramdesc.caching.targets import find_chains
@@ -30,7 +31,7 @@ __all__ = ["HOOK", "auto_cache"]
 HOOK = "paramdesc"  # no number, as torch's own hooks have: those may be given out again
 
 
-def auto_cache(model: Module, enabled: bool = True) -> Scope:
+def auto_cache(model: Module, enabled: bool = True, *, check_contents: bool | None = None) -> Scope:
     """`model` will keep the values of its parametrized tensors by itself; no scope is written.
 
     In evaluation without gradients, `model.eval()` and `torch.no_grad()` or
@@ -45,6 +46,8 @@ def auto_cache(model: Module, enabled: bool = True) -> Scope:
     Args:
         model: the module whose calls are the forward passes, and all parametrizations below it.
         enabled: False takes the setting away from it and all below, and frees the values.
+        check_contents: whether values that outlive a call are compared with their tensors again
+            at each call of `model`, as `cached` does at each entry.
 
     Returns:
         A scope that tells of the model: `print(auto_cache(model).report())`.
@@ -66,7 +69,7 @@ def auto_cache(model: Module, enabled: bool = True) -> Scope:
     chains = {chain: name for name, chain in found if isinstance(chain, Chain)}
     for chain in chains:
         if enabled:
-            chain.__dict__.setdefault(AUTO_CACHED, Slot())
+            chain.__dict__.setdefault(AUTO_CACHED, Slot()).check_contents = check_contents
         else:
             forget(chain)
             chain.__dict__.pop(AUTO_CACHED, None)
@@ -107,6 +110,8 @@ class ForwardPass(Scope):
 @run_eagerly
 def enter_forward_pass(model: Module, args: Any) -> None:
     """The hook before a call. Where values last, no scope is needed."""
+    if not is_dynamo_compiling():
+        look_again()
     if torch.is_grad_enabled() or model.training:
         scope = ForwardPass(model)
         if not is_dynamo_compiling():

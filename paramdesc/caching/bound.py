@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -44,8 +45,10 @@ _PLAIN = (
 )
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType)
-_TRUSTED = frozenset({"paramdesc", "torch", "math", "operator", "functools", "builtins", "numpy"})
+_TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
 """Where functions and classes depend on nothing but what is bound to them."""
+_COORDINATING = frozenset({"threading", "_thread"})
+"""Locks and events: they say when a value is made, and not which."""
 _HARMLESS_HOOKS = "torch.utils.module_tracker"
 """Where the hooks stand that only watch which module runs, to count operations by module."""
 _MOST = 4000
@@ -119,11 +122,9 @@ class Bound:
             return
         self.counted.append(hooks)
         for key, hook in list(hooks.items()):
-            if getattr(hook, "__module__", None) == _HARMLESS_HOOKS:
-                self.places.append(Place(hooks, key, hook))
-            else:
-                self.is_foreign = True
-                self.look_at(hooks, key, hook)
+            # what a hook is closed over mostly counts its calls, and is told by nothing but a look
+            self.places.append(Place(hooks, key, hook))
+            self.is_foreign |= getattr(hook, "__module__", None) != _HARMLESS_HOOKS
 
     def add_children(self, children: Any) -> None:
         if not children:
@@ -140,7 +141,7 @@ class Bound:
     def look_at(self, holder: Any, key: Any, value: Any) -> None:
         """Take in what `holder[key]` is, and what can be reached from it."""
         if isinstance(value, Tensor):
-            self.add_tensor(Place(holder, key, value))
+            self.add_tensor(Place({key: value} if holder is None else holder, key, value))
             return
         if holder is not None:
             self.places.append(Place(holder, key, value))
@@ -162,7 +163,9 @@ class Bound:
         elif isinstance(value, types.ModuleType):
             self.is_known &= root_of(value.__name__) in _TRUSTED
         elif isinstance(value, _BUILTIN):
-            self.look_at(None, None, getattr(value, "__self__", None))
+            owner = getattr(value, "__self__", None)
+            if isinstance(owner, Tensor):
+                self.add_tensor(Place({key: owner}, key, owner))
         elif callable(value) and look_inside(value):
             for place in look_inside(value):
                 self.look_at(*place)
@@ -183,6 +186,8 @@ class Bound:
             self.look_at(holder, key, value)
 
     def look_at_object(self, value: Any) -> None:
+        if root_of(type(value).__module__) in _COORDINATING:
+            return
         state = getattr(value, "__dict__", None)
         self.is_foreign = True
         if type(state) is not dict or hasattr(type(value), "__slots__"):
@@ -240,7 +245,9 @@ class Cells:
 def look_inside(function: Callable[..., Any]) -> list[tuple[Any, Any, Any]]:
     """What is bound to a function, method or partial: where, under which name, and what."""
     if isinstance(function, types.MethodType):
-        return [(None, None, function.__self__), (None, None, function.__func__)]
+        owner = function.__self__
+        bound = [] if isinstance(owner, _CONTAINERS) else [(None, None, owner)]
+        return [*bound, (None, None, function.__func__)]
     if isinstance(function, functools.partial):
         return [(None, None, part) for part in (function.func, function.args, function.keywords)]
     if not isinstance(function, types.FunctionType):

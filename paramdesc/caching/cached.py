@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from paramdesc.caching.active import close_innermost, open_scope
+from paramdesc.caching.contents import look_again
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.programs import is_scripted_list, open_programs
 from paramdesc.caching.scopes import Scope
@@ -46,6 +47,11 @@ class cached:
             the scope. They are kept in this object, for all threads and tasks that enter it,
             which wait for one that evaluates, until something changes that they depend on.
             Targets must be given, and are looked through once.
+        check_contents: whether values that outlive the block are compared with their tensors
+            again at each entry, by about 64 entries of each. That finds writes which torch does
+            not count: through `.data`, or by a collective. By default, tensors on a CPU are
+            compared (some microseconds each); with True also those on other devices, which waits
+            for the device.
         deferred: whether values that need a gradient are handed out as leaves. Backward
             passes end there and add up; the end of the scope, or `scope.backward()`, runs the
             backward pass of the maps once. An exception that ends the scope drops what has
@@ -74,12 +80,25 @@ class cached:
     ...     return linear(linear(inputs)).sum()
     """
 
-    def __init__(self, *targets: Target, persistent: bool = False, deferred: bool = False) -> None:
+    def __init__(
+        self,
+        *targets: Target,
+        persistent: bool = False,
+        deferred: bool = False,
+        check_contents: bool | None = None,
+    ) -> None:
         if persistent and not targets:
             raise CacheTargetError.persistent()
+        if check_contents is not None and not persistent:
+            raise TypeError(
+                "check_contents= is about values that outlive the block, and these are kept with "
+                "persistent=True only. Write cached(..., persistent=True, check_contents="
+                f"{check_contents})."
+            )
         self._targets = list(flatten(targets)) if targets else None
         self._persistent = persistent
         self._deferred = deferred
+        self._check_contents = check_contents
         self._lasting: Scope | None = None
         self._has_programs = False
         self._scopes: list[Scope] = []
@@ -91,8 +110,15 @@ class cached:
                 if self._lasting is None:
                     found = self._covered()
                     self._has_programs = any(map(is_scripted_list, found or ()))
-                    self._lasting = Scope(found, lasts=True, entries={}, records={})
+                    self._lasting = Scope(
+                        found,
+                        lasts=True,
+                        entries={},
+                        records={},
+                        check_contents=self._check_contents,
+                    )
             lasting = self._lasting.view()
+            look_again()
         covered = self._covered() if lasting is None else lasting.covered
         deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
         records = None if lasting is None else lasting.records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from torch import Tensor
 
@@ -12,8 +12,8 @@ from paramdesc.chain.watched import StepMade, tell_of_steps, watch_chain
 
 __all__ = ["Expiry", "expire", "track"]
 
-LIVE = "_live"
-"""The attribute of a chain that holds the expiries of its kept values: a `Live`."""
+_LIVE: WeakKeyDictionary[Any, WeakSet[Expiry]] = WeakKeyDictionary()
+"""The expiries of the values that are kept of each chain, anywhere."""
 
 
 class Expiry:
@@ -30,45 +30,32 @@ class Expiry:
         self.cause = Cause(Reason.CONSUMED)
 
 
-class Live:
-    """The expiries of the values that are kept of one chain, anywhere. A copy of it is empty."""
-
-    __slots__ = ("expiries",)
-
-    def __init__(self) -> None:
-        self.expiries: WeakSet[Expiry] = WeakSet()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Live:
-        return Live()
-
-    def __reduce__(self) -> tuple[type[Live], tuple[()]]:
-        return Live, ()
-
-
 def track(chain: Any, expiry: Expiry) -> None:
     """Let `expire` and training steps reach the value of `chain` that `expiry` belongs to."""
-    live: Live | None = chain.__dict__.get(LIVE)
+    live = _LIVE.get(chain)
     if live is None:
-        live = chain.__dict__.setdefault(LIVE, Live())
+        live = _LIVE.setdefault(chain, WeakSet())
         watch_chain(chain)
-    live.expiries.add(expiry)
+    live.add(expiry)
 
 
-def expire(chain: Any, reason: Reason) -> None:
+def live_of(chain: Any) -> list[Expiry]:
+    """The expiries of what is kept of `chain` now; another thread may add to them."""
+    live = _LIVE.get(chain)
+    references: Any = () if live is None else vars(live)["data"].copy()
+    return [expiry for expiry in (reference() for reference in references) if expiry is not None]
+
+
+def expire(chain: Any, reason: Reason, name: str = "") -> None:
     """End every kept value of `chain`, in all scopes and threads."""
-    live: Live | None = chain.__dict__.get(LIVE)
-    if live is not None:
-        cause = Cause(reason)
-        for expiry in list(live.expiries):
-            expiry.cause = expiry.cause or cause
+    cause = Cause(reason, name)
+    for expiry in live_of(chain):
+        expiry.cause = expiry.cause or cause
 
 
 def end_after_step(chain: Any, step: StepMade) -> None:
     """End the kept values of `chain` that depend on what an optimizer has written."""
-    live: Live | None = chain.__dict__.get(LIVE)
-    if live is None or not live.expiries:
-        return
-    for expiry in list(live.expiries):
+    for expiry in live_of(chain):
         if expiry.cause is None and step.wrote_any(expiry.tensors):
             expiry.cause = Cause(Reason.STEP)
 

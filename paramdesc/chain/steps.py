@@ -31,6 +31,7 @@ __all__ = [
     "is_warm",
     "mark_due",
     "save_pending",
+    "say_stepped",
     "start_maps",
     "warm_maps",
 ]
@@ -115,6 +116,12 @@ def notice_step(chain: Any, step: StepMade) -> None:
     """Remember that an optimizer has written to what is trained in `chain`."""
     steps: Steps | None = chain.__dict__.get("_steps")
     if steps is not None and step.wrote(steps.tensors(chain), steps.modules):
+        say_stepped(chain)
+
+
+def say_stepped(chain: Any) -> None:
+    """Let the next evaluation of `chain` in training mode be the first after a step."""
+    if chain.__dict__.get("_steps") is not None:
         chain.__dict__["_stepped"] = True
 
 

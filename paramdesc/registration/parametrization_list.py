@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.active import forget
+from paramdesc.caching.expiry import expire
 from paramdesc.caching.guards import fetch, keep
+from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
@@ -168,6 +170,13 @@ class ParametrizationList(Chain):
                 explain(error, self, "assigning", parametrization)
                 raise
         return result
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # sharded training puts the gathered tensor here before each use and takes it away after,
+        # and gathers into the same memory again: nothing else tells that its values are others
+        if name.startswith("original"):
+            expire(self, Reason.REPLACED, name)
+        super().__setattr__(name, value)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

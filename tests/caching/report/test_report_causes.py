@@ -47,6 +47,12 @@ def read_under_autocast(layer: Any) -> None:
         assert layer.weight is not None
 
 
+def fused_step(layer: Any) -> None:
+    optimizer = torch.optim.SGD([chain_of(layer).original], lr=0.1, fused=True)
+    chain_of(layer).original.grad = torch.ones(3, 3)
+    optimizer.step()
+
+
 def backward(layer: Any) -> None:
     with torch.enable_grad():
         layer.weight.sum().backward()
@@ -60,6 +66,13 @@ CAUSES: dict[str, tuple[Callable[[Any], object], Cause]] = {
         lambda m: m.load_state_dict(m.state_dict()),
         Cause(Reason.WRITTEN, "original"),
     ),
+    "step of an optimizer": (fused_step, Cause(Reason.STEP)),
+    "by hand": (P.invalidate, Cause(Reason.INVALIDATED)),
+    "attribute of the value": (
+        lambda m: setattr(m.weight, "note", 1),
+        Cause(Reason.VALUE_MARKED),
+    ),
+    "value to train": (lambda m: m.weight.requires_grad_(), Cause(Reason.VALUE_MARKED)),
     "new original": (
         lambda m: setattr(chain_of(m), "original", nn.Parameter(torch.ones(3, 3))),
         Cause(Reason.REPLACED, "original"),
@@ -121,8 +134,20 @@ def test_a_backward_pass_through_the_value_is_told() -> None:
     assert scope.report()["weight"].dropped == Cause(Reason.CONSUMED)
 
 
+def test_a_write_that_nobody_counts_is_told_by_what_outlives_a_scope() -> None:
+    layer = linear(Scaled()).eval()
+    persistent = P.cached(layer, persistent=True)
+    with torch.no_grad():
+        with persistent:
+            assert layer.weight is not None
+        chain_of(layer).original.data.mul_(2)
+        with persistent as scope:
+            assert layer.weight is not None
+            assert scope.report()["weight"].dropped == Cause(Reason.REWRITTEN)
+
+
 def test_every_reason_is_met() -> None:
-    met = {cause.reason for _, cause in CAUSES.values()} | {Reason.CONSUMED}
+    met = {cause.reason for _, cause in CAUSES.values()} | {Reason.CONSUMED, Reason.REWRITTEN}
     assert met == set(Reason)
 
 

@@ -1,0 +1,43 @@
+"""Saying by hand that weights were written to, where nothing else tells it."""
+
+from __future__ import annotations
+
+from paramdesc.caching.expiry import expire
+from paramdesc.caching.programs import is_scripted_list
+from paramdesc.caching.record import Reason
+from paramdesc.caching.targets import Target, flatten, get_covered
+from paramdesc.chain.steps import say_stepped
+from paramdesc.chain.watched import watched_chains
+
+__all__ = ["invalidate"]
+
+
+def invalidate(*targets: Target) -> None:
+    """Compute the parametrized tensors of `targets` anew when they are read next.
+
+    Call it after writes that cannot be detected, see the table in the guide to the cache: a
+    collective on a GPU, or a NumPy array that shares the memory. It reaches the values in
+    every open scope, of every thread, and those that outlive scopes. For maps with a warm start
+    it counts as a training step.
+
+    Args:
+        targets: modules, `ParametrizationList`s, and sets or iterables of them, as `cached`
+            takes them. None at all: every parametrization whose values are kept.
+
+    Raises:
+        TypeError: if a target is anything else.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
+    >>> with cached(linear) as scope:
+    ...     before = linear.weight
+    ...     invalidate(linear)
+    ...     linear.weight is before
+    False
+    """
+    covered = get_covered(flatten(targets)) if targets else dict.fromkeys(watched_chains(), "")
+    for chain in covered:
+        if is_scripted_list(chain):
+            chain.forget()
+        else:
+            expire(chain, Reason.INVALIDATED)
+            say_stepped(chain)
