@@ -1,7 +1,5 @@
 """What a scope tells of itself: an object, and a readable table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +11,7 @@ from paramdesc.caching.record import Cause, Record
 __all__ = ["CacheReport", "CacheRow"]
 
 
+# its annotations are no text: that would be looked up in the module that pickles name
 @dataclass(frozen=True)
 class CacheRow:
     """How one parametrized tensor was served by one scope."""
@@ -37,7 +36,7 @@ class CacheRow:
     """When that was."""
 
     @classmethod
-    def of(cls, record: Record, entry: Entry | None) -> CacheRow:
+    def of(cls, record: Record, entry: Entry | None) -> "CacheRow":
         """The row of a chain, and of what is kept of it."""
         value = None if entry is None else entry.value
         return cls(
