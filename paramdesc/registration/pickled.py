@@ -1,8 +1,12 @@
 """The names in pickles of models: `paramdesc.<name>`, wherever the code lives.
 
 A pickle names classes and functions by their module, so every file that is moved or renamed
-would break the pickles made before. All that may stand in a pickle of a model, of a report or
-of a `cached` is listed here, and keeps its name for good.
+would break the pickles made before. All that may stand in a pickle of a model or of a report
+is listed here, and keeps its name for good.
+
+A class that is listed has no source for `inspect`, and its annotations must not be text, which
+would be looked up in the package. So `cached`, whose source TorchScript reads, and
+`Parametrization`, which is annotated and pickled only by way of its subclasses, are not here.
 """
 
 from paramdesc import caching, chain, registration
@@ -48,7 +52,6 @@ __all__ = [
     "WeightNormNames",
     "adopt",
     "auto_cache",
-    "cached",
     "count_loaded",
     "enter_forward_pass",
     "get_parametrizations",
@@ -64,9 +67,9 @@ __all__ = [
 
 
 def name_for_good(package: str) -> None:
-    """Let pickle look for each of these in `package`, and in the modules before the rooms.
+    """Let pickle look for each of these in `package`, and where earlier versions had three of them.
 
-    Three of those modules are packages now; the other ones are in `former`.
+    The modules that had the others are in `former`; the modules of these three are packages now.
     """
     for name in __all__:
         globals()[name].__module__ = package

@@ -159,7 +159,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "nested": nested,
     "recurrent": lambda: P.register_parametrization(nn.LSTM(3, 3), "weight_hh_l0", Double()),
     "set": lambda: P.get_parametrizations(linear()),
-    "cached": lambda: P.cached(linear(), persistent=True),
     "report": lambda: P.auto_cache(auto_cached()).report(),
     "cause": lambda: P.Cause(P.Reason.WRITTEN, "original"),
     "classes": lambda: [P.Scope, P.adopt, P.parametrized, P.get_parametrizations],
