@@ -12,6 +12,7 @@ from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.registration import pickled
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
 from paramdesc.registration.decorator import parametrized
@@ -55,11 +56,17 @@ __all__ = [
 ]
 
 
+pickled.name_for_good(__name__)
+__path__.append(f"{__path__[0]}/registration/former")  # modules that older pickles name
+
+
 def __getattr__(name: str) -> Any:
     if name in ("parametrizations", "testing"):  # to import them takes as long as all the rest
         return import_module(f"{__name__}.{name}")
+    if name in pickled.__all__:
+        return getattr(pickled, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "parametrizations", "testing"]
+    return __all__

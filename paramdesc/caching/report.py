@@ -1,7 +1,5 @@
 """What a scope tells of itself: an object, and a readable table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,31 +11,35 @@ from paramdesc.caching.record import Cause, Record
 __all__ = ["CacheReport", "CacheRow"]
 
 
+# its annotations are no text: that would be looked up in the module that pickles name
 @dataclass(frozen=True)
 class CacheRow:
-    """How one parametrized tensor was served by one scope."""
+    """How one parametrized tensor was served by one scope.
+
+    Attributes:
+        name: Its path in the target of the scope, `encoder.0.weight`; without a target its class.
+        hits: How many reads a kept value answered.
+        misses: How many reads were evaluated.
+        seconds: The time in all evaluations, by map; on a GPU, until its work was queued.
+        value: Shape, dtype and device of the kept value; empty if none is kept.
+        bytes: The size of the kept value.
+        since: When the kept value was evaluated.
+        dropped: Why the value before was thrown away, when a read found it out.
+        dropped_at: When that was.
+    """
 
     name: str
-    """Its path in the target of the scope, `encoder.0.weight`; without a target its class."""
     hits: int
-    """How many reads a kept value answered."""
     misses: int
-    """How many reads were evaluated."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """The time in all evaluations, by map; on a GPU, until its work was queued."""
     value: str = ""
-    """Shape, dtype and device of the kept value; empty if none is kept."""
     bytes: int = 0
-    """The size of the kept value."""
     since: datetime | None = None
-    """When the kept value was evaluated."""
     dropped: Cause | None = None
-    """Why the value before was thrown away, when a read found it out."""
     dropped_at: datetime | None = None
-    """When that was."""
 
     @classmethod
-    def of(cls, record: Record, entry: Entry | None) -> CacheRow:
+    def of(cls, record: Record, entry: Entry | None) -> "CacheRow":
         """The row of a chain, and of what is kept of it."""
         value = None if entry is None else entry.value
         return cls(

@@ -1,0 +1,5 @@
+"""What pickles of earlier versions look for in `paramdesc.base`."""
+
+from paramdesc.chain.parametrization import Parametrization
+
+__all__ = ["Parametrization"]

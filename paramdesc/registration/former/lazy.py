@@ -1,0 +1,5 @@
+"""What pickles of earlier versions look for in `paramdesc.lazy`."""
+
+from paramdesc.registration.lazy import PendingRegistration
+
+__all__ = ["PendingRegistration"]
