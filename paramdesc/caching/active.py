@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from paramdesc.caching.bound import BOUND
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
 from paramdesc.caching.expiry import expire
@@ -113,6 +114,7 @@ def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
 def forget(chain: Any) -> None:
     """Drop what the active scopes hold of `chain`, and what lasts; end what others hold."""
     expire(chain, Reason.FORGOTTEN)
+    chain.__dict__.pop(BOUND, None)
     for scope in (AUTO, *active_scopes()):
         scope.drop(chain)
 

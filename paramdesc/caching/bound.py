@@ -28,7 +28,7 @@ from paramdesc.caching.watch import Place
 from paramdesc.chain.chain import Chain
 from paramdesc.torch_internals.tensors import inner_tensors
 
-__all__ = ["Bound"]
+__all__ = ["BOUND", "Bound"]
 
 # what every module has, none of it read by a map; its training flag is read
 _MODULE_STATE = frozenset(vars(Module())) - {"training"}
@@ -49,6 +49,8 @@ _TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
 """Where functions and classes depend on nothing but what is bound to them."""
 _COORDINATING = frozenset({"threading", "_thread"})
 """Locks and events: they say when a value is made, and not which."""
+BOUND = "_bound"
+"""The attribute of a chain that holds what the last walk has found. No copy of it has any."""
 _HARMLESS_HOOKS = "torch.utils.module_tracker"
 """Where the hooks stand that only watch which module runs, to count operations by module."""
 _MOST = 4000
@@ -76,6 +78,7 @@ class Bound:
         self.empty: list[Any] = []
         self.is_foreign = False
         self.is_known = True
+        self.is_lasting = True  # whether another walk finds the same while `is_current` says so
         self._seen: set[int] = set()
         self._kept: list[Any] = []  # what was made on the way: no identity is given out again
         for holder in (chain._parameters, chain._buffers, vars(chain)):  # the last in a replica
@@ -87,11 +90,50 @@ class Bound:
         for hooks in GLOBAL_HOOKS:
             self.add_hooks(hooks)
 
+    @classmethod
+    def of(cls, chain: Chain, closely: bool = False) -> Bound:
+        """What is bound to `chain`: by the last walk while it holds, else by another one."""
+        known: Bound | None = chain.__dict__.get(BOUND)
+        if known is None or known.closely < closely or not known.is_current():
+            known = cls(chain, closely)
+            known.forget_tensors()
+            if known.is_lasting:
+                chain.__dict__[BOUND] = known
+        return known
+
+    def forget_tensors(self) -> None:
+        """Keep where the tensors are, and let go of them."""
+        self.spots = [(holder, key, type(tensor)) for holder, key, tensor in self.tensors]
+        self.sizes = list(map(len, self.counted))
+        self.tensors.clear()
+
+    def is_current(self) -> bool:
+        """Whether another walk would find the same, the tensors apart."""
+        try:
+            return (
+                all(holder[key] is value for holder, key, value in self.places)
+                and list(map(len, self.counted)) == self.sizes
+                and not any(self.empty)
+                and all(type(holder[key]) is kind for holder, key, kind in self.spots)
+            )
+        except LookupError:
+            return False
+
+    def tensors_now(self) -> list[Place]:
+        """The tensors, with the places where they are."""
+        return [Place(holder, key, holder[key]) for holder, key, _ in self.spots]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+    def __deepcopy__(self, memo: Any) -> None:
+        return None
+
     def add_tensor(self, place: Place) -> None:
         self.tensors.append(place)
         inner = inner_tensors(place.value)
         for name in inner:
-            self.is_foreign = True
+            self.is_foreign, self.is_lasting = True, False
             self.add_tensor(Place(Attributes(place.value), name, getattr(place.value, name)))
 
     def add_module(self, module: Module, is_root: bool = False) -> None:

@@ -8,7 +8,7 @@ from weakref import ref
 
 from paramdesc.caching.bound import Bound
 from paramdesc.caching.observer import Observer
-from paramdesc.caching.watch import Place, watch
+from paramdesc.caching.watch import UNCOUNTED, Place, watch
 from paramdesc.chain.chain import Chain
 from paramdesc.torch_internals.dynamo import is_compiled
 
@@ -36,11 +36,11 @@ class Dependencies:
         self._look()
 
     def _look(self) -> None:
-        self.bound = Bound(self.chain, self.closely)
-        self.watches = [watch(place, self.closely) for place in self.bound.tensors]
+        self.bound = Bound.of(self.chain, self.closely)
+        self.watches = [watch(place, self.closely) for place in self.bound.tensors_now()]
         self.places = self.bound.places
         self.counted, self.empty = self.bound.counted, self.bound.empty
-        self.sizes = list(map(len, self.counted))
+        self.sizes = self.bound.sizes
 
     @property
     def is_known(self) -> bool:
@@ -75,14 +75,9 @@ class Dependencies:
     def is_unchanged(self) -> bool:
         """Whether everything bound is in the state in which it is watched."""
         try:
-            return (
-                all(
-                    holder[key] is tensor and (tensor.is_inference() or tensor._version == version)
-                    for holder, key, tensor, version, *_ in self.watches
-                )
-                and all(holder[key] is value for holder, key, value in self.places)
-                and list(map(len, self.counted)) == self.sizes
-                and not any(self.empty)
+            return self.bound.is_current() and all(
+                holder[key] is tensor and version in (UNCOUNTED, tensor._version)
+                for holder, key, tensor, version, *_ in self.watches
             )
         except LookupError:
             return False

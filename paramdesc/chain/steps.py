@@ -143,10 +143,11 @@ def has_stepped(chain: Module) -> bool:
     if steps is None:
         return is_told  # a replica lives for one call
     now = steps.versions_now(chain)
-    if not is_told and steps.versions == now and not steps.is_rewritten(chain):
+    is_same = steps.versions == now
+    if not is_told and is_same and not steps.is_rewritten(chain):
         return False
     lent = steps.lent_now(chain)
-    stepped = is_told or steps.has_changed(now, lent) or steps.is_rewritten(chain)
+    stepped = is_told or is_same or steps.has_changed(now, lent) or steps.is_rewritten(chain)
     steps.remember(chain, now, lent)
     return stepped
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.active import forget
+from paramdesc.caching.bound import BOUND
 from paramdesc.caching.expiry import expire
 from paramdesc.caching.guards import fetch, keep
 from paramdesc.caching.record import Reason
@@ -195,6 +196,7 @@ class ParametrizationList(Chain):
     def copied_state(self) -> dict[str, Any]:
         """The attributes that a copy takes. What is known of steps belongs to these tensors."""
         state = dict(self.__dict__)
+        state.pop(BOUND, None)
         if "_steps" in state:
             state["_steps"] = None
             if is_step_pending(self):

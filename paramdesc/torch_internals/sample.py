@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -30,20 +32,24 @@ def differs(tensor: Tensor, before: Tensor | None) -> bool:
     """Whether `tensor` holds other numbers than when the sample was taken, as far as it tells."""
     if before is None:
         return False
-    now = picked(tensor)
-    if now.shape != before.shape or now.dtype != before.dtype or now.device != before.device:
+    try:
+        return not torch.equal(picked(tensor), before)
+    except RuntimeError:  # it is of another dtype or device now
         return True
-    return not torch.equal(now, before)
 
 
-@torch.no_grad()
 def picked(tensor: Tensor) -> Tensor:
     """A view of some entries: of each dimension every so many."""
-    result, left = tensor.detach(), MOST
-    for dimension, size in enumerate(tensor.shape):
-        dimensions_left = tensor.ndim - dimension
-        count = max(1, round(left ** (1 / dimensions_left)))
-        step = -(-size // count) if size else 1
-        result = result[(slice(None),) * dimension + (slice(None, None, step),)]
-        left = max(1, left // max(1, result.shape[dimension]))
-    return result
+    return tensor.detach()[steps_over(tensor.shape)]
+
+
+@lru_cache(maxsize=1024)
+def steps_over(shape: torch.Size) -> tuple[slice, ...]:
+    """The slices that take up to `MOST` entries of a tensor of this shape."""
+    slices, left = [], MOST
+    for dimension, size in enumerate(shape):
+        count = max(1, round(left ** (1 / (len(shape) - dimension))))
+        step = max(1, -(-size // count))
+        slices.append(slice(None, None, step))
+        left = max(1, left // max(1, -(-size // step)))
+    return tuple(slices)
