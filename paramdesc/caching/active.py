@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from paramdesc.caching.bound import BOUND
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
 from paramdesc.caching.expiry import expire
 from paramdesc.caching.record import Reason
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.traced_scopes import TRACED
+from paramdesc.chain.transient import transient_of
 from paramdesc.errors import add_note
 from paramdesc.torch_internals.checkpointing import Rerun
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
@@ -114,7 +114,7 @@ def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
 def forget(chain: Any) -> None:
     """Drop what the active scopes hold of `chain`, and what lasts; end what others hold."""
     expire(chain, Reason.FORGOTTEN)
-    chain.__dict__.pop(BOUND, None)
+    transient_of(chain).bound = None
     for scope in (AUTO, *active_scopes()):
         scope.drop(chain)
 

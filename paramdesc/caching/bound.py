@@ -26,9 +26,10 @@ from torch.nn.modules.module import (
 
 from paramdesc.caching.watch import Place
 from paramdesc.chain.chain import Chain
+from paramdesc.chain.transient import transient_of
 from paramdesc.torch_internals.tensors import inner_tensors
 
-__all__ = ["BOUND", "Bound"]
+__all__ = ["Bound"]
 
 # what every module has, none of it read by a map; its training flag is read
 _MODULE_STATE = frozenset(vars(Module())) - {"training"}
@@ -49,8 +50,6 @@ _TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
 """Where functions and classes depend on nothing but what is bound to them."""
 _COORDINATING = frozenset({"threading", "_thread"})
 """Locks and events: they say when a value is made, and not which."""
-BOUND = "_bound"
-"""The attribute of a chain that holds what the last walk has found. No copy of it has any."""
 _HARMLESS_HOOKS = "torch.utils.module_tracker"
 """Where the hooks stand that only watch which module runs, to count operations by module."""
 _MOST = 4000
@@ -93,12 +92,13 @@ class Bound:
     @classmethod
     def of(cls, chain: Chain, closely: bool = False) -> Bound:
         """What is bound to `chain`: by the last walk while it holds, else by another one."""
-        known: Bound | None = chain.__dict__.get(BOUND)
+        transient = transient_of(chain)
+        known: Bound | None = transient.bound
         if known is None or known.closely < closely or not known.is_current():
             known = cls(chain, closely)
             known.forget_tensors()
             if known.is_lasting:
-                chain.__dict__[BOUND] = known
+                transient.bound = known
         return known
 
     def forget_tensors(self) -> None:
@@ -122,12 +122,6 @@ class Bound:
     def tensors_now(self) -> list[Place]:
         """The tensors, with the places where they are."""
         return [Place(holder, key, holder[key]) for holder, key, _ in self.spots]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()
-
-    def __deepcopy__(self, memo: Any) -> None:
-        return None
 
     def add_tensor(self, place: Place) -> None:
         self.tensors.append(place)
@@ -312,7 +306,6 @@ def bindings_of(function: types.FunctionType) -> Iterator[tuple[Any, Any, Any]]:
             yield function.__globals__, name, function.__globals__[name]
 
 
-@functools.lru_cache(maxsize=4096)
 def names_in(code: types.CodeType) -> tuple[str, ...]:
     """The names that `code` and the functions defined in it look up, global ones among them."""
     inner = [names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)]

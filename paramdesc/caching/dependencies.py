@@ -76,7 +76,7 @@ class Dependencies:
         """Whether everything bound is in the state in which it is watched."""
         try:
             return self.bound.is_current() and all(
-                holder[key] is tensor and version in (UNCOUNTED, tensor._version)
+                holder[key] is tensor and (version == UNCOUNTED or tensor._version == version)
                 for holder, key, tensor, version, *_ in self.watches
             )
         except LookupError:

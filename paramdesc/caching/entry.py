@@ -113,6 +113,7 @@ def make_check(
     """
     maps = dict(children)
     version = UNCOUNTED if value.is_inference() else value._version
+    notes = len(value.__dict__)
     needs_gradient_itself = value.requires_grad
     hooks = 0 if value._backward_hooks is None else len(value._backward_hooks)
     first, *rest = dependencies.watches or (watch(Place({0: value}, 0, value)),)
@@ -151,7 +152,7 @@ def make_check(
                 return Cause(Reason.OTHER_MODE)
         if version != UNCOUNTED and value._version != version:
             return Cause(Reason.VALUE_WRITTEN)
-        if value.requires_grad is not needs_gradient_itself or value.__dict__:
+        if value.requires_grad is not needs_gradient_itself or len(value.__dict__) != notes:
             return Cause(Reason.VALUE_MARKED)
         if value._backward_hooks is not None and len(value._backward_hooks) != hooks:
             return Cause(Reason.VALUE_MARKED)

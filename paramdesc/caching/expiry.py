@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
 
 from torch import Tensor
 
 from paramdesc.caching.record import Cause, Reason
+from paramdesc.chain.transient import transient_of
 from paramdesc.chain.watched import StepMade, tell_of_steps, watch_chain
 
 __all__ = ["Expiry", "expire", "track"]
-
-_LIVE: WeakKeyDictionary[Any, WeakSet[Expiry]] = WeakKeyDictionary()
-"""The expiries of the values that are kept of each chain, anywhere."""
 
 
 class Expiry:
@@ -32,17 +29,13 @@ class Expiry:
 
 def track(chain: Any, expiry: Expiry) -> None:
     """Let `expire` and training steps reach the value of `chain` that `expiry` belongs to."""
-    live = _LIVE.get(chain)
-    if live is None:
-        live = _LIVE.setdefault(chain, WeakSet())
-        watch_chain(chain)
-    live.add(expiry)
+    watch_chain(chain)
+    transient_of(chain).expiries.add(expiry)
 
 
 def live_of(chain: Any) -> list[Expiry]:
     """The expiries of what is kept of `chain` now; another thread may add to them."""
-    live = _LIVE.get(chain)
-    references: Any = () if live is None else vars(live)["data"].copy()
+    references: Any = vars(transient_of(chain).expiries)["data"].copy()
     return [expiry for expiry in (reference() for reference in references) if expiry is not None]
 
 

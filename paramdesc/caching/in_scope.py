@@ -16,6 +16,7 @@ from paramdesc.caching.observer import OBSERVED
 from paramdesc.caching.record import MODES, Cause, Reason
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.torch_internals.dynamo import run_eagerly
 from paramdesc.torch_internals.mode import current_mode, is_inference
 
 __all__ = ["evaluate_and_keep", "read_in_scopes"]
@@ -76,6 +77,7 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
     return evaluate_and_keep(chain, evaluate)
 
 
+@run_eagerly  # where compiled code fails, Dynamo would trace into the observation of the maps
 def evaluate_and_keep(chain: Any, evaluate: Callable[..., Any]) -> Any:
     """A fresh value, kept in the scope that it belongs to."""
     dependencies = None

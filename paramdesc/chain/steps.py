@@ -69,8 +69,8 @@ class Steps:
 
     def look_into(self, chain: Any) -> None:
         self.children = len(chain._modules)
-        self.modules = list(chain.modules())
-        self.holders = [module._parameters for module in self.modules]
+        self.modules = [module for module in chain.modules() if module is not chain]
+        self.holders = [module._parameters for module in (chain, *self.modules)]
         self.warm = warm_maps(chain)
 
     def versions_now(self, chain: Any) -> dict[int, int]:
@@ -115,7 +115,7 @@ def count_steps(chain: Module) -> None:
 def notice_step(chain: Any, step: StepMade) -> None:
     """Remember that an optimizer has written to what is trained in `chain`."""
     steps: Steps | None = chain.__dict__.get("_steps")
-    if steps is not None and step.wrote(steps.tensors(chain), steps.modules):
+    if steps is not None and step.wrote(steps.tensors(chain), (chain, *steps.modules)):
         say_stepped(chain)
 
 

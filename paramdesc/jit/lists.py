@@ -31,7 +31,7 @@ def make_list(chain: ParametrizationList, children: dict[str, Module | None]) ->
     keep_source(text)
     twin = replica(chain, list_class(text), children)
     versions = chain.__dict__["_steps"].versions if "_steps" in chain.__dict__ else {}
-    for name in ("_steps", "_stepped", "host", "unsafe", "is_tensor", "ntensors"):
+    for name in ("_steps", "_stepped", "_transient", "host", "unsafe", "is_tensor", "ntensors"):
         twin.__dict__.pop(name, None)
     twin.__dict__.update(
         scopes=0,

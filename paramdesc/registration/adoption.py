@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from torch.nn import Module
 
 from paramdesc.chain.steps import start_maps
+from paramdesc.chain.transient import transient_of
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.namespace import namespace_of
@@ -74,6 +75,7 @@ def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
         adopt_module(chain)  # one of its originals is parametrized in its turn
     chain.__class__ = ParametrizationList
     chain.tensor_name, chain.host = tensor_name, host
+    transient_of(chain)
     start_maps(chain, anew=False)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.active import forget
-from paramdesc.caching.bound import BOUND
 from paramdesc.caching.expiry import expire
 from paramdesc.caching.guards import fetch, keep
 from paramdesc.caching.record import Reason
@@ -29,6 +28,7 @@ from paramdesc.chain.steps import (
     save_pending,
     start_maps,
 )
+from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.errors import MissingRightInverseError
 from paramdesc.registration.fitting import check_originals
 from paramdesc.registration.local_classes import picklable
@@ -66,6 +66,7 @@ class ParametrizationList(Chain):
         host: str = "ParametrizationList",
     ) -> None:
         self.__dict__.update(tensor_name=tensor_name, host=host)  # errors below are told with them
+        self.__dict__[TRANSIENT] = Transient()
         super().__init__(modules, alias(original), unsafe)
 
     def adopt_original(self, original: Tensor) -> None:
@@ -125,6 +126,7 @@ class ParametrizationList(Chain):
 
     def _replicate_for_data_parallel(self) -> ParametrizationList:
         replica: ParametrizationList = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica.__dict__[TRANSIENT] = Transient()
         replica.__dict__.pop(AUTO_CACHED, None)  # it lives for one call, in which nothing lasts
         if "_steps" in self.__dict__:
             # one replica moves the state: the first, which shares its memory with this module
@@ -196,7 +198,7 @@ class ParametrizationList(Chain):
     def copied_state(self) -> dict[str, Any]:
         """The attributes that a copy takes. What is known of steps belongs to these tensors."""
         state = dict(self.__dict__)
-        state.pop(BOUND, None)
+        state.pop(TRANSIENT, None)
         if "_steps" in state:
             state["_steps"] = None
             if is_step_pending(self):
@@ -205,6 +207,7 @@ class ParametrizationList(Chain):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(self)
 
@@ -212,6 +215,7 @@ class ParametrizationList(Chain):
         twin = self.__new__(type(self))
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.copied_state(), memo))
+        twin.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(twin)
         return twin

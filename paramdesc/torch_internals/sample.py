@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -43,7 +41,6 @@ def picked(tensor: Tensor) -> Tensor:
     return tensor.detach()[steps_over(tensor.shape)]
 
 
-@lru_cache(maxsize=1024)
 def steps_over(shape: torch.Size) -> tuple[slice, ...]:
     """The slices that take up to `MOST` entries of a tensor of this shape."""
     slices, left = [], MOST

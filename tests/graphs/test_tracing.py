@@ -89,7 +89,7 @@ def test_the_traced_path_does_in_python_what_it_does_in_a_graph(
     layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for file in ("active", "read"):
-        module = importlib.import_module(f"paramdesc.cache.{file}")
+        module = importlib.import_module(f"paramdesc.caching.{file}")
         monkeypatch.setattr(module, "is_dynamo_compiling", lambda: True)
     calls: list[int] = []
     layer.get_submodule("parametrizations.weight.0").register_forward_hook(

@@ -156,9 +156,11 @@ def test_value_is_freed_after_backward_and_with_hooks_of_the_user() -> None:
     layer = linear()
     seen: list[Tensor] = []
     with cached():
-        layer.weight.register_hook(seen.append)  # type: ignore[no-untyped-call]
-        value = weakref.ref(layer.weight)
-        layer(INPUTS).sum().backward()
+        weight = layer.weight
+        weight.register_hook(seen.append)  # type: ignore[no-untyped-call]
+        value = weakref.ref(weight)
+        torch.autograd.backward((INPUTS @ weight.T).sum())
+        del weight
     assert len(seen) == 1
     assert value() is None
 
