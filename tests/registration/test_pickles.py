@@ -25,6 +25,7 @@ import paramdesc as P
 from paramdesc import parametrizations as PZ
 from paramdesc.registration import pickled
 from tests.helpers import Double, Sum, chain_of, linear
+from tests.registration.make_pickles import model as make_model
 
 FOLDER = Path(__file__).parent / "pickles"
 
@@ -69,13 +70,19 @@ def test_a_model_loads_and_computes_what_it_did(version: str, kind: str) -> None
     assert [P.is_parametrized(module) for module in model] == [True] * 7
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_loaded_model_still_keeps_values_trains_and_is_assigned_to(version: str) -> None:
-    model: Any = pickle.loads(stored(version)["model"])
+def served(model: nn.Module) -> list[tuple[str, int, int]]:
+    """How two calls of `model`, which keeps its values, were served."""
     scope = P.auto_cache(model)
     with torch.no_grad():
         model(torch.ones(2, 3)), model(torch.ones(2, 3))
-    assert scope.hits >= len(scope) >= 6
+    assert len(scope) > 0
+    return [(row.name, row.hits, row.misses) for row in scope.report()]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_loaded_model_still_keeps_values_trains_and_is_assigned_to(version: str) -> None:
+    model: Any = pickle.loads(stored(version)["model"])
+    assert served(model) == served(make_model().eval())
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = model[3].weight.detach().clone()
