@@ -9,7 +9,13 @@ from typing import List  # noqa: UP035 - TorchScript knows it
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.precision import epsilon, smallest_normal, widened, without_autocast
+from paramdesc.linalg.precision import (
+    epsilon,
+    may_look_at,
+    smallest_normal,
+    widened,
+    without_autocast,
+)
 from paramdesc.linalg.shapes import check_matrix
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.mode import is_plain
@@ -287,11 +293,6 @@ def leading_combination(products: List[Tensor]) -> tuple[Tensor, Tensor]:  # noq
     first = combination[..., :1]
     # the sign is that of power iteration: the next solution is near the last one, not its negative
     return squares, combination * (first.sgn() + (first == 0)).conj()
-
-
-def may_look_at(x: Tensor) -> bool:
-    """Whether the numbers in `x` are there, and one may go by them."""
-    return not (is_dynamo_compiling() or x.is_meta or type(x) is not Tensor or not is_plain())
 
 
 def is_converged(products: list[Tensor], length: Tensor, tolerance: float) -> bool:
