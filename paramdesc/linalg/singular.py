@@ -102,8 +102,8 @@ def start(given: Tensor | None, size: int, like: Tensor) -> Tensor:
 def some_vector(size: int, like: Tensor) -> Tensor:
     """A unit vector with no direction of its own, the same each time."""
     # a generator of its own: the user's random numbers are not shifted
-    generator = torch.Generator().manual_seed(size)
-    vector = torch.randn(size, dtype=like.dtype, generator=generator).to(like.device)
+    generator = torch.Generator("cpu").manual_seed(size)
+    vector = torch.randn(size, dtype=like.dtype, generator=generator, device="cpu").to(like.device)
     unit: Tensor = vector / norm(vector).clamp_min(smallest_normal(vector))
     return unit
 

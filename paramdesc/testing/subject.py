@@ -105,9 +105,10 @@ def convert(parametrization: Module, weight: Tensor) -> None:
 
 def random_like(X: Tensor, *, seed: int) -> Tensor:
     """Normal random numbers that no other random number depends on."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     dtype = torch.complex64 if X.is_complex() else torch.float32
-    return torch.randn(X.shape, generator=generator, dtype=dtype).to(X.device, X.dtype)
+    numbers = torch.randn(X.shape, generator=generator, dtype=dtype, device="cpu")
+    return numbers.to(X.device, X.dtype)
 
 
 def loss_of(value: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def test_a_checkpoint_means_the_same_weight_and_gradient_in_both_directions(
             original.copy_(1.5 * torch.randn(shape, dtype=dtype))
             if name == "householder":
                 original.diagonal(dim1=-2, dim2=-1).copy_(torch.tensor(-1.0))
-                original[..., 0, 0] = 1.9  # of which the integer part counts
+                original[..., 0, 0] = 1.9  # of which torch takes the integer part, and we the sign
         target.load_state_dict(source.state_dict())
         assert torch.allclose(target.weight, source.weight, rtol=0, atol=1e-13)
         factor = torch.randn(shape, dtype=dtype)
