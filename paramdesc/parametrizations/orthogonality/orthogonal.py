@@ -58,8 +58,8 @@ class Orthogonal(Parametrization):
 
     Cost of forward and backward, in products of `n x n` matrices for square ones: `cayley` 4,
     `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 7 and
-    two triangular systems,
-    `polar` 70, and twice that for condition numbers above 1000. A tall matrix takes a small multiple of `n / k` times what a `k x k` one does:
+    two triangular systems, `polar` 70, and twice that if the condition number of `X` is above
+    1000. A tall matrix takes a small multiple of `n / k` times what a `k x k` one does:
     nothing of size `n x n` is made. The value is orthogonal to rounding, that is with the
     Frobenius norm of `Yᴴ Y - I` within `20 eps sqrt(k)`, while the spectral norm of `X` is below
     30 for `cayley` and `householder`, and below 100 for `matrix_exp`.
