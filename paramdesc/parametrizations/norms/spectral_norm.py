@@ -12,14 +12,14 @@ from torch.nn import Parameter
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened, without_autocast
-from paramdesc.linalg.singular import (
+from paramdesc.linalg.singular_iteration import (
     best_pair,
     first_left,
-    improve_on_cpu,
     improve_triple,
     orthogonal_part,
     some_vector,
 )
+from paramdesc.linalg.singular_on_cpu import improve_on_cpu
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.mode import has_autocast, is_plain
 
