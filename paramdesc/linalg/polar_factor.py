@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from paramdesc.linalg.polar_steps import Round, Step, approached, derivative, eye_like, fast_steps
+from paramdesc.linalg.polar_steps import (
+    Round,
+    Step,
+    approached,
+    derivative,
+    eye_like,
+    fast_steps,
+    gentle_steps,
+)
 from paramdesc.linalg.precision import may_look_at, smallest_normal, without_autocast
 from paramdesc.torch_internals.in_graph import keep_in_graph
 
@@ -93,12 +101,14 @@ class PolarFactor(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled():  # second derivatives are those of the polynomials
+        if torch.is_grad_enabled():  # second derivatives are those that autograd finds
             X = ctx.saved_tensors[0]
             Y = X if ctx.added is None else X + ctx.added
+            is_double = X.dtype in (torch.float64, torch.complex128)
             with without_autocast(X):
                 for steps in ctx.rounds:
-                    Y, _ = approached(Y, steps)
+                    is_long = len(steps) > len(fast_steps(0))
+                    Y, _ = approached(Y, gentle_steps(is_double) if is_long else steps)
             (found,) = torch.autograd.grad(Y, X, gradient, create_graph=True)
             return found, None, None
         return change(ctx, gradient), None, None

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from paramdesc import register_parametrization
+from paramdesc.linalg import polar_factor
 from paramdesc.linalg.polar import nearest_orthonormal, polar
+from paramdesc.parametrizations import Orthogonal
 
 
 def of_condition(*shape: int, condition: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -171,6 +174,55 @@ def test_singular_matrices_tell_where_no_one_may_look(name: str, dtype: torch.dt
     X = SINGULAR[name].to(dtype)
     Y = without_looking(X)
     assert Y.isnan().any() or error_of(Y) <= 20
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may depend on numbers in eager code either, as on a GPU."""
+    monkeypatch.setattr(polar_factor, "may_look_at", lambda _: False)
+
+
+@pytest.mark.usefixtures("blind")
+@pytest.mark.parametrize(("dtype", "condition"), CONDITIONS)
+@pytest.mark.parametrize("shape", [(8, 8), (30, 12)])
+def test_value_and_gradient_as_on_a_gpu(
+    shape: tuple[int, ...], dtype: torch.dtype, condition: float
+) -> None:
+    X, expected = of_condition(*shape, condition=condition, dtype=dtype)
+    G = torch.randn(shape, dtype=dtype)
+    Y = polar(X.requires_grad_())
+    assert error_of(Y) <= 20
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(Y.detach(), expected, rtol=0, atol=100 * condition * eps)
+    (gradient,) = torch.autograd.grad(Y, X, G)
+    exact = exact_gradient(X, G)
+    assert (gradient - exact).norm() <= eps * (10 * condition + 3000) * exact.norm()
+
+
+@pytest.mark.usefixtures("blind")
+def test_singular_matrices_are_nan_on_a_gpu_and_zero_is_not() -> None:
+    X = torch.stack([torch.ones(3, 3), torch.zeros(3, 3), torch.diag(torch.tensor([3.0, 2, 1]))])
+    for complete in (False, True):
+        Y = polar(X.clone().requires_grad_(), complete)
+        assert Y[0].isnan().all()
+        torch.testing.assert_close(Y[1], complete * torch.eye(3))
+        torch.testing.assert_close(Y[2], torch.eye(3))
+
+
+@pytest.mark.usefixtures("blind")
+def test_derivatives_as_on_a_gpu() -> None:
+    X = of_condition(5, 3, condition=5.0, dtype=torch.float64)[0].requires_grad_()
+    assert torch.autograd.gradcheck(polar, X)
+    assert torch.autograd.gradgradcheck(polar, X, atol=1e-4)
+
+
+def test_orthogonal_polar_of_zero_is_the_identity_and_learns() -> None:
+    layer: Any = register_parametrization(nn.Linear(3, 3), "weight", Orthogonal("polar"))
+    with torch.no_grad():
+        layer.parametrizations.weight.original.zero_()
+    torch.testing.assert_close(layer.weight, torch.eye(3))
+    layer.weight[0, 1].backward()
+    assert layer.parametrizations.weight.original.grad.any()
 
 
 @pytest.mark.parametrize("function", [polar, torch.func.vmap(polar)])
