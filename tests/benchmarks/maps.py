@@ -324,8 +324,8 @@ LACKS = """
 ## What they lack
 
 The [checks](guide/maps.md) of `paramdesc.testing.check_parametrization` that fail: of finite
-values, right inverses, gradients, special points, vmap, half precision, autocast, determinism, copies,
-checkpoints, meta tensors, torch's own engine, TorchScript, tracing, compilation and export.
+values, right inverses, gradients, special points, vmap, half precision, autocast, determinism,
+copies, checkpoints, meta tensors, torch's own engine, TorchScript, tracing, compilation and export.
 geotorch's right inverses refuse every value outside of the constraint.
 
 """
