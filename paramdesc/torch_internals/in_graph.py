@@ -23,7 +23,8 @@ def keep_in_graph(function: Callable[..., _T]) -> Callable[..., _T]:
     """
 
     def tell(_: Any) -> None:
-        torch._dynamo.allow_in_graph(function)  # type: ignore[attr-defined]
+        allow: Callable[..., object] = torch.compiler.allow_in_graph
+        allow(function)
 
     def call(*args: Any) -> _T:
         if is_dynamo_compiling():
