@@ -8,7 +8,8 @@ from torch import Tensor
 
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.chain.transient import transient_of
-from paramdesc.chain.watched import StepMade, tell_of_steps, watch_chain
+from paramdesc.chain.watched import tell_of_steps, watch_chain
+from paramdesc.torch_internals.optimizers import StepMade
 
 __all__ = ["Expiry", "expire", "track"]
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.chain.parametrization import Parametrization
-from paramdesc.chain.watched import StepMade, tell_of_steps, watch_chain
+from paramdesc.chain.watched import tell_of_steps, watch_chain
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, is_led_by_guards
 from paramdesc.torch_internals.mode import has_transforms, is_plain
+from paramdesc.torch_internals.optimizers import StepMade
 from paramdesc.torch_internals.sample import differs, sample
 
 __all__ = [

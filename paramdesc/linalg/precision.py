@@ -12,9 +12,17 @@ from torch import Tensor
 from torch.amp import is_autocast_available
 from torch.compiler import is_dynamo_compiling
 
-from paramdesc.torch_internals.mode import has_autocast
+from paramdesc.torch_internals.mode import has_autocast, is_plain
 
-__all__ = ["epsilon", "in_double", "matmul", "smallest_normal", "widened", "without_autocast"]
+__all__ = [
+    "epsilon",
+    "in_double",
+    "matmul",
+    "may_look_at",
+    "smallest_normal",
+    "widened",
+    "without_autocast",
+]
 
 
 def widened(X: Tensor) -> Tensor:
@@ -40,6 +48,11 @@ def smallest_normal(X: Tensor) -> float:
     """
     is_double = X.dtype == torch.float64 or X.dtype == torch.complex128
     return 2.2250738585072014e-308 if is_double else 1.1754943508222875e-38
+
+
+def may_look_at(x: Tensor) -> bool:
+    """Whether the numbers in `x` are there, and one may go by them."""
+    return not (is_dynamo_compiling() or x.is_meta or type(x) is not Tensor or not is_plain())
 
 
 def matmul(A: Tensor, B: Tensor) -> Tensor:

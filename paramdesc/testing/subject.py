@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import Module, Parameter
 
 from paramdesc.chain.parametrization import Parametrization
@@ -93,7 +94,7 @@ class Subject:
 
 def convert(parametrization: Module, weight: Tensor) -> None:
     """Give the tensors of the map the precision and the device of `weight`."""
-    real = torch.empty(0, dtype=weight.dtype).real.dtype
+    real = weight.new_empty(0).real.dtype
 
     def to_precision(x: Tensor) -> Tensor:
         if x.is_complex():
@@ -105,9 +106,10 @@ def convert(parametrization: Module, weight: Tensor) -> None:
 
 def random_like(X: Tensor, *, seed: int) -> Tensor:
     """Normal random numbers that no other random number depends on."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     dtype = torch.complex64 if X.is_complex() else torch.float32
-    return torch.randn(X.shape, generator=generator, dtype=dtype).to(X.device, X.dtype)
+    numbers = torch.randn(X.shape, generator=generator, dtype=dtype, device="cpu")
+    return numbers.to(X.device, X.dtype)
 
 
 def loss_of(value: Tensor) -> Tensor:
@@ -119,11 +121,25 @@ def loss_of(value: Tensor) -> Tensor:
 def gradients(module: Any, value: Tensor | None = None) -> dict[str, Tensor]:
     """The gradients of the loss with respect to the trained tensors, by name; zero where unused."""
     trained = {name: x for name, x in module.named_parameters() if x.requires_grad}
-    loss = loss_of(module(torch.ones(())) if value is None else value)
+    loss = loss_of(module.weight if value is None else value)
     found = torch.autograd.grad(
         loss, list(trained.values()), allow_unused=True, materialize_grads=True
     )
     return dict(zip(trained, found, strict=True))
+
+
+def as_function(module: Any) -> tuple[Callable[..., Tensor], list[Tensor], list[str]]:
+    """The value as a function of the trained tensors, with these, and their names."""
+    chain = module.parametrizations.weight
+    trained = {name: x for name, x in chain.named_parameters() if x.requires_grad}
+
+    def evaluate(*tensors: Tensor) -> Tensor:
+        lent = dict(zip(trained, tensors, strict=True))
+        value: Tensor = functional_call(chain, lent, ())
+        return value
+
+    points = [x.detach().clone().requires_grad_() for x in trained.values()]
+    return evaluate, points, list(trained)
 
 
 def train(module: Any, optimizer: Callable[..., Any], steps: int, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""Checks of what a map computes: its values, its inverse, its gradients."""
+"""Checks of what a map computes: its values, and its inverse."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.nn import Module
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.errors import ConstraintError
-from paramdesc.testing.closeness import check_close, check_finite, check_gradients
+from paramdesc.testing.closeness import check_close, check_finite
 from paramdesc.testing.report import Failure, NotApplicable
-from paramdesc.testing.subject import Subject, convert, gradients, random_like, train
+from paramdesc.testing.subject import Subject, convert, random_like, train
 
 __all__ = ["CHECKS"]
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 def check_shape(subject: Subject) -> str:
@@ -27,6 +25,51 @@ def check_shape(subject: Subject) -> str:
     if not (fits or subject.is_unsafe):
         raise Failure(f"the value is {list(value.shape)}, {value.dtype}")
     return f"{list(value.shape)}, {value.dtype}"
+
+
+def check_schema(subject: Subject) -> str:
+    parametrization = subject.parametrization
+    if not isinstance(parametrization, Parametrization):
+        raise NotApplicable("it is not derived from Parametrization")
+    if subject.has_constraint() and not parametrization.constraint:
+        raise Failure("it defines deviation, and no word for its constraint")
+    return parametrization.constraint or "no constraint"
+
+
+def check_finite_everywhere(subject: Subject) -> str:
+    """Each map by itself: a registration may refuse what is not finite without naming the map."""
+    outside = subject.outside()
+    given = {"the example": subject.example.to(outside.dtype), "another tensor": outside}
+    for what, Y in given.items():
+        if not bool(torch.isfinite(Y).all()):
+            raise NotApplicable(f"{what} is not finite itself")
+        parametrization = subject.map()
+        if isinstance(parametrization, Module):
+            convert(parametrization, Y)
+        name = getattr(parametrization, "__name__", type(parametrization).__name__)
+        originals: Any = Y.clone()
+        inverse = getattr(parametrization, "right_inverse", None)
+        if inverse is not None and subject.right_inverse != "none":
+            try:
+                originals = inverse(originals)
+            except (ValueError, RuntimeError):  # it says so itself; "right inverse" reports it
+                continue
+        originals = originals if isinstance(originals, (tuple, list)) else [originals]
+        for original in originals:
+            refuse_infinities(original, f"{name}.right_inverse", what)
+        refuse_infinities(parametrization(*originals), name, what)
+    return "finite tensors give finite ones"
+
+
+def refuse_infinities(x: Any, name: str, what: str) -> None:
+    if not isinstance(x, Tensor):
+        return
+    count = int((~torch.isfinite(x)).sum())
+    if count:
+        raise Failure(
+            f"{name} gives {count} of {x.numel()} entries ({count / x.numel():.0%}) that are "
+            f"infinite or NaN for {what}, which is finite"
+        )
 
 
 def check_right_inverse(subject: Subject) -> str:
@@ -106,184 +149,6 @@ def check_deviation(subject: Subject, module: Any, when: str) -> float:
     return deviation
 
 
-def as_function(module: Any) -> tuple[Callable[..., Tensor], list[Tensor], list[str]]:
-    """The value as a function of the trained tensors, with these, and their names."""
-    chain = module.parametrizations.weight
-    trained = {name: x for name, x in chain.named_parameters() if x.requires_grad}
-
-    def evaluate(*tensors: Tensor) -> Tensor:
-        lent = dict(zip(trained, tensors, strict=True))
-        value: Tensor = functional_call(chain, lent, ())
-        return value
-
-    points = [x.detach().clone().requires_grad_() for x in trained.values()]
-    return evaluate, points, list(trained)
-
-
-def moved(points: list[Tensor]) -> list[Tensor]:
-    """Points nearby: `right_inverse` may have put them where a clamp or a relu has a kink."""
-    with torch.no_grad():
-        for x in points:
-            x.add_(random_like(x, seed=7), alpha=1e-2)
-    return points
-
-
-def check_gradient(subject: Subject) -> str:
-    evaluate, points, names = as_function(subject.trained())
-    points = moved(points)
-    torch.autograd.gradcheck(evaluate, points)
-    value = evaluate(*points)
-    loss = value.abs().square().sum() + value.real.sum()
-    found = torch.autograd.grad(loss, points, allow_unused=True, materialize_grads=True)
-    if not any(bool(gradient.any()) for gradient in found):
-        raise Failure(f"no gradient reaches {', '.join(names)}")
-    return f"of {', '.join(names)}"
-
-
-def check_second_gradient(subject: Subject) -> str:
-    evaluate, points, names = as_function(subject.trained())
-    torch.autograd.gradgradcheck(evaluate, moved(points), fast_mode=True)
-    return f"of {', '.join(names)}"
-
-
-def special_tensors(example: Tensor) -> dict[str, Tensor]:
-    """Tensors where careless formulas divide by zero."""
-    identity = torch.zeros_like(example)
-    if example.ndim >= 2:
-        identity.diagonal(dim1=-2, dim2=-1).fill_(1)
-    return {
-        "zeros": torch.zeros_like(example),
-        "ones": torch.ones_like(example),
-        "the identity": identity,
-        "large numbers": 10 * torch.ones_like(example),
-        "small numbers": 1e-10 * torch.ones_like(example),
-    }
-
-
-def check_special_points(subject: Subject) -> str:
-    names = []
-    for name, special in special_tensors(subject.example).items():
-        module = subject.holder(wide=False)
-        for original in module.parametrizations.weight.originals():
-            if original.shape == special.shape:
-                with torch.no_grad():
-                    original.copy_(special)
-                check_all_finite(module, f"an original of {name}")
-        if subject.right_inverse != "none":
-            module.weight = special
-            check_all_finite(module, f"assigned {name}")
-            check_all_finite(subject.holder(special, wide=False), f"registered on {name}")
-            module.weight = module.weight.detach()
-            check_all_finite(module, f"its own value, from {name}")
-        names.append(name)
-    return ", ".join(names)
-
-
-def check_all_finite(module: Any, what: str) -> None:
-    value = module.weight
-    check_finite(value, f"{what}: the value")
-    for name, gradient in gradients(module, value).items():
-        check_finite(gradient, f"{what}: the gradient of {name}")
-
-
-def check_batch(subject: Subject) -> str:
-    if not subject.is_batched:
-        raise NotApplicable("batch=False is declared")
-    wide = subject.holder().weight.dtype
-    weights = [subject.example.to(wide), random_like(subject.example, seed=4).to(wide)]
-    modules = [subject.holder(weight) for weight in weights]
-    stacked = subject.holder(torch.stack(weights))
-    expected = torch.stack([module.weight for module in modules])
-    detail = check_close(stacked.weight, expected, "a stack of two")
-    rate = 0.1
-    together = gradients(stacked, stacked.weight)
-    with torch.no_grad():
-        for name, parameter in stacked.named_parameters():
-            if name in together and name.rpartition(".")[2].startswith("original"):
-                parameter.sub_(together[name], alpha=rate)
-                parts = [dict(module.named_parameters())[name] for module in modules]
-                torch._foreach_copy_(parts, list(parameter.unbind(0)))
-    expected = torch.stack([module.weight for module in modules])
-    check_close(stacked.weight, expected, "a stack of two, after a step")
-    return detail
-
-
-def check_empty_batch(subject: Subject) -> str:
-    if not subject.is_batched:
-        raise NotApplicable("batch=False is declared")
-    module = subject.holder(subject.example.new_empty((0, *subject.example.shape)), wide=False)
-    gradients(module, module.weight)
-    return str(list(module.weight.shape))
-
-
-def check_vmap(subject: Subject) -> str:
-    module = subject.trained()
-    evaluate, points, _ = as_function(module)
-    members = [[x + 0.1 * i * random_like(x, seed=5) for x in points] for i in range(2)]
-    stacked = [torch.stack(pair).detach() for pair in zip(*members, strict=True)]
-    expected = torch.stack([evaluate(*member) for member in members])
-    return check_close(vmap(evaluate)(*stacked), expected, "an ensemble of two")
-
-
-def check_precision(subject: Subject) -> str:
-    details = []
-    for dtype in subject.dtypes:
-        if subject.example.is_complex() and dtype in HALF:
-            continue
-        if subject.example.is_complex():
-            dtype = torch.empty(0, dtype=dtype).to(dtype.to_complex()).dtype
-        module = subject.trained(subject.example.to(dtype), wide=False)
-        value = module.weight
-        if value.dtype != dtype and not subject.is_unsafe:
-            raise Failure(f"in {dtype}, the value is of {value.dtype}")
-        for name, gradient in gradients(module, value).items():
-            check_finite(gradient, f"in {dtype}, the gradient of {name}")
-        convert(module, torch.empty(0, dtype=torch.float64))
-        exact = module.weight.to(dtype)
-        eps = torch.finfo(dtype).eps
-        details.append(check_close(value, exact, f"{dtype}", allowed=8 * eps))
-    return "; ".join(details)
-
-
-def check_autocast(subject: Subject) -> str:
-    if subject.example.is_complex():
-        raise NotApplicable("autocast leaves complex numbers alone")
-    module = subject.trained(wide=False)
-    expected, slopes = module.weight, gradients(module)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = module.weight
-    found = gradients(module, value)  # outside, as torch asks for it
-    check_gradients(found, slopes, "under autocast")
-    return check_close(value, expected, "under autocast", allowed=1e-6)
-
-
-def check_determinism(subject: Subject) -> str:
-    before = torch.get_rng_state()
-    module = subject.trained(wide=False)
-    if not torch.equal(before, torch.get_rng_state()):
-        raise Failure("registering or evaluating it draws from torch's random numbers")
-    for mode in (True, False):
-        module.train(mode)
-        first = module.weight
-        state = {name: x.clone() for name, x in module.state_dict().items()}
-        for _ in range(3):
-            if not torch.equal(module.weight, first):
-                raise Failure(f"two evaluations differ, with training={mode}")
-        for name, x in module.state_dict().items():
-            if not torch.equal(x, state[name]):
-                raise Failure(f"an evaluation changes {name}, with training={mode}")
-    return "the same value each time, and nothing changed"
-
-
-def check_schema(subject: Subject) -> str:
-    parametrization = subject.parametrization
-    if not isinstance(parametrization, Parametrization):
-        raise NotApplicable("it is not derived from Parametrization")
-    if subject.has_constraint() and not parametrization.constraint:
-        raise Failure("it defines deviation, and no word for its constraint")
-    return parametrization.constraint or "no constraint"
-
-
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "shape": (
         check_shape,
@@ -293,6 +158,12 @@ CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "schema": (
         check_schema,
         "set the class attribute `constraint` to a word that completes 'the value is not ...'.",
+    ),
+    "finite": (
+        check_finite_everywhere,
+        "let right_inverse move what forward does not reach to where its formula is defined: "
+        "clamp before log, sqrt or atanh. Or refuse it with a ValueError that says which values "
+        "are allowed. Let forward stay below what its dtype holds.",
     ),
     "right inverse": (
         check_right_inverse,
@@ -309,50 +180,5 @@ CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
         check_constraint,
         "the formula of forward must give the constraint whatever the original is. If it does, "
         "and rounding is larger than allowed, define tolerance.",
-    ),
-    "gradient": (
-        check_gradient,
-        "keep forward in differentiable operations: no .data, .detach(), .item() or NumPy. A "
-        "custom backward must be that of the formula.",
-    ),
-    "second gradient": (
-        check_second_gradient,
-        "a custom backward must be differentiable itself: let it use saved inputs and outputs in "
-        "differentiable operations. Without one, look for branches at the point.",
-    ),
-    "special points": (
-        check_special_points,
-        "divide by torch.where(x > 0, x, 1) and select afterwards with another torch.where; do "
-        "not differentiate norms at zero, nor singular vectors and eigenvectors where values "
-        "coincide.",
-    ),
-    "batch": (
-        check_batch,
-        "use operations that take leading batch dimensions, .mT instead of .T, dim=(-2, -1) "
-        "instead of all dimensions. Or declare batch=False.",
-    ),
-    "empty batch": (
-        check_empty_batch,
-        "no .max() of an empty tensor, no reshape with -1 of one; use torch.linalg.vector_norm "
-        "or amax with a dimension.",
-    ),
-    "vmap": (
-        check_vmap,
-        "no .item(), no branch on values, no in-place write of a mapped tensor into another; a "
-        "custom autograd.Function needs setup_context and generate_vmap_rule = True.",
-    ),
-    "precision": (
-        check_precision,
-        "compute in float32 where X is in half precision, and cast the result back: X.float(), "
-        "..., .to(X.dtype).",
-    ),
-    "autocast": (
-        check_autocast,
-        "compute matrix products within torch.autocast(X.device.type, enabled=False).",
-    ),
-    "determinism": (
-        check_determinism,
-        "draw random numbers from a torch.Generator of the map's own, and let forward write to "
-        "nothing. State that follows training belongs into warm_start.",
     ),
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -19,11 +20,19 @@ from paramdesc.testing.subject import Subject, gradients
 __all__ = ["CHECKS"]
 
 
-def check_script(subject: Subject) -> str:
-    module = subject.trained()
-    one = torch.ones((), dtype=module.weight.dtype)
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Inside, torch may call its own functions deprecated: by this or that kind of warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def check_script(subject: Subject) -> str:
+    module = subject.trained()
+    one = module.weight.detach().new_ones(())
+    with without_deprecations():
         program: Any = torch.jit.script(module)
         file = io.BytesIO()
         torch.jit.save(program, file)
@@ -42,7 +51,7 @@ def check_script(subject: Subject) -> str:
 def check_compile(subject: Subject) -> str:
     module = subject.trained()
     twin = copy.deepcopy(module)
-    one = torch.ones((), dtype=module.weight.dtype)
+    one = module.weight.detach().new_ones(())
     compiled: Any = torch.compile(as_fresh_code(call), backend="aot_eager", fullgraph=True)
     expected, slopes = module(one), gradients(module, module(one))
     check_gradients(gradients(twin, compiled(twin, one)), slopes, "compiled")
@@ -60,16 +69,15 @@ def as_fresh_code(function: Any) -> Any:
 
 def check_export(subject: Subject) -> str:
     module = subject.trained().eval()
-    one = torch.ones((), dtype=module.weight.dtype)
+    one = module.weight.detach().new_ones(())
     program = torch.export.export(module, (one,))
     return check_close(program.module()(one), module(one), "exported")
 
 
 def check_trace(subject: Subject) -> str:
     module = subject.trained().eval()
-    one = torch.ones((), dtype=module.weight.dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    one = module.weight.detach().new_ones(())
+    with without_deprecations():
         warnings.simplefilter("ignore", TracerWarning)  # shapes are constants, by intent
         program: Any = torch.jit.trace(module, (one,))  # type: ignore[no-untyped-call]
     return check_close(program(one), module(one), "traced")

@@ -323,9 +323,9 @@ size {n} x {n}, or {n} x {half} where they may be rectangular, in float32 on one
 LACKS = """
 ## What they lack
 
-The [checks](guide/maps.md) of `paramdesc.testing.check_parametrization` that fail: of right
-inverses, gradients, special points, vmap, half precision, autocast, determinism, copies,
-checkpoints, meta tensors, torch's own engine, TorchScript, tracing, compilation and export.
+The [checks](guide/maps.md) of `paramdesc.testing.check_parametrization` that fail: of finite
+values, right inverses, gradients, special points, vmap, half precision, autocast, determinism,
+copies, checkpoints, meta tensors, torch's own engine, TorchScript, tracing, compilation and export.
 geotorch's right inverses refuse every value outside of the constraint.
 
 """

@@ -8,12 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.singular import (
-    improve_on_cpu,
-    improve_triple,
-    largest_singular_triple,
-    leading_of_bidiagonal,
-)
+from paramdesc.linalg.singular import largest_singular_triple
+from paramdesc.linalg.singular_iteration import improve_triple
+from paramdesc.linalg.singular_on_cpu import improve_on_cpu, leading_of_bidiagonal
 
 SHAPES = [(5, 3), (3, 5), (40, 40), (2, 3, 20, 30), (1, 1), (1, 7), (7, 1)]
 

@@ -179,7 +179,37 @@ def test_nearest_row_that_does_not_decrease() -> None:
     Y[1] = Y[1].sort().values
     expected = torch.tensor([pooled(row) for row in Y.tolist()], dtype=torch.float64)
     torch.testing.assert_close(nearest_increasing(Y), expected)
-    torch.testing.assert_close(holder(Y, Ordered()).weight.detach(), expected)
+    torch.testing.assert_close(holder(Y, Ordered(sort=False)).weight.detach(), expected)
+    torch.testing.assert_close(holder(Y, Ordered()).weight.detach(), Y.sort().values)
+
+
+def test_ordered_learns_from_the_default_weights_of_a_layer() -> None:
+    torch.manual_seed(0)
+    layer: Any = register_parametrization(nn.Linear(32, 8), "weight", Ordered())
+    factor = torch.randn(8, 32)
+    original = layer.parametrizations.weight.original
+    (gradient,) = torch.autograd.grad((layer.weight * factor).sum(), original)
+    # the first entry of a row moves all of it; the steps must learn, too
+    assert gradient[:, 1:].norm() > 0.01 * factor[:, 1:].norm()
+    assert gradient[:, 1:].abs().median() > 0.01 * factor.abs().median()
+    target = torch.randn(8, 32).sort().values
+    optimizer = torch.optim.SGD([original], lr=1.0)
+    losses = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (layer.weight - target).square().sum(-1).mean() / 32
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("sort", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_ordered_keeps_rows_that_increase_to_rounding(sort: bool, dtype: torch.dtype) -> None:
+    Y = torch.randn(20, 30, dtype=dtype).sort().values
+    value = holder(Y, Ordered(sort=sort)).weight.detach()
+    torch.testing.assert_close(value, Y, rtol=0, atol=100 * torch.finfo(dtype).eps)
 
 
 STRICT: dict[str, tuple[nn.Module, list[float], list[float], str]] = {
@@ -321,5 +351,6 @@ def test_repr_shows_the_arguments() -> None:
     assert repr(UnitInterval()) == "UnitInterval()"
     assert repr(Simplex(0)) == "Simplex(dim=0)"
     assert repr(Ordered()) == "Ordered()"
+    assert repr(Ordered(sort=False, strict=True)) == "Ordered(sort=False, strict=True)"
     expected = "FromDistributions(Interval(lower_bound=0.0, upper_bound=2.0))"
     assert repr(FromDistributions(constraints.interval(0.0, 2.0))) == expected

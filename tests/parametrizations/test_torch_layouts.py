@@ -62,7 +62,7 @@ def test_a_checkpoint_means_the_same_weight_and_gradient_in_both_directions(
             original.copy_(1.5 * torch.randn(shape, dtype=dtype))
             if name == "householder":
                 original.diagonal(dim1=-2, dim2=-1).copy_(torch.tensor(-1.0))
-                original[..., 0, 0] = 1.9  # of which the integer part counts
+                original[..., 0, 0] = 1.9  # of which torch takes the integer part, and we the sign
         target.load_state_dict(source.state_dict())
         assert torch.allclose(target.weight, source.weight, rtol=0, atol=1e-13)
         factor = torch.randn(shape, dtype=dtype)
@@ -213,3 +213,25 @@ def test_flatten_makes_a_matrix_of_a_convolution(flatten: int | tuple[int, ...])
     W = layer.weight.movedim(rows, list(range(len(rows)))).flatten(0, len(rows) - 1).flatten(1)
     gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
     assert torch.allclose(gram, torch.eye(len(gram)), atol=1e-6)
+
+
+@pytest.mark.parametrize("trivialization", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 4), (6, 3), (3, 6), (2, 4, 3)])
+def test_weight_decay_leaves_the_weight_orthogonal(
+    shape: tuple[int, ...], dtype: torch.dtype, trivialization: bool
+) -> None:
+    weight = torch.randn(shape, dtype=dtype)
+    module: Any = orthogonal(
+        Holder(weight), orthogonal_map="householder", use_trivialization=trivialization
+    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, weight_decay=0.5)
+    factor = torch.randn(shape, dtype=dtype)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (module.weight * factor).sum().backward()
+        optimizer.step()
+    diagonal = module.parametrizations.weight.original.diagonal(dim1=-2, dim2=-1)
+    assert diagonal.abs().max() < 0.5
+    allowed = 100 * torch.finfo(dtype).eps
+    assert TorchOrthogonal("householder").deviation(module.weight) < allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -43,6 +44,24 @@ class RightInverse(Good):
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)
         return 2 * Y.tril()
+
+
+class Finite(nn.Module):
+    """Its right inverse knows nothing of what forward does not reach."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        return nn.functional.softplus(X)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y.expm1().log()
+
+
+class FiniteForward(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.log()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y
 
 
 class Strict(Good):
@@ -216,6 +235,8 @@ class Compile(Good):
 BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (Shape, "shape", "float64"),
     (Schema, "schema", "no word"),
+    (Finite, "finite", "Finite.right_inverse gives "),
+    (FiniteForward, "finite", "%) that are infinite or NaN for the example, which is finite"),
     (RightInverse, "right inverse", "differs by"),
     (Strict, "strict", "without an error"),
     (Constraint, "constraint", "deviates by"),
@@ -348,3 +369,43 @@ def test_a_kink_where_the_original_is_put_is_no_wrong_gradient() -> None:
 def test_a_right_inverse_that_writes_to_what_is_assigned_is_found_out() -> None:
     report = check_parametrization(ClampingInPlace(), torch.randn(3, 3), raises=False)
     assert "writes to the tensor" in report["right inverse"].detail
+
+
+def test_a_map_that_refuses_values_by_an_error_passes_the_check_for_finite_ones() -> None:
+    report = check_parametrization(Refusing(), torch.rand(3, 3) + 0.1, raises=False)
+    assert report["finite"].status == "passed"
+    found = check_parametrization(Finite(), torch.tensor([[-1.0, 2.0], [3.0, 4.0]]), raises=False)
+    assert "1 of 4 entries (25%)" in found["finite"].detail
+
+
+class Refusing(Finite):
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        if not bool((Y > 0).all()):
+            raise ValueError("positive values only")
+        return super().right_inverse(Y)
+
+
+@pytest.mark.parametrize("category", [FutureWarning, DeprecationWarning])
+def test_torchs_deprecations_are_no_failures_where_warnings_are_errors(
+    category: type[Warning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("script", "trace", "save", "load"):
+        monkeypatch.setattr(torch.jit, name, deprecated(getattr(torch.jit, name), category))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = check_parametrization(Good(), torch.randn(3, 3))
+    assert report["script"].status == report["trace"].status == "passed"
+
+
+def deprecated(function: Any, category: type[Warning]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        warnings.warn(f"{function} is deprecated.", category, stacklevel=2)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_maps_can_be_checked_under_another_default_device() -> None:
+    example = torch.randn(3, 3)
+    with torch.device("meta"):
+        check_parametrization(Good(), example)

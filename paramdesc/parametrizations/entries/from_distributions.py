@@ -126,7 +126,7 @@ class FromDistributions(Parametrization):
         try:
             X = self.transform().inv(placed(self.asked(), widened(Y), Y.dtype, self.margin))
         except LinAlgError:
-            X = torch.full((), torch.nan)
+            X = torch.full((), torch.nan, device=Y.device)
         if has_numbers(X) and not X.isfinite().all():
             raise ValueError(
                 f"the value is not {self.constraint}, and the transform has no finite inverse "
@@ -145,7 +145,7 @@ class FromDistributions(Parametrization):
         try:
             back = clamped(self.asked(), transform(transform.inv(wide)))
         except LinAlgError:
-            return torch.full((), torch.inf)
+            return torch.full((), torch.inf, device=Y.device)
         difference = torch.maximum(largest_difference(back, wide), outside)
         return torch.where(difference.isnan(), torch.inf, difference)
 

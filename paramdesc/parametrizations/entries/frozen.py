@@ -88,7 +88,7 @@ class Frozen(Parametrization):
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest difference from the value in a frozen entry."""
         if self.value is None:
-            return torch.zeros(())
+            return torch.zeros((), device=Y.device)
         return largest_difference(torch.where(self.mask_of(Y), Y, self.value), self.value)
 
     def tolerance(self, Y: Tensor) -> float:

@@ -61,7 +61,10 @@ class Interval(Parametrization):
         strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
-        difference = torch.as_tensor(high) - torch.as_tensor(low)
+        device = next((x.device for x in (low, high) if isinstance(x, Tensor)), "cpu")
+        low_tensor = torch.as_tensor(low, device=device)
+        high_tensor = torch.as_tensor(high, device=device)
+        difference = high_tensor - low_tensor
         in_order = torch.isfinite(difference) & (difference > 0)
         if has_numbers(in_order) and not in_order.all():
             raise ValueError(
@@ -71,9 +74,9 @@ class Interval(Parametrization):
         check_margin(margin)
         self.margin = margin
         if isinstance(low, Tensor) or isinstance(high, Tensor):
-            like = low if isinstance(low, Tensor) else torch.as_tensor(high)
-            self.register_buffer("low", torch.as_tensor(low).to(like).clone())
-            self.register_buffer("high", torch.as_tensor(high).to(like).clone())
+            like = low_tensor if isinstance(low, Tensor) else high_tensor
+            self.register_buffer("low", low_tensor.to(like).clone())
+            self.register_buffer("high", high_tensor.to(like).clone())
         else:
             self.low, self.high = float(low), float(high)
 

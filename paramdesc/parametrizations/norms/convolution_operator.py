@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paramdesc.linalg.precision import epsilon, widened, without_autocast
-from paramdesc.linalg.singular import scattered
+from paramdesc.linalg.singular_iteration import scattered
 from paramdesc.parametrizations.norms.operator_norm import (
     MOST_ITERATIONS,
     OperatorNorm,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened, without_autocast
-from paramdesc.linalg.singular import (
+from paramdesc.linalg.singular_iteration import (
     best_pair,
     first_left,
     improve_triple,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from paramdesc.linalg.precision import matmul, smallest_normal, widened
-from paramdesc.linalg.singular import improve_on_cpu
+from paramdesc.linalg.singular_on_cpu import improve_on_cpu
 from paramdesc.parametrizations.norms.normalised import Normalised
 from paramdesc.parametrizations.norms.operator_norm import OperatorNorm, start_vector
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling

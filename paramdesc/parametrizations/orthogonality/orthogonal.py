@@ -46,8 +46,9 @@ class Orthogonal(TallMatrices):
     - `"matrix_exp"`: the same with `exp(A)`, along geodesics if `X` is square.
     - `"householder"`: the product of `k` reflections, whose vectors are the columns of `X` below
       the diagonal, times signs; the phases of complex columns are on the diagonal of `X`.
-    - `"polar"`: the nearest orthogonal matrix to `X`, in matrix products alone. For
-      condition numbers of `X` up to 400; its scale has no effect.
+    - `"polar"`: the nearest orthogonal matrix to `X`, in matrix products alone; the scale of `X`
+      has no effect. On a GPU and in compiled code it is NaN if the condition number of `X` is
+      far above 1e6, or 1e12 in double precision. Of zero it is the identity.
 
     Assigning, and registering on a weight, keeps an orthogonal matrix as it is, and replaces any
     other by the nearest one in the Frobenius norm, its polar factor. Where that is not unique, as
@@ -56,8 +57,8 @@ class Orthogonal(TallMatrices):
 
     Cost of forward and backward, in products of `n x n` matrices for square ones: `cayley` 4,
     `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 7 and
-    two triangular systems,
-    `polar` 74. A tall matrix takes a small multiple of `n / k` times what a `k x k` one does:
+    two triangular systems, `polar` 70, and twice that if the condition number of `X` is above
+    1000. A tall matrix takes a small multiple of `n / k` times what a `k x k` one does:
     nothing of size `n x n` is made. The value is orthogonal to rounding, that is with the
     Frobenius norm of `Yᴴ Y - I` within `20 eps sqrt(k)`, while the spectral norm of `X` is below
     30 for `cayley` and `householder`, and below 100 for `matrix_exp`.
@@ -108,7 +109,7 @@ class Orthogonal(TallMatrices):
     def forward(self, X: Tensor) -> Tensor:
         self.check(X)
         if self.orthogonal_map == "polar":
-            return polar(X)
+            return polar(X, complete=True)
         return self.evaluate(X)
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:

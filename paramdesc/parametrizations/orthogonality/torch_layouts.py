@@ -28,8 +28,9 @@ class TorchOrthogonal(Parametrization):
     - `matrix_exp`: `Y = B exp(A)`,
     - `cayley`: `Y = B (I + A / 2) (I - A / 2)⁻¹`,
     - `householder`: `Y = B H` with the product `H` of the reflections whose vectors are the
-      columns of `X` below the diagonal, each times the integer part of the diagonal entry. These
-      are 1 or -1 and get no gradient; weight decay would make zeros of them, as in torch.
+      columns of `X` below the diagonal, each times the sign of the diagonal entry. The entries are
+      1 or -1 at first and get no gradient. torch takes their integer part instead, which weight
+      decay makes zero, and with it the weight.
 
     Of `Y`, the first columns count for a tall `X`; a wide one is transposed. `B` is the buffer
     `base`.
@@ -93,9 +94,10 @@ class TorchOrthogonal(Parametrization):
     def tall(self, X: Tensor) -> Tensor:
         """The value for `X` with as many rows as columns, or more."""
         if self.orthogonal_map == "householder":
-            # no gradient reaches the diagonal, and what moves it by less than one has no effect
-            signs = torch.diagonal(X.detach(), dim1=-2, dim2=-1).to(torch.int32)
-            Q = self.based(householder(widened(X)) * signs.unsqueeze(-2))
+            # no gradient reaches the diagonal, but weight decay does: only its signs count
+            H = householder(widened(X))
+            is_negative = torch.diagonal(X.detach(), dim1=-2, dim2=-1).unsqueeze(-2) < 0
+            Q = self.based(torch.where(is_negative, -H, H))
         elif self.orthogonal_map == "cayley":
             Q = self.cayley(skew_part(widened(X)))
         else:
@@ -194,8 +196,8 @@ def completed(Q: Tensor, dtype: torch.dtype) -> Tensor:
         identity = torch.eye(n, dtype=Q.dtype, device=Q.device)
         return identity.expand([*Q.shape[:-2], n, n]).clone()
     # a generator of its own: registering a map must not shift the user's random numbers
-    generator = torch.Generator().manual_seed(0)
-    more = torch.randn([n, n - k], dtype=Q.dtype, generator=generator).to(Q.device)
+    generator = torch.Generator("cpu").manual_seed(0)
+    more = torch.randn([n, n - k], dtype=Q.dtype, generator=generator, device="cpu").to(Q.device)
     full = torch.cat([Q, more.expand([*Q.shape[:-2], n, n - k])], -1)
     found, R = torch.linalg.qr(full)
     found = found * sign_or_one(torch.diagonal(R, dim1=-2, dim2=-1)).unsqueeze(-2)

@@ -105,8 +105,8 @@ def random_factor(Y: Tensor, shape: list[int]) -> Tensor:
     # and mixed with the weight: adapters of two layers must not start with the same numbers
     some = [] if Y.is_meta else Y.detach().flatten()[:256].tolist()
     seed = (torch.initial_seed() + zlib.crc32(repr(some).encode())) % 2**63
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     bound = 1 / max(1, shape[-1]) ** 0.5
-    numbers = torch.empty([*shape, 2] if Y.is_complex() else shape)
+    numbers = torch.empty([*shape, 2] if Y.is_complex() else shape, device="cpu")
     numbers.uniform_(-bound, bound, generator=generator)
     return (torch.view_as_complex(numbers) if Y.is_complex() else numbers).to(Y.device, Y.dtype)

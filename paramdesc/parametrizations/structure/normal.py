@@ -100,7 +100,9 @@ class Normal(BasePoint):
 
     def tolerance(self, Y: Tensor) -> float:
         """Rounding of the products grows with the squared norm."""
-        norm = torch.linalg.matrix_norm(widened(Y)) if Y.numel() > 0 else torch.zeros(())
+        if Y.numel() == 0:
+            return 0.0
+        norm = torch.linalg.matrix_norm(widened(Y))
         return 20 * epsilon(Y) * largest_entry(norm).item() ** 2
 
 
