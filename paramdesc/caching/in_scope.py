@@ -22,6 +22,7 @@ from paramdesc.torch_internals.mode import current_mode, is_inference
 __all__ = ["evaluate_and_keep", "read_in_scopes"]
 
 
+@run_eagerly  # where compiled code fails, Dynamo would trace the checks, and watch the maps
 def read_in_scopes(scopes: tuple[Scope, ...], chain: Any, evaluate: Callable[..., Any]) -> Any:
     """The value of `chain`: a current one that one of `scopes` keeps, else a fresh one."""
     for scope in scopes:
@@ -77,7 +78,6 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
     return evaluate_and_keep(chain, evaluate)
 
 
-@run_eagerly  # where compiled code fails, Dynamo would trace into the observation of the maps
 def evaluate_and_keep(chain: Any, evaluate: Callable[..., Any]) -> Any:
     """A fresh value, kept in the scope that it belongs to."""
     dependencies = None
