@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,13 +14,14 @@ from paramdesc.caching.scopes import Scope
 from paramdesc.caching.targets import Target, flatten, get_covered
 from paramdesc.errors import CacheTargetError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.locks import ProcessLock
 
 __all__ = ["cached"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_FIRST_ENTRY = threading.Lock()
+_FIRST_ENTRY = ProcessLock()
 
 
 class cached:
@@ -87,7 +87,7 @@ class cached:
     def __enter__(self) -> Scope:
         lasting = None
         if self._persistent and not is_dynamo_compiling():
-            with _FIRST_ENTRY:
+            with _FIRST_ENTRY():
                 if self._lasting is None:
                     found = self._covered()
                     self._has_programs = any(map(is_scripted_list, found or ()))
