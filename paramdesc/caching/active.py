@@ -14,6 +14,7 @@ from torch import Tensor
 
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
+from paramdesc.caching.pipelines import watch_pipelines
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.errors import add_note
@@ -48,6 +49,7 @@ def open_scope(scope: Scope) -> None:
     count_uncounted_steps()
     if scope.deferral is not None:
         refuse_early(pending_in_open_scopes)
+        watch_pipelines(deferred_scopes)
     opened = (scope,) if scope.lasting is None else (scope.lasting, scope)
     _SCOPES.set(active_scopes() + opened)
     scope.opened = TRACED.opened
@@ -106,8 +108,13 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
 
 def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
     """The tensors whose gradients are deferred in an open scope and lead to `parameters`."""
-    deferrals = [scope.deferral for scope in active_scopes() if scope.deferral is not None]
+    deferrals = [scope.deferral for scope in deferred_scopes()]
     return [name for deferral in deferrals for name in deferral.pending(parameters)]
+
+
+def deferred_scopes() -> list[Any]:
+    """The open scopes that defer gradients."""
+    return [scope for scope in active_scopes() if scope.deferral is not None]
 
 
 def forget(chain: Any) -> None:

@@ -1,4 +1,4 @@
-"""Locks that no other process holds: what a thread holds at a fork is never released in the child."""
+"""Locks of one process: what a thread holds at a fork is never released in the child."""
 
 from __future__ import annotations
 
