@@ -9,14 +9,14 @@ model, and no value is.
 from __future__ import annotations
 
 import sys
-from types import FrameType
 from typing import Any
 
 import torch
 from torch.jit import ScriptModule
 from torch.nn import Module
 
-from paramdesc.caching.active import active_scopes, close_innermost, forget, leave_scope, open_scope
+from paramdesc.caching.active import active_scopes, end_scope, end_traced, forget, open_scope
+from paramdesc.caching.left_open import remember_opener
 from paramdesc.caching.scopes import Scope
 from paramdesc.caching.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
 from paramdesc.caching.targets import find_chains
@@ -96,12 +96,12 @@ def switch_hooks(module: Any, enabled: bool) -> None:
 class ForwardPass(Scope):
     """The scope of one call of a model."""
 
-    __slots__ = ("call", "model")
+    __slots__ = ("model",)
+    is_call = True
 
     def __init__(self, model: Module) -> None:
         super().__init__(AutoCached(), records=IN_SLOTS["records"])
         self.model = id(model)  # it must not keep the model alive
-        self.call: FrameType | None = None
 
 
 @run_eagerly
@@ -109,10 +109,15 @@ def enter_forward_pass(model: Module, args: Any) -> None:
     """The hook before a call. Where values last, no scope is needed."""
     if torch.is_grad_enabled() or model.training:
         scope = ForwardPass(model)
-        if not is_dynamo_compiling():
-            scope.call = sys._getframe(1)
-            leave_interrupted(scope.call)
-        open_scope(scope)
+        if is_dynamo_compiling():
+            open_scope(scope)
+            return
+        remember_opener(scope, sys._getframe(1))
+        try:
+            open_scope(scope)
+        except BaseException as error:
+            end_scope(scope, error=error)
+            raise
 
 
 @run_eagerly
@@ -122,27 +127,18 @@ def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
         leave_innermost(model)
 
 
-def leave_interrupted(caller: FrameType) -> None:
-    """Leave the scopes of calls that have ended without their last hook.
-
-    torch runs it after an Exception, and not after a KeyboardInterrupt.
-    """
-    opened = [scope for scope in active_scopes() if isinstance(scope, ForwardPass)]
-    frame: FrameType | None = caller
-    while opened and frame is not None:
-        opened = [scope for scope in opened if scope.call is not frame]
-        frame = frame.f_back
-    for scope in opened:
-        scope.call = None
-        leave_scope(scope)
-
-
 def leave_innermost(model: Module) -> bool:
     """End the innermost open call of `model`; whether there was one."""
-    scopes = TRACED.scopes if is_dynamo_compiling() else active_scopes()
-    for scope in reversed(scopes):
+    is_traced = is_dynamo_compiling()
+    for scope in reversed(TRACED.scopes if is_traced else active_scopes()):
         if isinstance(scope, ForwardPass) and scope.model == id(model):
-            scope.call = None
-            close_innermost([scope])
+            if is_traced:
+                end_traced([scope])
+                return True
+            try:
+                end_scope(scope)
+            except BaseException as error:  # an interrupt may come in the middle
+                end_scope(scope, error=error)
+                raise
             return True
     return False
