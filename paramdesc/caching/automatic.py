@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch.jit import ScriptModule
@@ -87,21 +88,33 @@ def switch_hooks(module: Any, enabled: bool) -> None:
         after[HOOK] = leave_forward_pass
         module._forward_hooks_always_called[HOOK] = True
     elif before.get(HOOK) is enter_forward_pass:
-        for hooks in (before, after, module._forward_hooks_always_called):
-            hooks.pop(HOOK, None)
+        before.pop(HOOK, None)
         while leave_innermost(module):  # if it is called from inside, nobody else ends these
             pass
+        drop_last_hook(module)
+
+
+def drop_last_hook(module: Any) -> None:
+    """Take the hook after the calls away, unless other threads are in a call: it ends theirs."""
+    calls = (call() for call in _CALLS.valuerefs())
+    if not any(c is not None and c.model == id(module) and not c.is_closed for c in calls):
+        for hooks in (module._forward_hooks, module._forward_hooks_always_called):
+            hooks.pop(HOOK, None)
 
 
 class ForwardPass(Scope):
     """The scope of one call of a model."""
 
-    __slots__ = ("model",)
+    __slots__ = ("__weakref__", "model")
     is_call = True
 
     def __init__(self, model: Module) -> None:
         super().__init__(AutoCached(), records=IN_SLOTS["records"])
         self.model = id(model)  # it must not keep the model alive
+
+
+_CALLS: WeakValueDictionary[int, ForwardPass] = WeakValueDictionary()
+"""The scopes of calls in all threads, by identity."""
 
 
 @run_eagerly
@@ -113,6 +126,7 @@ def enter_forward_pass(model: Module, args: Any) -> None:
             open_scope(scope)
             return
         remember_opener(scope, sys._getframe(1))
+        _CALLS[id(scope)] = scope
         try:
             open_scope(scope)
         except BaseException as error:
@@ -125,6 +139,10 @@ def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
     """The hook after a call, and after an exception in it."""
     if is_dynamo_compiling() or active_scopes():
         leave_innermost(model)
+    # switched off meanwhile; torch goes through the hooks after an exception, without an output
+    hooks: Any = model._forward_pre_hooks
+    if not is_dynamo_compiling() and HOOK not in hooks and output is not None:
+        drop_last_hook(model)
 
 
 def leave_innermost(model: Module) -> bool:

@@ -109,7 +109,7 @@ class cached:
                 open_programs(covered, scope.programs)
             self._scopes.append(scope)
             open_scope(scope)
-            return scope  # noqa: TRY300  # an interrupt after the call must meet the handler
+            return scope  # an interrupt after the call must meet the handler
         except BaseException as error:
             end_scope(scope, self._scopes, error)
             raise

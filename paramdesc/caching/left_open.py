@@ -32,11 +32,10 @@ def ended_before(scopes: tuple[Any, ...], opening: Any) -> list[Any]:
     if not known:
         return []
     same = [s for s in known if s.frame is opening.frame and s.place == opening.place]
+    ended: list[Any] = []
     if same and is_block(same[0]):
         # the same `with`, in the same call: the block was left, and with it those inside
-        ended = [same[0], *ended_inside(scopes, same[0])]
-    else:
-        ended = []
+        ended += [same[0], *ended_inside(scopes, same[0])]
     running = set(map(id, frames_from(opening.frame, {id(scope.frame) for scope in known})))
     gone = [scope for scope in known if id(scope.frame) not in running and scope not in ended]
     if gone:  # these are rare, and the frames of other threads many

@@ -181,9 +181,9 @@ def on_and_off_of_a_buffer(module: nn.Module) -> None:
 
 def failing(layer: nn.Linear) -> None:
     def bad(X: Tensor) -> Tensor:
-        raise ValueError
+        raise ValueError("bad map")
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="bad map"):
         P.register_parametrization(layer, "weight", bad)
 
 
