@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import _recursive
 from torch.utils.data import DataLoader, Dataset
 
 import paramdesc
@@ -84,7 +85,7 @@ def scripting() -> None:
     def compile_it() -> None:
         assert torch.equal(torch.jit.script(model)(x), model(x))
         assert not script._preparing
-        assert vars(script._recursive)["create_script_module"] is script._create
+        assert vars(_recursive)["create_script_module"] is script._create
 
     with held(script._lock):
         script._preparing.add(-1)  # a thread that does not exist in the child

@@ -6,7 +6,7 @@ import contextvars
 import dis
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
@@ -311,7 +311,7 @@ def test_scopes_that_functions_open_by_hand_stay() -> None:
 def test_scopes_of_generators_stay() -> None:
     model = layer()
 
-    def steps() -> Iterator[None]:
+    def steps() -> Generator[None, None, None]:
         for _ in range(2):
             with P.cached(model):
                 yield
