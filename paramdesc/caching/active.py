@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
-from paramdesc.caching.left_open import ended_before, ended_inside
+from paramdesc.caching.left_open import left_open
 from paramdesc.caching.pipelines import watch_pipelines
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.traced_scopes import TRACED
@@ -54,7 +54,7 @@ def open_scope(scope: Scope) -> None:
     if scope.deferral is not None:
         refuse_early(pending_in_open_scopes)
         watch_pipelines(deferred_scopes)
-    for ended in ended_before(active_scopes(), scope):
+    for ended in left_open(active_scopes(), scope.frame):
         end_scope(ended, error=KeyboardInterrupt())
     scope.opened = TRACED.opened
     scope.opened.add(scope)
@@ -98,8 +98,8 @@ def end_scope(
     if scope is None:
         return
     active = active_scopes()
-    if active and active[-1] is not scope:
-        for ended in reversed(ended_inside(active, scope)):
+    if scope in active and active[-1] is not scope:
+        for ended in left_open(active[active.index(scope) + 1 :], scope.frame):
             end_scope(ended, error=KeyboardInterrupt())
     leave_scope(scope)
     try:

@@ -8,16 +8,17 @@ block around it, or the call of the model, is over.
 
 from __future__ import annotations
 
+import dis
+import functools
 import inspect
 import sys
 from collections.abc import Iterator
-from dis import opmap
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["ended_before", "ended_inside", "remember_opener"]
+__all__ = ["left_open", "remember_opener"]
 
-_OPENS_BLOCK = {opmap[name] for name in ("BEFORE_WITH", "SETUP_WITH") if name in opmap}
+_OPENS_BLOCK = ("BEFORE_WITH", "SETUP_WITH")
 _SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -26,48 +27,71 @@ def remember_opener(scope: Any, frame: FrameType) -> None:
     scope.frame, scope.place = frame, frame.f_lasti
 
 
-def ended_before(scopes: tuple[Any, ...], opening: Any) -> list[Any]:
-    """Those of the open `scopes` that are over when `opening` is opened, innermost first."""
+def left_open(scopes: tuple[Any, ...], frame: FrameType | None) -> list[Any]:
+    """Those of the open `scopes` that are over while `frame` runs, innermost first."""
     known = [scope for scope in scopes if scope.frame is not None]
     if not known:
         return []
-    same = [s for s in known if s.frame is opening.frame and s.place == opening.place]
-    ended: list[Any] = []
-    if same and is_block(same[0]):
-        # the same `with`, in the same call: the block was left, and with it those inside
-        ended += [same[0], *ended_inside(scopes, same[0])]
-    running = set(map(id, frames_from(opening.frame, {id(scope.frame) for scope in known})))
-    gone = [scope for scope in known if id(scope.frame) not in running and scope not in ended]
+    running = frames_from(frame, {id(scope.frame) for scope in known})
+    ended = [scope for scope in known if id(scope.frame) in running and has_left_block(scope)]
+    gone = [scope for scope in known if id(scope.frame) not in running and ends_with_frame(scope)]
     if gone:  # these are rare, and the frames of other threads many
-        for frame in sys._current_frames().values():
-            running.update(map(id, frames_from(frame, {id(scope.frame) for scope in gone})))
-        ended += [s for s in gone if id(s.frame) not in running and ends_with_frame(s)]
-    return [scope for scope in reversed(scopes) if scope in ended]
+        wanted = {id(scope.frame) for scope in gone}
+        for other in sys._current_frames().values():
+            running |= frames_from(other, wanted)
+        ended += [scope for scope in gone if id(scope.frame) not in running]
+    return [scope for scope in reversed(scopes) if scope in ended] if ended else ended
 
 
-def ended_inside(scopes: tuple[Any, ...], scope: Any) -> list[Any]:
-    """Those of the open `scopes` whose blocks stand in the block of `scope`, in the same call."""
-    inner = scopes[scopes.index(scope) + 1 :] if scope in scopes and is_block(scope) else ()
-    return [other for other in inner if other.frame is scope.frame and is_block(other)]
-
-
-def frames_from(frame: FrameType | None, wanted: set[int]) -> Iterator[FrameType]:
-    """`frame` and its callers, until all that are `wanted` are met."""
-    wanted = set(wanted)
-    while frame is not None and wanted:
-        wanted.discard(id(frame))
-        yield frame
+def frames_from(frame: FrameType | None, wanted: set[int]) -> set[int]:
+    """Which of the `wanted` frames are `frame` and its callers, by identity."""
+    found: set[int] = set()
+    while frame is not None and len(found) < len(wanted):
+        if id(frame) in wanted:
+            found.add(id(frame))
         frame = frame.f_back
+    return found
 
 
-def is_block(scope: Any) -> bool:
-    """Whether a `with` statement has opened it, and not a call of `__enter__`."""
+def has_left_block(scope: Any) -> bool:
+    """Whether its frame, which runs, is no more in the block that has opened it."""
     frame = scope.frame
-    return frame is not None and frame.f_code.co_code[scope.place] in _OPENS_BLOCK
+    return not scope.is_call and not may_be_inside(frame.f_code, scope.place, frame.f_lasti)
 
 
 def ends_with_frame(scope: Any) -> bool:
     """Whether it is over when its frame is in no stack: that of a generator may wait elsewhere."""
-    if scope.frame.f_code.co_flags & _SUSPENDS:
+    code = scope.frame.f_code
+    if code.co_flags & _SUSPENDS:
         return False
-    return bool(scope.is_call) or is_block(scope)
+    return scope.is_call or not may_be_inside(code, scope.place, -1)
+
+
+@functools.lru_cache(1024)
+def may_be_inside(code: CodeType, place: int, here: int) -> bool:
+    """Whether `code`, when it is at `here`, is in the block of the `with` at `place`.
+
+    True also where that is not known: a call of `__enter__` is not in a `with`.
+    """
+    opener = next((step for step in dis.get_instructions(code) if step.offset == place), None)
+    if opener is None or opener.opname not in _OPENS_BLOCK:
+        return True
+    entries: Any = getattr(dis.Bytecode(code), "exception_entries", None)
+    if (
+        entries is None
+    ):  # Python 3.10: the block lies between the `with` and what handles its errors
+        return place < here < int(opener.argval)
+    handler = next(handlers_of(entries, place + 2), None)
+    return handler is None or handler in handlers_of(entries, here)
+
+
+def handlers_of(entries: Any, offset: int) -> Iterator[int]:
+    """Where an error at `offset` is handled, and then one in that place, and so on."""
+    seen: set[int] = set()
+    while True:
+        found = [entry.target for entry in entries if entry.start <= offset < entry.end]
+        if not found or found[0] in seen:
+            return
+        offset = found[0]
+        seen.add(offset)
+        yield offset

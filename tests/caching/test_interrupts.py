@@ -290,6 +290,31 @@ def test_gradients_that_waited_in_it_are_dropped() -> None:
         values[0].sum().backward()  # type: ignore[no-untyped-call]
 
 
+def test_the_next_block_of_the_same_function_ends_what_was_left_open() -> None:
+    model = layer()
+
+    def open_another() -> int:
+        with P.cached(model):
+            return len(active_scopes())
+
+    for go_on in (open_another, lambda: None):
+        with tracing_is_restored():
+            with suppress(KeyboardInterrupt), P.cached(deferred=True):
+                sys.settrace(raise_at_exit)
+            sys.settrace(None)
+            assert len(active_scopes()) == 1
+            go_on()
+            with P.cached(model) as scope, P.cached(model) as inner:
+                assert active_scopes() == (scope, inner)
+                try:
+                    raise ValueError
+                except ValueError:
+                    for _ in range(2):
+                        assert open_another() == 3
+                assert active_scopes() == (scope, inner)
+        assert active_scopes() == ()
+
+
 # what is not over is not ended
 
 
