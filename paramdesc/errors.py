@@ -301,6 +301,15 @@ class DeferredGradientError(RuntimeError):
         )
 
     @classmethod
+    def split(cls, name: str) -> DeferredGradientError:
+        return cls(
+            f"{name!r} has deferred gradients in a pipeline whose backward passes are split into "
+            "one for inputs and one for parameters, which would leave it out. Write cached(...) "
+            "without deferred=True, or take a schedule without that split, such as "
+            "ScheduleInterleaved1F1B."
+        )
+
+    @classmethod
     def not_deferred(cls) -> DeferredGradientError:
         return cls(
             "this scope defers no gradients: they have reached the originals. To let "

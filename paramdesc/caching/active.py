@@ -15,6 +15,8 @@ from torch import Tensor
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
 from paramdesc.caching.expiry import expire
+from paramdesc.caching.left_open import left_open
+from paramdesc.caching.pipelines import watch_pipelines
 from paramdesc.caching.record import Reason
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.traced_scopes import TRACED
@@ -27,8 +29,11 @@ __all__ = [
     "RerunScope",
     "active_scopes",
     "close_innermost",
+    "end_scope",
+    "end_traced",
     "find_scope",
     "forget",
+    "innermost_of",
     "leave_scope",
     "open_scope",
     "rerun",
@@ -49,10 +54,13 @@ def open_scope(scope: Scope) -> None:
         return
     if scope.deferral is not None:
         refuse_early(pending_in_open_scopes)
-    opened = (scope,) if scope.lasting is None else (scope.lasting, scope)
-    _SCOPES.set(active_scopes() + opened)
+        watch_pipelines(deferred_scopes)
+    for ended in left_open(active_scopes(), scope.frame):
+        end_scope(ended, error=KeyboardInterrupt())
     scope.opened = TRACED.opened
     scope.opened.add(scope)
+    opened = (scope,) if scope.lasting is None else (scope.lasting, scope)
+    _SCOPES.set(active_scopes() + opened)  # last: an interrupt finds it open, or nothing done
 
 
 def leave_scope(scope: Scope) -> None:
@@ -67,31 +75,59 @@ def leave_scope(scope: Scope) -> None:
     TRACED.opened.discard(scope)
 
 
-def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> None:
-    """End the innermost active one of `scopes`, and take it out of the list.
+def innermost_of(scopes: list[Scope]) -> Scope | None:
+    """The innermost active one of `scopes`.
 
     Threads may have opened several; if none is active here, as in a generator that another
-    context closes, the last one ends. What was deferred reaches the originals, or is dropped
-    if an `error` ends the scope.
+    context closes, it is the last one that is open.
     """
-    if is_dynamo_compiling():
-        scope = scopes[-1]
-    else:
-        active = active_scopes()
-        scope = active[-1] if active else scopes[-1]
-        if scope not in scopes:
-            scope = next((scope for scope in reversed(active) if scope in scopes), scopes[-1])
-        leave_scope(scope)
-    if TRACED.scopes:
-        TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
-    scopes.remove(scope)
+    active = active_scopes()
+    if active and active[-1] in scopes:
+        return active[-1]
+    found = [*scopes, *(scope for scope in active if scope in scopes)]
+    return next((scope for scope in reversed(found) if not scope.is_closed), None)
+
+
+def end_scope(
+    scope: Scope | None, scopes: list[Scope] | None = None, error: BaseException | None = None
+) -> None:
+    """End `scope`, and take it out of the list of those that its owner has open.
+
+    What was deferred reaches the originals, or is dropped if an `error` ends the scope. If
+    this is interrupted, it may be called again.
+    """
+    if scope is None:
+        return
+    active = active_scopes()
+    if scope in active and active[-1] is not scope:
+        for ended in left_open(active[active.index(scope) + 1 :], scope.frame):
+            end_scope(ended, error=KeyboardInterrupt())
+    leave_scope(scope)
     try:
         if scope.deferral is not None:
             settle(scope.deferral, error)
     finally:
+        if scopes and scope in scopes:
+            scopes.remove(scope)
         if scope.lasting is not None:
             scope.lasting.close()
         scope.close()
+
+
+def end_traced(scopes: list[Scope]) -> None:
+    """End the last one of `scopes`, in compiled code."""
+    scope = scopes[-1]
+    TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
+    scopes.remove(scope)
+    scope.close()
+
+
+def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> None:
+    """End the innermost active one of `scopes`, and take it out of the list."""
+    if is_dynamo_compiling():
+        end_traced(scopes)
+    else:
+        end_scope(innermost_of(scopes), scopes, error)
 
 
 def settle(deferral: Deferral, error: BaseException | None) -> None:
@@ -107,8 +143,13 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
 
 def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
     """The tensors whose gradients are deferred in an open scope and lead to `parameters`."""
-    deferrals = [scope.deferral for scope in active_scopes() if scope.deferral is not None]
+    deferrals = [scope.deferral for scope in deferred_scopes()]
     return [name for deferral in deferrals for name in deferral.pending(parameters)]
+
+
+def deferred_scopes() -> list[Any]:
+    """The open scopes that defer gradients."""
+    return [scope for scope in active_scopes() if scope.deferral is not None]
 
 
 def forget(chain: Any) -> None:
@@ -140,8 +181,9 @@ class RerunScope(Scope):
 @contextmanager
 def rerun(run: Rerun) -> Iterator[None]:
     """No scope is open inside, and every read is answered by `run`."""
-    token = _SCOPES.set((RerunScope(run),))
+    before = active_scopes()
     try:
+        _SCOPES.set((RerunScope(run),))
         yield
     finally:
-        _SCOPES.reset(token)
+        _SCOPES.set(before)

@@ -9,15 +9,16 @@ model, and no value is.
 from __future__ import annotations
 
 import sys
-from types import FrameType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch.jit import ScriptModule
 from torch.nn import Module
 
-from paramdesc.caching.active import active_scopes, close_innermost, forget, leave_scope, open_scope
+from paramdesc.caching.active import active_scopes, end_scope, end_traced, forget, open_scope
 from paramdesc.caching.contents import look_again
+from paramdesc.caching.left_open import remember_opener
 from paramdesc.caching.scopes import Scope
 from paramdesc.caching.slots import AUTO_CACHED, IN_SLOTS, AutoCached, Slot
 from paramdesc.caching.targets import find_chains
@@ -90,21 +91,33 @@ def switch_hooks(module: Any, enabled: bool) -> None:
         after[HOOK] = leave_forward_pass
         module._forward_hooks_always_called[HOOK] = True
     elif before.get(HOOK) is enter_forward_pass:
-        for hooks in (before, after, module._forward_hooks_always_called):
-            hooks.pop(HOOK, None)
+        before.pop(HOOK, None)
         while leave_innermost(module):  # if it is called from inside, nobody else ends these
             pass
+        drop_last_hook(module)
+
+
+def drop_last_hook(module: Any) -> None:
+    """Take the hook after the calls away, unless other threads are in a call: it ends theirs."""
+    calls = (call() for call in _CALLS.valuerefs())
+    if not any(c is not None and c.model == id(module) and not c.is_closed for c in calls):
+        for hooks in (module._forward_hooks, module._forward_hooks_always_called):
+            hooks.pop(HOOK, None)
 
 
 class ForwardPass(Scope):
     """The scope of one call of a model."""
 
-    __slots__ = ("call", "model")
+    __slots__ = ("__weakref__", "model")
+    is_call = True
 
     def __init__(self, model: Module) -> None:
         super().__init__(AutoCached(), records=IN_SLOTS["records"])
         self.model = id(model)  # it must not keep the model alive
-        self.call: FrameType | None = None
+
+
+_CALLS: WeakValueDictionary[int, ForwardPass] = WeakValueDictionary()
+"""The scopes of calls in all threads, by identity."""
 
 
 @run_eagerly
@@ -114,10 +127,16 @@ def enter_forward_pass(model: Module, args: Any) -> None:
         look_again()
     if torch.is_grad_enabled() or model.training:
         scope = ForwardPass(model)
-        if not is_dynamo_compiling():
-            scope.call = sys._getframe(1)
-            leave_interrupted(scope.call)
-        open_scope(scope)
+        if is_dynamo_compiling():
+            open_scope(scope)
+            return
+        remember_opener(scope, sys._getframe(1))
+        _CALLS[id(scope)] = scope
+        try:
+            open_scope(scope)
+        except BaseException as error:
+            end_scope(scope, error=error)
+            raise
 
 
 @run_eagerly
@@ -125,29 +144,24 @@ def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
     """The hook after a call, and after an exception in it."""
     if is_dynamo_compiling() or active_scopes():
         leave_innermost(model)
-
-
-def leave_interrupted(caller: FrameType) -> None:
-    """Leave the scopes of calls that have ended without their last hook.
-
-    torch runs it after an Exception, and not after a KeyboardInterrupt.
-    """
-    opened = [scope for scope in active_scopes() if isinstance(scope, ForwardPass)]
-    frame: FrameType | None = caller
-    while opened and frame is not None:
-        opened = [scope for scope in opened if scope.call is not frame]
-        frame = frame.f_back
-    for scope in opened:
-        scope.call = None
-        leave_scope(scope)
+    # switched off meanwhile; torch goes through the hooks after an exception, without an output
+    hooks: Any = model._forward_pre_hooks
+    if not is_dynamo_compiling() and HOOK not in hooks and output is not None:
+        drop_last_hook(model)
 
 
 def leave_innermost(model: Module) -> bool:
     """End the innermost open call of `model`; whether there was one."""
-    scopes = TRACED.scopes if is_dynamo_compiling() else active_scopes()
-    for scope in reversed(scopes):
+    is_traced = is_dynamo_compiling()
+    for scope in reversed(TRACED.scopes if is_traced else active_scopes()):
         if isinstance(scope, ForwardPass) and scope.model == id(model):
-            scope.call = None
-            close_innermost([scope])
+            if is_traced:
+                end_traced([scope])
+                return True
+            try:
+                end_scope(scope)
+            except BaseException as error:  # an interrupt may come in the middle
+                end_scope(scope, error=error)
+                raise
             return True
     return False

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from paramdesc.caching.active import close_innermost, open_scope
+from paramdesc.caching.active import end_scope, end_traced, innermost_of, open_scope
 from paramdesc.caching.contents import look_again
 from paramdesc.caching.deferral import Deferral
+from paramdesc.caching.left_open import remember_opener
 from paramdesc.caching.programs import is_scripted_list, open_programs
 from paramdesc.caching.scopes import Scope
 from paramdesc.caching.targets import Target, flatten, get_covered
 from paramdesc.errors import CacheTargetError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.locks import ProcessLock
 
 __all__ = ["cached"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_FIRST_ENTRY = threading.Lock()
+_FIRST_ENTRY = ProcessLock()
 
 
 class cached:
@@ -106,7 +108,7 @@ class cached:
     def __enter__(self) -> Scope:
         lasting = None
         if self._persistent and not is_dynamo_compiling():
-            with _FIRST_ENTRY:
+            with _FIRST_ENTRY():
                 if self._lasting is None:
                     found = self._covered()
                     self._has_programs = any(map(is_scripted_list, found or ()))
@@ -123,11 +125,20 @@ class cached:
         deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
         records = None if lasting is None else lasting.records
         scope = Scope(covered, lasting=lasting, deferral=deferral, records=records)
-        if covered and (lasting is None or self._has_programs):
-            scope.programs = open_programs(covered)
-        self._scopes.append(scope)
-        open_scope(scope)
-        return scope
+        if is_dynamo_compiling():
+            self._scopes.append(scope)
+            open_scope(scope)
+            return scope
+        remember_opener(scope, sys._getframe(1))
+        try:
+            if covered and (lasting is None or self._has_programs):
+                open_programs(covered, scope.programs)
+            self._scopes.append(scope)
+            open_scope(scope)
+            return scope  # an interrupt after the call must meet the handler
+        except BaseException as error:
+            end_scope(scope, self._scopes, error)
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings. A copy has values and openings of its own."""
@@ -137,8 +148,19 @@ class cached:
         return None if self._targets is None else get_covered(self._targets)
 
     def __exit__(self, *exception: object) -> None:
-        error = next((x for x in exception if isinstance(x, BaseException)), None)
-        close_innermost(self._scopes, error)
+        scope = None
+        try:
+            if is_dynamo_compiling():
+                end_traced(self._scopes)
+                return
+            scope = innermost_of(self._scopes)
+            error = next((x for x in exception if isinstance(x, BaseException)), None)
+            end_scope(scope, self._scopes, error)
+        except BaseException as error:
+            if not is_dynamo_compiling():  # an interrupt may come in the middle
+                found = innermost_of(self._scopes) if scope is None else scope
+                end_scope(found, self._scopes, error)
+            raise
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Let every call of `function` run in a scope of its own; also a coroutine's.

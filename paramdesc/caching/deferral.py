@@ -98,48 +98,66 @@ class Deferral:
 
     def waiting(self) -> list[Deferred]:
         """Those that a gradient has reached."""
-        return [held for held in self.values if held.collector.total is not None]
+        return waiting_in(self.values)
 
     def pending(self, parameters: Iterable[Tensor]) -> list[str]:
         """The tensors whose gradients wait and lead to one of `parameters`."""
-        waiting = self.waiting()
-        wanted = {id(parameter) for parameter in parameters} if waiting else set()
+        found = self.leading_to(parameters, self.waiting())
+        return [held.collector.name for held in found]
+
+    def leading_to(self, parameters: Iterable[Tensor], values: list[Deferred]) -> list[Deferred]:
+        """Those of `values` that lead to one of `parameters`."""
+        wanted = {id(parameter) for parameter in parameters} if values else set()
         return [
-            held.collector.name
-            for held in waiting
-            if not wanted.isdisjoint(all_leaves_below([held], self.values))
+            held for held in values if not wanted.isdisjoint(all_leaves_below([held], self.values))
         ]
 
-    def backward(self, retain_graph: bool = False) -> None:
-        """Run the backward pass of the maps, for everything that has reached the leaves."""
-        if self.waiting():
-            for held in self.values:
+    def backward(
+        self, retain_graph: bool = False, parameters: Iterable[Tensor] | None = None
+    ) -> None:
+        """Run the backward pass of the maps, for everything that has reached the leaves.
+
+        Given `parameters`, for the values that lead to one of these.
+        """
+        values = list(self.values)
+        if parameters is not None:
+            values = self.leading_to(parameters, values)
+        waiting = waiting_in(values)
+        if waiting:
+            for held in values:
                 refuse_sharded_originals(held)
-            kept = Gradients(held.value for held in self.values)
+            kept = Gradients(held.value for held in values)
             try:
-                while waiting := self.waiting():
-                    run_backward(first_of(waiting, self.values), retain_graph)
+                while waiting:
+                    run_backward(first_of(waiting, values), retain_graph)
+                    waiting = waiting_in(values)
             except BaseException:
                 kept.restore()
                 self.drop()
                 raise
         if not retain_graph:
-            self.end()
+            self.end(values)
 
     def drop(self) -> list[str]:
         """Forget what has reached the leaves; the names of the tensors that lose gradients."""
         names = [held.collector.name for held in self.waiting()]
         for held in self.values:
             held.collector.total = None
-        self.end()
+        self.end(self.values)
         return names
 
-    def end(self) -> None:
-        """Hand out no leaf any more that was handed out so far, and let none collect."""
-        for held in self.values:
+    def end(self, values: list[Deferred]) -> None:
+        """Hand out none of these leaves any more, and let none collect."""
+        for held in values:
             held.expiry.cause = Cause(Reason.CONSUMED)
             held.collector.ended = True
-        self.values.clear()
+        ended = set(map(id, values))
+        self.values = [held for held in self.values if id(held) not in ended]
+
+
+def waiting_in(values: list[Deferred]) -> list[Deferred]:
+    """Those of `values` that a gradient has reached."""
+    return [held for held in values if held.collector.total is not None]
 
 
 def first_of(waiting: list[Deferred], values: list[Deferred]) -> list[Deferred]:

@@ -23,7 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from paramdesc.errors import DeferredGradientError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
-__all__ = ["refuse_early"]
+__all__ = ["ask_before", "refuse_early"]
 
 Pending = Callable[[Iterable[Tensor]], list[str]]
 """Names the tensors whose deferred gradients lead to one of these parameters."""
@@ -44,9 +44,9 @@ def refuse_early(pending: Pending) -> None:
             raise DeferredGradientError.early(what, names)
 
     def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        refuse("optimizer.step()", parameters_of(optimizer))
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if closure is None or is_dynamo_compiling():
+        if not callable(closure) or is_dynamo_compiling():
+            refuse("optimizer.step()", parameters_of(optimizer))
             return None
 
         @functools.wraps(closure)
@@ -55,8 +55,10 @@ def refuse_early(pending: Pending) -> None:
             refuse("optimizer.step(closure)", parameters_of(optimizer))
             return loss
 
-        others = {name: value for name, value in kwargs.items() if name != "closure"}
-        return (args[0], checked, *args[2:]), others
+        # the step begins with the closure, which may be what brings the gradients
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": checked}
+        return (args[0], checked, *args[2:]), kwargs
 
     register_optimizer_step_pre_hook(before_step)
     ask_before(Optimizer, "zero_grad", lambda x, *_, **__: parameters_of(x), refuse)

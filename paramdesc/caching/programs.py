@@ -31,17 +31,23 @@ class OpenProgram:
     def __init__(self, chain: Any) -> None:
         self.chain = chain
         self.hooks: list[Any] = []
+        self.is_open = False
+
+    def open(self) -> None:
+        """Open the scope. If anything raises, `close` still knows what was done."""
         on_step(forget_after_step)
         _OPEN.add(self)
-        chain.open_scope()
+        before = self.chain.scopes, self.chain.entered
         try:
-            # TorchScript cannot tell that a backward pass has gone through what it keeps
-            for parameter in chain.parameters():
-                if parameter.requires_grad and parameter.is_leaf:
-                    self.hooks.append(parameter.register_hook(self.forget))
-        except BaseException:
-            self.close()
+            self.chain.open_scope()
+            self.is_open = True
+        except BaseException:  # an interrupt may come after it
+            self.is_open = (self.chain.scopes, self.chain.entered) != before
             raise
+        # TorchScript cannot tell that a backward pass has gone through what it keeps
+        for parameter in self.chain.parameters():
+            if parameter.requires_grad and parameter.is_leaf:
+                self.hooks.append(parameter.register_hook(self.forget))
 
     def forget(self, gradient: Tensor) -> None:
         self.chain.forget()
@@ -50,7 +56,15 @@ class OpenProgram:
         for hook in self.hooks:
             hook.remove()
         _OPEN.discard(self)
-        self.chain.close_scope()
+        if not self.is_open:
+            return
+        before = self.chain.scopes
+        try:
+            self.chain.close_scope()
+            self.is_open = False
+        except BaseException:  # an interrupt may come after it
+            self.is_open = self.chain.scopes == before
+            raise
 
 
 _OPEN: WeakSet[OpenProgram] = WeakSet()
@@ -63,14 +77,12 @@ def forget_after_step(step: StepMade) -> None:
             program.chain.forget()
 
 
-def open_programs(covered: Iterable[Any]) -> list[OpenProgram]:
-    """A scope on each of the scripted chains in `covered`."""
-    opened: list[OpenProgram] = []
-    try:
-        for chain in filter(is_scripted_list, covered):
-            opened += [OpenProgram(chain)]
-    except BaseException:
-        for program in opened:
-            program.close()
-        raise
-    return opened
+def open_programs(covered: Iterable[Any], opened: list[OpenProgram]) -> None:
+    """Open a scope on each of the scripted chains in `covered`.
+
+    Each is in `opened` before it is open, so that the caller can close what was opened.
+    """
+    for chain in filter(is_scripted_list, covered):
+        program = OpenProgram(chain)
+        opened.append(program)
+        program.open()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from enum import Enum
-from threading import RLock
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from paramdesc.torch_internals.locks import ProcessLock
 
 __all__ = ["MODES", "Cause", "Reason", "Record"]
 
@@ -47,7 +48,7 @@ class Cause(NamedTuple):
 class Record:
     """What one scope remembers of one chain, its values apart."""
 
-    __slots__ = ("dropped", "dropped_at", "hits", "lock", "misses", "name", "seconds")
+    __slots__ = ("_lock", "dropped", "dropped_at", "hits", "misses", "name", "seconds")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,7 +57,12 @@ class Record:
         self.seconds: dict[str, float] = {}
         self.dropped: Cause | None = None
         self.dropped_at: float | None = None
-        self.lock = RLock()  # where threads share the scope, one of them evaluates
+        self._lock = ProcessLock()
+
+    @property
+    def lock(self) -> Any:
+        """Where threads share the scope, one of them evaluates."""
+        return self._lock()
 
     def drop(self, cause: Cause | None) -> None:
         """Remember why the last value is gone."""

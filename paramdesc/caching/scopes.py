@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from types import FrameType
 from typing import Any
 from weakref import WeakSet
 
@@ -36,17 +37,22 @@ class Scope:
             on a CPU.
     """
 
+    is_call = False
+    """Whether it ends with the call that `frame` runs, and not with a block."""
+
     __slots__ = (
         "_covered",
         "ahead",
         "check_contents",
         "deferral",
         "entries",
+        "frame",
         "is_closed",
         "lasting",
         "lasts",
         "opened",
         "owns_records",
+        "place",
         "programs",
         "records",
         "refused",
@@ -78,6 +84,8 @@ class Scope:
         self.opened: OpenScopes | None = None
         self.programs: list[OpenProgram] = []
         self.is_closed = False
+        self.frame: FrameType | None = None  # which has opened it,
+        self.place = 0  # at this instruction of its code
 
     @property
     def covered(self) -> Any:
@@ -176,6 +184,7 @@ class Scope:
     def close(self) -> None:
         """Free the values. A task that still runs inside keeps none here from now on."""
         self.is_closed = True
+        self.frame = None
         if not self.lasts:
             self.entries.clear()
         if self.owns_records:  # the counts stay, and hold no chain
@@ -186,7 +195,8 @@ class Scope:
         if self.opened is not None:
             self.opened.discard(self)
         while self.programs:
-            self.programs.pop().close()
+            self.programs[-1].close()
+            self.programs.pop()
 
     def __len__(self) -> int:
         return len(self.held())

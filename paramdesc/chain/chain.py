@@ -28,7 +28,23 @@ class Chain(torch_engine.ParametrizationList):
 
     def maps(self) -> Iterator[Module]:
         """The registered maps, first to last."""
-        return (child for name, child in self._modules.items() if name.isdigit())
+        # as they are now: another thread may add one
+        return (child for name, child in tuple(self._modules.items()) if name.isdigit())
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """The chain and all below it, as they are now: another thread may add a map."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        if remove_duplicate:
+            memo.add(self)
+        yield prefix, self
+        for name, child in tuple(self._modules.items()):
+            if child is not None:
+                path = f"{prefix}.{name}" if prefix else name
+                yield from child.named_modules(memo, path, remove_duplicate)
 
     def original_names(self) -> list[str]:
         """What the originals are called here."""

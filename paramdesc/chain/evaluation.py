@@ -99,7 +99,7 @@ def evaluate(chain: Module, clock: Clock | None = None) -> Any:
     if "_steps" in state and state["training"] and has_stepped(chain):
         mark_due(chain)
     value = parameters.get("original")
-    maps = iter(state["_modules"].values())
+    maps = iter((*state["_modules"].values(),))  # as they are now: another thread may add one
     place = 0
     parametrization: Any = None
     try:

@@ -24,7 +24,7 @@ from paramdesc.registration.initialisation import initialise_through_inverses
 from paramdesc.torch_internals.lending import lend_through
 from paramdesc.torch_internals.script import PREPARE, prepare
 
-__all__ = ["AttributeNamespace", "namespace_of", "release_namespace"]
+__all__ = ["AttributeNamespace", "give_back", "namespace_of"]
 
 _REPLICATE = nn.Module._replicate_for_data_parallel.__code__
 
@@ -104,10 +104,6 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         """Let `attribute` answer for its name."""
         self.__wrapped__[attribute.name] = attribute
 
-    def uninstall(self, name: str) -> None:
-        """Let the name be free again."""
-        del self.__wrapped__[name]
-
     def lends(self, name: str, value: Any) -> bool:
         """Whether it is `swap` that lets `value` take its place under `name`.
 
@@ -139,6 +135,11 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
                 return Lent(current)
             self._self_lent[name] = True
         return current
+
+    def attribute(self, name: str) -> ParametrizedTensor:
+        """The descriptor of a parametrized name."""
+        found: ParametrizedTensor = self.__wrapped__[name]
+        return found
 
     def attributes(self) -> Iterator[ParametrizedTensor]:
         """The descriptors in it."""
@@ -227,9 +228,21 @@ def namespace_of(module: nn.Module) -> AttributeNamespace:
     return namespace
 
 
-def release_namespace(module: nn.Module) -> None:
-    """Give `module` its own buffer dict back, when no name in it is parametrized any more."""
-    module.__dict__["_buffers"] = dict(namespace_of(module).items())
+def give_back(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put `tensor` in the place of the parametrized `name` of `module`.
+
+    When no name is parametrized any more, `module` gets a buffer dict of its own again.
+    Another thread may be reading: it finds the tensor before the chain is gone, or it has found
+    the descriptor in the old namespace, and goes on with that.
+    """
+    news = dict(namespace_of(module).__wrapped__)
+    if isinstance(tensor, nn.Parameter):
+        module._parameters[name] = tensor
+        del news[name]
+    else:
+        news[name] = tensor
+    is_free = not any(type(value) is ParametrizedTensor for value in news.values())
+    module.__dict__["_buffers"] = news if is_free else AttributeNamespace(news)
 
 
 def detach_flat_weights(copier: FrameType, memo: dict[int, Any]) -> None:

@@ -99,6 +99,13 @@ class ParametrizationList(Chain):
         self.add_module(name, module)
         return name
 
+    def insert(self, index: int, module: Module) -> None:
+        """Add a map before the one at `index`, unchecked."""
+        maps = list(self.maps())
+        maps.insert(index, module)
+        # at once: a thread that reads meanwhile applies each map once
+        self._modules.update({str(i): part for i, part in enumerate(maps)})
+
     def append(self, module: Module) -> ParametrizationList:
         """Add a map after the others, if the chain can be evaluated with it.
 

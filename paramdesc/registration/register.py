@@ -101,12 +101,15 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
         chain.training = False
     if tensor_name in module._non_persistent_buffers_set:
         chain._non_persistent_buffers_set.update(chain._buffers)
-    delattr(module, tensor_name)
     chains = module._modules.get("parametrizations")
     if not isinstance(chains, ParametrizationDict):
         chains = make_container(module)
     chains[tensor_name] = chain
+    # other threads may read the tensor: the chain answers before the tensor is gone
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
+    if tensor_name in module._parameters:
+        delattr(module, tensor_name)
+    module._non_persistent_buffers_set.discard(tensor_name)
     chain.adopt_original(original)
     start_maps(chain, anew=True)
 

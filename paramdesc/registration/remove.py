@@ -18,12 +18,12 @@ from paramdesc.errors import (
 from paramdesc.registration.adoption import adopt_module
 from paramdesc.registration.host import chains_of
 from paramdesc.registration.lazy import cancel_pending
-from paramdesc.registration.namespace import namespace_of, release_namespace
+from paramdesc.registration.namespace import give_back, namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
-from paramdesc.torch_internals.tensors import replace_data
+from paramdesc.torch_internals.tensors import alias, replace_data
 
 __all__ = ["remove_parametrizations"]
 
@@ -65,15 +65,16 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         for parametrization in warm_maps(chain).values():
             parametrization.is_led = False
         persistent = not chain._non_persistent_buffers_set
-        del chains[tensor_name]
-        namespace_of(module).uninstall(tensor_name)
+        attribute = namespace_of(module).attribute(tensor_name)
+        give_back(module, tensor_name, tensor)
         if isinstance(tensor, Parameter):
             module.register_parameter(tensor_name, tensor)
         else:
             module.register_buffer(tensor_name, tensor, persistent=persistent)
-        if len(chains) == 0:
+        if len(chains) == 1:
             delattr(module, "parametrizations")
-            release_namespace(module)
+        attribute.chains = {tensor_name: chain}  # for a thread that has it in hand
+        del chains[tensor_name]
         return module
     except BaseException:
         snapshot.restore()
@@ -98,7 +99,11 @@ def tensor_to_leave(
         value = evaluate_detached(chain) if leave_parametrized else original.detach().clone()
         return Parameter(value.clone(), original.requires_grad)
     if leave_parametrized:
-        replace_data(original, evaluate_detached(chain))
+        value = evaluate_detached(chain)
+        # another thread that reads the chain finds what it was made from
+        holder: Any = chain._parameters if "original" in chain._parameters else chain._buffers
+        holder["original"] = alias(original)
+        replace_data(original, value)
     return original
 
 

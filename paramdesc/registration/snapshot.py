@@ -40,14 +40,25 @@ class Snapshot:
         for module, cls, state, attributes in self.states:
             if type(module) is not cls:
                 module.__class__ = cls
-            state.clear()
-            state.update(attributes)
+            put_back(state, attributes)
         for container, content in self.containers:
-            container.clear()
-            container.update(content)
+            put_back(container, content)
         for tensor, before, version, place in self.tensors:
             if tensor._version != version or address(tensor) != place or is_wrapper(tensor):
                 replace_data(tensor, before)
+
+
+def put_back(container: Any, content: Any) -> None:
+    """Let the dict or set hold `content` again, in its order.
+
+    What has not changed is never gone: another thread may be reading it.
+    """
+    for added in [key for key in container if key not in content]:
+        container.discard(added) if isinstance(container, set) else container.pop(added)
+    container.update(content)
+    if not isinstance(container, set) and list(container) != list(content):
+        container.clear()
+        container.update(content)
 
 
 def is_counted(tensor: Tensor) -> bool:

@@ -16,13 +16,16 @@ from typing import Any
 from torch.jit import _recursive
 from torch.nn import Module
 
+from paramdesc.torch_internals.locks import ProcessLock, in_child
+
 __all__ = ["PREPARE", "compile_module", "on_script", "prepare"]
 
 PREPARE = "__prepare_scriptable__"
 
 _create: Any = _recursive.create_script_module
-_lock = threading.Lock()
+_lock = ProcessLock()
 _preparing: set[int] = set()  # the threads between the two steps
+in_child(_preparing.clear)
 _script: Callable[[Module], Module]
 
 
@@ -48,7 +51,7 @@ def prepare() -> Module:
     module: Any = sys._getframe(1).f_locals.get("obj")
     if not isinstance(module, Module):
         raise TypeError(f"{PREPARE} is for torch.jit.script. Call that, or paramdesc.jit.script.")
-    with _lock:
+    with _lock():
         _preparing.add(threading.get_ident())
         vars(_recursive)["create_script_module"] = create_script_module
     return module
@@ -56,7 +59,7 @@ def prepare() -> Module:
 
 def create_script_module(module: Module, stubs: Any, *args: Any, **kwargs: Any) -> Any:
     """The second step, in the place of torch's."""
-    with _lock:
+    with _lock():
         _preparing.discard(threading.get_ident())
         if not _preparing:
             vars(_recursive)["create_script_module"] = _create
