@@ -11,6 +11,7 @@ from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.sharing import join
 from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.torch_internals.engine import is_torch_parametrized
 
@@ -74,6 +75,7 @@ def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
         adopt_module(chain)  # one of its originals is parametrized in its turn
     chain.__class__ = ParametrizationList
     chain.tensor_name, chain.host = tensor_name, host
+    join(chain)
     start_maps(chain, anew=False)
 
 
