@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.function_map import FunctionMap
 from paramdesc.errors import MapResultError, NonFiniteError, OriginalError
 from paramdesc.torch_internals.mode import has_numbers, is_plain
 from paramdesc.torch_internals.tensors import is_wrapper
@@ -113,7 +114,7 @@ def check_inverted(
         return
     for parametrization, result in results:
         for tensor in filter(is_looked_at, tensors_of_result(result)):
-            name = type(parametrization).__name__
+            name = name_of(parametrization)
             count = int(tensor.isnan().sum())
             if count:
                 raise NonFiniteError(
@@ -147,7 +148,7 @@ def check_value(
         return
     count = int(value.isnan().sum())
     if count:
-        name = type(parametrization).__name__
+        name = name_of(parametrization)
         raise NonFiniteError(
             name,
             tensor_name,
@@ -155,6 +156,13 @@ def check_value(
             value.numel(),
             f"Assign a value that {name} is defined for, and register it then.",
         )
+
+
+def name_of(parametrization: Module) -> str:
+    """What an error calls a map: its class, with the function that it applies."""
+    name = type(parametrization).__name__
+    is_function = isinstance(parametrization, FunctionMap)
+    return f"{name}({parametrization.extra_repr()})" if is_function else name
 
 
 def tensors_of_result(result: Any) -> list[Tensor]:

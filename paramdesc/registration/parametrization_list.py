@@ -214,7 +214,7 @@ class ParametrizationList(Chain):
         try:
             with torch.no_grad():
                 results = self.invert(value)
-                news = check_originals(self, results[-1][1])
+                news = check_originals(self, results[-1][1] if results else value)
                 check_inverted(results, value, self.tensor_name)
             forget(self)  # a kept graph would stand in the way of swapping the originals
             own = self.own_originals()
