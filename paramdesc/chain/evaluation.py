@@ -81,9 +81,10 @@ def evaluate(chain: Any, clock: Clock | None = None) -> Any:
     """
     state = chain.__dict__
     parameters = state["_parameters"]
+    value = parameters.get("original")
     if (
         # several of them may be buffers, or parametrized themselves
-        ("original" not in parameters and len(parameters) != state["ntensors"])
+        (value is None and len(parameters) != state["ntensors"])
         or Module.__call__ is not CALL
         or "forward" in state  # offloading sets one, which fetches the originals
         or "_call_impl" in state
@@ -103,7 +104,6 @@ def evaluate(chain: Any, clock: Clock | None = None) -> Any:
         return call_as_leaf(chain) if is_symbolic() else chain()
     if "_steps" in state and state["training"] and has_stepped(chain):
         mark_due(chain)
-    value = parameters.get("original")
     maps = iter(state["_modules"].values())
     place = 0
     parametrization: Any = None
