@@ -9,7 +9,7 @@ from torch.nn import Module
 
 from paramdesc.caching.active import forget
 from paramdesc.chain.evaluation import evaluate
-from paramdesc.chain.steps import is_warm, start_maps
+from paramdesc.chain.steps import count_steps, is_warm, start_maps
 from paramdesc.errors import ChainError
 from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
 from paramdesc.registration.snapshot import Snapshot, below
@@ -41,6 +41,8 @@ def edit_maps(chain: Any, maps: list[Module]) -> None:
     try:
         forget(chain)
         set_maps(chain, maps)
+        if "_steps" in vars(chain):
+            count_steps(chain)
         start_maps(chain, anew=True)
         after = evaluate(chain)
         for aspect in () if chain.unsafe else ("dtype", "shape"):

@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from paramdesc.chain.steps import is_warm
 from paramdesc.errors import SharedMapError
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.snapshot import Snapshot, below, differs
 
 __all__ = ["check_shared", "is_shared", "join", "leave", "shares_original"]
 
@@ -85,12 +85,13 @@ def written_by_inverse(
     right_inverse: Any = getattr(parametrization, "right_inverse", None)
     if right_inverse is None:
         return []
-    snapshot = Snapshot(parametrization.modules(), (), written=tensors_in(parametrization))
+    snapshot = Snapshot(parametrization.modules(), (), tensors_in(parametrization))
     before = [state_of(part) for part in parts]
     try:
         with torch.no_grad():
             right_inverse(tensor.detach().clone())
         after = [state_of(part) for part in parts]
+        written = {id(x) for x, numbers in snapshot.numbers if differs(x, numbers)}
     except Exception:
         return []  # registration meets it, too
     finally:
@@ -99,7 +100,7 @@ def written_by_inverse(
         name
         for old, new in zip(before, after, strict=True)
         for name in {**old, **new}
-        if is_other(old.get(name), new.get(name))
+        if id(old.get(name)) in written or is_other(old.get(name), new.get(name))
     ]
 
 
@@ -109,25 +110,21 @@ def tensors_in(module: Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def state_of(part: Module) -> dict[str, tuple[Any, int]]:
-    """The attributes and tensors of `part`, with the versions of the tensors."""
+def state_of(part: Module) -> dict[str, Any]:
+    """The attributes and tensors of `part`."""
     state = {name: value for name, value in vars(part).items() if not name.startswith("_")}
     state.update(part.named_parameters(recurse=False))
     state.update(part.named_buffers(recurse=False))
-    return {name: (value, version_of(value)) for name, value in state.items()}
-
-
-def version_of(value: Any) -> int:
-    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+    return state
 
 
 def is_other(old: Any, new: Any) -> bool:
-    if old is None or new is None:
-        return old is not new
-    (a, version), (b, later) = old, new
-    if a is b or isinstance(a, Tensor) or isinstance(b, Tensor):
-        return a is not b or version != later
+    """Whether an attribute was given another value."""
+    if old is new:
+        return False
+    if old is None or new is None or isinstance(old, Tensor) or isinstance(new, Tensor):
+        return True
     try:
-        return bool(a != b)
+        return bool(old != new)
     except (RuntimeError, TypeError, ValueError):  # it compares by elements
         return True

@@ -15,7 +15,7 @@ from paramdesc.registration.namespace import AttributeNamespace
 from paramdesc.torch_internals.mode import has_numbers
 from paramdesc.torch_internals.tensors import address, is_wrapper, replace_data
 
-__all__ = ["Snapshot", "below", "split_tensors"]
+__all__ = ["Snapshot", "below", "differs", "split_tensors"]
 
 
 class Snapshot:
@@ -69,9 +69,20 @@ def write_back(tensor: Tensor, numbers: Tensor) -> None:
     """Let `tensor` have these numbers. Equal ones are not written: that would count as a change."""
     if tensor.shape != numbers.shape:
         replace_data(tensor, numbers)
-    elif has_numbers(tensor) and not torch.equal(tensor, numbers):
-        with torch.inference_mode(tensor.is_inference()):
+    elif differs(tensor, numbers):
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
             tensor.copy_(numbers)
+
+
+@torch.no_grad()
+def differs(tensor: Tensor, numbers: Tensor) -> bool:
+    """Whether `tensor` has other numbers, `.data` written to it say. NaN is equal to NaN here."""
+    if tensor.shape != numbers.shape:
+        return True
+    if not has_numbers(tensor) or torch.equal(tensor, numbers):
+        return False
+    is_nan = (tensor != tensor) & (numbers != numbers)  # noqa: PLR0124
+    return bool(((tensor != numbers) & ~is_nan).any())
 
 
 def is_counted(tensor: Tensor) -> bool:

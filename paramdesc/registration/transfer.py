@@ -11,7 +11,7 @@ from paramdesc.errors import (
     NotParametrizedError,
 )
 from paramdesc.registration.adoption import adopt_module
-from paramdesc.registration.host import chains_of, tensors_of
+from paramdesc.registration.host import chains_of, find_tensor, tensors_of
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.register import place_chain, register_parametrization
@@ -83,6 +83,7 @@ def share_chain(source: Any, to_module: Module, tensor_name: str) -> None:
         chain._non_persistent_buffers_set.clear()
         chain._non_persistent_buffers_set.update(chain._buffers if is_temporary else ())
     if hasattr(to_module, tensor_name):
+        find_tensor(to_module, tensor_name)  # nothing else may be replaced
         delattr(to_module, tensor_name)
     place_chain(to_module, tensor_name, chain)
     if is_parametrized(source):  # its originals
