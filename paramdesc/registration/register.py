@@ -160,11 +160,17 @@ def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> N
     if is_shared(new):
         with torch.no_grad():
             check_shared(new, evaluate(chain), tensor_name)
+    refuse_untrained(module, tensor_name, new)
     if not unsafe:
         check_between(new, getattr(module, tensor_name), tensor_name)
-    if next(new.parameters(), None) is not None:
-        refuse_sharded(module, tensor_name, "register a parametrization with Parameters on")
+    refuse_untrained(module, tensor_name, new)  # the trial has made them, perhaps
     chain.add_map(new)
     join(chain)
     start_maps(chain, anew=False)
     chain.unsafe = chain.unsafe or unsafe
+
+
+def refuse_untrained(module: Module, tensor_name: str, new: Module) -> None:
+    """Refuse Parameters that FSDP would not know of."""
+    if next(new.parameters(), None) is not None:
+        refuse_sharded(module, tensor_name, "register a parametrization with Parameters on")
