@@ -27,8 +27,8 @@ __all__ = [
     "ScriptedScopeError",
     "ScriptingError",
     "SeveralOriginalsError",
-    "SharedMapError",
     "ShardedModuleError",
+    "SharedMapError",
     "TiedParameterError",
 ]
 
@@ -190,9 +190,7 @@ class ChainError(ValueError):
         )
 
     @classmethod
-    def changed(
-        cls, aspect: str, tensor_name: str, before: object, after: object
-    ) -> ChainError:
+    def changed(cls, aspect: str, tensor_name: str, before: object, after: object) -> ChainError:
         return cls(
             f"these parametrizations would change the {aspect} of {tensor_name!r} from {before} to "
             f"{after}. Remove the chain and register again with unsafe=True, if that is meant: "

@@ -1,4 +1,4 @@
-"""Changing the maps of a chain by hand: `del chain[0]`, `chain[1] = map`, `chain.insert(0, map)`."""
+"""Changing the maps of a chain by hand: `del chain[0]`, `chain[1] = map`, `chain += [map]`."""
 
 from __future__ import annotations
 

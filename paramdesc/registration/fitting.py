@@ -99,9 +99,7 @@ def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
     check_inverted([(new, back)], after, tensor_name)
 
 
-def check_inverted(
-    results: Sequence[tuple[Module, Any]], value: Tensor, tensor_name: str
-) -> None:
+def check_inverted(results: Sequence[tuple[Module, Any]], value: Tensor, tensor_name: str) -> None:
     """Check what each `right_inverse` made of `value` in turn, last map first.
 
     The check waits for the device once. Infinite originals are warned of: a map may reach a
@@ -136,9 +134,7 @@ def check_inverted(
                 return
 
 
-def check_value(
-    parametrization: Module, original: Tensor, value: Tensor, tensor_name: str
-) -> None:
+def check_value(parametrization: Module, original: Tensor, value: Tensor, tensor_name: str) -> None:
     """Check that the map gives no NaN for finite numbers. Infinite ones may be meant, in masks.
 
     Raises:
@@ -178,6 +174,9 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
 def is_looked_at(x: Tensor) -> bool:
     """Whether there are numbers to look at that torch can compare: not on meta, nor in a trace."""
     is_number = (x.is_floating_point() and x.dtype.itemsize > 1) or x.is_complex()
-    return is_number and x.layout == torch.strided and has_numbers(x) and not (
-        is_wrapper(x) or not is_plain()
+    return (
+        is_number
+        and x.layout == torch.strided
+        and has_numbers(x)
+        and not (is_wrapper(x) or not is_plain())
     )

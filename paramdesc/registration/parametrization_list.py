@@ -230,7 +230,7 @@ class ParametrizationList(Chain):
             raise
 
     def invert(self, value: Tensor) -> list[tuple[Module, Any]]:
-        """The maps, last to first, each with what its `right_inverse` makes of what the last gave."""
+        """The maps, last to first, each with what its `right_inverse` returns in turn."""
         results: list[tuple[Module, Any]] = []
         result: Any = value
         for parametrization in reversed(list(self.maps())):

@@ -78,9 +78,7 @@ def check_shared(parametrization: Module, tensor: Tensor, tensor_name: str) -> N
         )
 
 
-def written_by_inverse(
-    parametrization: Module, tensor: Tensor, parts: list[Module]
-) -> list[str]:
+def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Module]) -> list[str]:
     """What `right_inverse` writes to in `parts`, found by a trial that leaves nothing behind."""
     right_inverse: Any = getattr(parametrization, "right_inverse", None)
     if right_inverse is None:

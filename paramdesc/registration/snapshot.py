@@ -81,7 +81,7 @@ def differs(tensor: Tensor, numbers: Tensor) -> bool:
         return True
     if not has_numbers(tensor) or torch.equal(tensor, numbers):
         return False
-    is_nan = (tensor != tensor) & (numbers != numbers)  # noqa: PLR0124
+    is_nan = (tensor != tensor) & (numbers != numbers)
     return bool(((tensor != numbers) & ~is_nan).any())
 
 
@@ -91,8 +91,8 @@ def is_counted(tensor: Tensor) -> bool:
 
 
 def split_tensors(chain: Module) -> tuple[list[Tensor], list[Tensor]]:
-    """All tensors of `chain`: originals, which assignment gives other data; and those of its maps,
-    which a `right_inverse` may write in place. Those of originals that are parametrized are split alike.
+    """The tensors of `chain`: originals, which assignment gives other data, and those of its maps,
+    which a `right_inverse` may write in place. Chains of originals are split alike.
     """
     replaced: list[Tensor] = []
     written: list[Tensor] = []

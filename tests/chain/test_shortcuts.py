@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import cpu_offload, disk_offload
+from accelerate import cpu_offload, disk_offload  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -108,11 +108,13 @@ def test_a_call_on_the_instance_is_ignored_as_python_does() -> None:
     torch.testing.assert_close(layer.weight, 2 * chain_of(layer).original)
 
 
-@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+@pytest.mark.parametrize(
+    "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
+)
 def test_backward_hooks_are_called(register: str) -> None:
     layer, seen = linear(), []
     getattr(chain_of(layer)[0], register)(lambda *args: seen.append(args))
-    layer.weight.sum().backward()
+    torch.autograd.backward(layer.weight.sum())
     assert len(seen) == 1
 
 
@@ -167,7 +169,9 @@ def test_offloaded_models_give_the_same_outputs(name: str, to_disk: bool, tmp_pa
     with torch.no_grad():
         before = model(x)
         if to_disk:
-            disk_offload(model, tmp_path, execution_device=torch.device("cpu"), offload_buffers=True)
+            disk_offload(
+                model, tmp_path, execution_device=torch.device("cpu"), offload_buffers=True
+            )
         else:
             cpu_offload(model, execution_device=torch.device("cpu"), offload_buffers=True)
         for _ in range(2):

@@ -17,6 +17,8 @@ from tests.helpers import Double, Sum, chain_of, linear
 class Base(nn.Module):
     """A map with a base point, and no factory function in it."""
 
+    base: Tensor | None
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("base", None)

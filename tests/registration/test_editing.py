@@ -94,11 +94,12 @@ def test_an_edit_that_does_not_fit_changes_nothing() -> None:
 def test_a_map_with_a_state_belongs_to_its_tensor_here_too() -> None:
     shared, layer = Orthogonal(), linear()
     first = linear(shared)
-    for edit in (
+    edits: list[Callable[[Any], object]] = [
         lambda chain: chain.append(shared),
         lambda chain: chain.insert(0, shared),
         lambda chain: chain.__setitem__(0, shared),
-    ):
+    ]
+    for edit in edits:
         with pytest.raises(SharedMapError):
             edit(chain_of(layer))
     assert len(chain_of(layer)) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from paramdesc.errors import NonFiniteError
 from tests.helpers import Double, Sum
 
 
-def layer_of(*entries: float) -> nn.Linear:
+def layer_of(*entries: float) -> Any:
     layer = nn.Linear(1, len(entries))
     with torch.no_grad():
         layer.bias.copy_(torch.tensor(entries))
@@ -103,10 +105,10 @@ def test_nothing_is_looked_at_where_there_are_no_numbers() -> None:
 
 
 def test_numbers_that_cannot_be_nan_and_empty_ones_are_passed_over() -> None:
-    layer = nn.Module()
+    layer: Any = nn.Module()
     layer.register_buffer("count", torch.ones(2, dtype=torch.int64))
     P.register_parametrization(layer, "count", torch.neg, right_inverse=torch.neg)
-    assert layer.count.tolist() == [1, 1]  # type: ignore[operator,union-attr]
+    assert layer.count.tolist() == [1, 1]
     layer.register_buffer("empty", torch.ones(0))
     P.register_parametrization(layer, "empty", Double())
-    assert layer.empty.shape == (0,)  # type: ignore[operator,union-attr]
+    assert layer.empty.shape == (0,)

@@ -32,6 +32,8 @@ class Picky(nn.Module):
 class Base(nn.Module):
     """Writes its base point in place, as `write` does."""
 
+    base: Tensor
+
     def __init__(self, write: Callable[[Tensor, Tensor], object] = Tensor.copy_) -> None:
         super().__init__()
         self.write = write
@@ -138,5 +140,5 @@ def test_a_strict_refusal_restores_numbers_that_are_nan() -> None:
         chain_of(layer)[1].base.fill_(torch.nan)
     version = chain_of(layer)[1].base._version
     with pytest.raises(TypeError):
-        layer.weight = "no tensor"
+        layer.weight = "no tensor"  # type: ignore[assignment]
     assert chain_of(layer)[1].base._version == version, "it was not written"

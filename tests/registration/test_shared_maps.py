@@ -29,6 +29,8 @@ from tests.helpers import Double, Shift, chain_of, linear
 class Written(nn.Module):
     """Its `right_inverse` writes a base point, in a way of your choice."""
 
+    base: Tensor
+
     def __init__(self, write: Callable[[Any, Tensor], object]) -> None:
         super().__init__()
         self.write = write
@@ -53,10 +55,7 @@ WRITES: dict[str, tuple[Callable[[Any, Tensor], object], str]] = {
 }
 
 STATEFUL: dict[str, Callable[[], nn.Module]] = {
-    **{
-        cls.__name__: cls
-        for cls in (Normal, Orthogonal, SpecialLinear, SpectralNorm, Symplectic)
-    },
+    **{cls.__name__: cls for cls in (Normal, Orthogonal, SpecialLinear, SpectralNorm, Symplectic)},
     "one inside of another": lambda: Compose(Orthogonal(), Double()),
     **{name: lambda write=write: Written(write) for name, (write, _) in WRITES.items()},  # type: ignore[misc]
 }
@@ -108,7 +107,7 @@ def test_a_map_that_makes_weights_by_a_network_may_be_shared() -> None:
 
     shared = Generated()
     first, second = linear(shared), linear(shared)
-    (first.weight.sum() + second.weight.square().sum()).backward()
+    torch.autograd.backward(first.weight.sum() + second.weight.square().sum())
     assert all(x.grad is not None for x in shared.parameters())
 
 
@@ -154,7 +153,7 @@ def test_the_same_map_twice_on_one_tensor() -> None:
 
 @pytest.mark.parametrize("make", STATEFUL.values(), ids=STATEFUL)
 def test_a_transfer_writes_nothing_to_its_source(make: Callable[[], nn.Module]) -> None:
-    source = linear(make(), 6)
+    source: Any = linear(make(), 6)
     before, state = source.weight.detach().clone(), copy.deepcopy(source.state_dict())
     target = P.transfer_parametrizations_and_params(source, nn.Linear(6, 6).eval())
     assert source.weight.equal(before)
@@ -187,10 +186,9 @@ def test_removal_after_a_transfer_leaves_the_other_alone(
 
 def test_removal_of_copies_that_share_leaves_the_other_alone() -> None:
     source = linear(Double())
-    pair = nn.ModuleList(
-        [source, P.transfer_parametrizations_and_params(source, nn.Linear(3, 3))]
-    )
-    first, second = copy.deepcopy(pair)
+    pair = nn.ModuleList([source, P.transfer_parametrizations_and_params(source, nn.Linear(3, 3))])
+    copies: Any = copy.deepcopy(pair)
+    first, second = copies
     before = first.weight.detach().clone()
     P.remove_parametrizations(second, "weight")
     assert first.weight.equal(before)
