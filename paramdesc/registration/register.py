@@ -54,7 +54,8 @@ def register_parametrization(
         module: where the tensor is.
         tensor_name: a parameter or buffer of `module` itself. One that is not initialised yet
             is parametrized as soon as the module's first call has given it a shape.
-        parametrization: an `nn.Module`, or a function from tensor to tensor.
+        parametrization: an `nn.Module`, or a function from tensor to tensor. A module without
+            state, or with Parameters to share, may be registered on several tensors.
         unsafe: whether the map may change the tensor's dtype and shape. Then nothing is
             checked. By default the map and its `right_inverse` are tried once.
         right_inverse: for a plain function, the function that assignment goes through.
@@ -63,7 +64,10 @@ def register_parametrization(
         `module`, of the same type.
 
     Raises:
-        ValueError: if `module` has no such tensor, or the map does not fit it.
+        ValueError: if `module` has no such tensor, or the map does not fit it; if the map has
+            a state that belongs to another tensor; if its `right_inverse` would overwrite a
+            tensor that another module holds, or gives NaN.
+        RuntimeError: if FSDP manages `module`.
         TypeError: if `parametrization` is not a map.
         Exception: whatever the map raises. In every case `module` is as it was before.
 

@@ -16,7 +16,7 @@ from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.register import place_chain, register_parametrization
 from paramdesc.registration.sharded import refuse_sharded
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
 __all__ = ["transfer_parametrizations_and_params"]
@@ -55,6 +55,7 @@ def transfer_parametrizations_and_params(
     snapshot = Snapshot(
         [to_module, *below([*chains_of(to_module), sources])],
         [tensor for name in names for tensor in tensors_of(to_module, name)],
+        [tensor for name in names for tensor in split_tensors(sources[name])[1]],
     )
     try:
         adopt_module(to_module)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from paramdesc.parametrizations import SpectralNorm, Symmetric
+from paramdesc.parametrizations import SpectralNorm, Symmetric, assign_jointly, joint
 from tests.helpers import Double, Sum, chain_of, linear
 
 
@@ -142,3 +142,17 @@ def test_a_strict_refusal_restores_numbers_that_are_nan() -> None:
     with pytest.raises(TypeError):
         layer.weight = "no tensor"  # type: ignore[assignment]
     assert chain_of(layer)[1].base._version == version, "it was not written"
+
+
+def test_a_refused_joint_assignment_restores_what_came_first() -> None:
+    first, second, picky = nn.Linear(3, 3), nn.Linear(3, 3), Picky()
+    places = [(first, "weight"), (second, "weight")]
+    joint(Double(), places)
+    P.register_parametrization(first, "weight", Base())
+    P.register_parametrization(second, "weight", picky)
+    assign_jointly(places, [torch.ones(3, 3), torch.ones(3, 3)])
+    before = facts(nn.ModuleList([first, second]))
+    picky.refuse = True
+    with pytest.raises(ValueError, match="refused"):
+        assign_jointly(places, [torch.zeros(3, 3), torch.zeros(3, 3)])
+    assert facts(nn.ModuleList([first, second])) == before
