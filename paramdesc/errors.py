@@ -6,11 +6,14 @@ same place, and builds its message from the facts handed to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch.nn import Module
 
 __all__ = [
     "AssignmentError",
     "CacheTargetError",
+    "ChainError",
     "ConstraintError",
     "DeferredGradientError",
     "MapError",
@@ -18,11 +21,15 @@ __all__ = [
     "MissingRightInverseError",
     "MissingTensorError",
     "MixedEnginesError",
+    "NonFiniteError",
     "NotParametrizedError",
     "OriginalError",
     "ScriptedScopeError",
     "ScriptingError",
     "SeveralOriginalsError",
+    "ShardedModuleError",
+    "SharedMapError",
+    "TiedParameterError",
 ]
 
 
@@ -120,6 +127,75 @@ class MapResultError(ValueError):
 
 class OriginalError(ValueError):
     """`right_inverse` returned what the originals cannot take."""
+
+
+class NonFiniteError(ValueError):
+    """A map or its `right_inverse` gave NaN for numbers that are finite."""
+
+    def __init__(self, what: str, tensor_name: str, count: int, total: int, hint: str) -> None:
+        self.count = count
+        super().__init__(
+            f"{what} gives NaN in {count} of {total} entries for a finite {tensor_name!r}. {hint}"
+        )
+
+
+class SharedMapError(ValueError):
+    """A map whose state belongs to one tensor was registered on another one."""
+
+    def __init__(
+        self, parametrization: Module, tensor_name: str, owner: str, names: Sequence[str]
+    ) -> None:
+        name = type(parametrization).__name__
+        listed = ", ".join(map(repr, names))
+        super().__init__(
+            f"this {name} parametrizes {owner} already, and its state ({listed}) belongs to that "
+            f"tensor: registering it on {tensor_name!r} would change the value there. Register "
+            f"another instance, {name}(...) or copy.deepcopy(parametrization)."
+        )
+
+
+class TiedParameterError(ValueError):
+    """Registration would overwrite a tensor that another module holds, too."""
+
+    def __init__(self, module: Module, tensor_name: str, holder: str) -> None:
+        super().__init__(
+            f"{tensor_name!r} of {type(module).__name__} is the same tensor as {holder}, and the "
+            "right_inverse of the parametrization would overwrite it there, too. Untie it first: "
+            f"module.{tensor_name} = torch.nn.Parameter(module.{tensor_name}.detach().clone()). "
+            "To have both modules parametrized and tied, register on the untied one and then "
+            "call paramdesc.transfer_parametrizations_and_params(module, other)."
+        )
+
+
+class ShardedModuleError(RuntimeError):
+    """Parametrizations were to change on a module that FSDP manages."""
+
+    def __init__(self, module: Module, tensor_name: str, doing: str) -> None:
+        super().__init__(
+            f"cannot {doing} {tensor_name!r} of {type(module).__name__}: FSDP manages the module, "
+            "and puts the parameters back that it has sharded, so the change would be bypassed. "
+            "Register and remove parametrizations first, then call fully_shard(module) or "
+            "FullyShardedDataParallel(module)."
+        )
+
+
+class ChainError(ValueError):
+    """The maps of a chain were changed by hand such that it could not be evaluated."""
+
+    @classmethod
+    def emptied(cls, tensor_name: str, host: str) -> ChainError:
+        return cls(
+            f"cannot take the last parametrization off {tensor_name!r} of {host}: nothing would be "
+            f'left to evaluate. Write paramdesc.remove_parametrizations(module, "{tensor_name}").'
+        )
+
+    @classmethod
+    def changed(cls, aspect: str, tensor_name: str, before: object, after: object) -> ChainError:
+        return cls(
+            f"these parametrizations would change the {aspect} of {tensor_name!r} from {before} to "
+            f"{after}. Remove the chain and register again with unsafe=True, if that is meant: "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}").'
+        )
 
 
 class MissingRightInverseError(RuntimeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import Module
@@ -25,6 +25,13 @@ class Chain(torch_engine.ParametrizationList):
 
     tensor_name: str
     host: str
+    is_applied_plainly: ClassVar[bool] = True
+    """Whether a call of the chain is its hooks and the `forward` below: not so if a subclass
+    has others of its own."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.is_applied_plainly = is_inherited(cls, "forward", "__call__", "_call_impl")
 
     def maps(self) -> Iterator[Module]:
         """The registered maps, first to last."""
@@ -77,3 +84,8 @@ class Chain(torch_engine.ParametrizationList):
             raise
         value: Tensor = values[0]
         return value
+
+
+def is_inherited(cls: type[Chain], *names: str) -> bool:
+    """Whether these methods of `cls` are those of `Chain`."""
+    return all(getattr(cls, name) is getattr(Chain, name) for name in names)

@@ -24,6 +24,7 @@ from paramdesc.torch_internals.mode import count_dispatch_modes
 __all__ = ["CALL", "evaluate", "evaluate_traced", "is_symbolic", "take_clock"]
 
 CALL = Module.__call__
+IMPLEMENTATION: Any = Module._call_impl
 
 
 def is_symbolic() -> bool:
@@ -71,19 +72,24 @@ def call_timed(chain: Module, clock: Clock) -> Any:
         _HANDED.clock = None
 
 
-def evaluate(chain: Module, clock: Clock | None = None) -> Any:
+def evaluate(chain: Any, clock: Clock | None = None) -> Any:
     """A fresh value of `chain`: what its call gives, at a fraction of the price.
 
     The call of a module costs nine times what an empty `forward` does, so it is made only
-    where it does more: for hooks, for a class with a call of its own, and for torch.fx.
-    `clock` is told when each map is done.
+    where it does more: for hooks, for a `forward` that was set on the chain, for what compiles or
+    replaces the call, and for torch.fx. `clock` is told when each map is done.
     """
     state = chain.__dict__
     parameters = state["_parameters"]
+    value = parameters.get("original")
     if (
         # several of them may be buffers, or parametrized themselves
-        ("original" not in parameters and len(parameters) != state["ntensors"])
+        (value is None and len(parameters) != state["ntensors"])
         or Module.__call__ is not CALL
+        or "forward" in state  # offloading sets one, which fetches the originals
+        or "_call_impl" in state
+        or "_compiled_call_impl" in state
+        or not type(chain).is_applied_plainly
         or state["_forward_hooks"]
         or state["_forward_pre_hooks"]
         or state["_backward_hooks"]
@@ -98,7 +104,6 @@ def evaluate(chain: Module, clock: Clock | None = None) -> Any:
         return call_as_leaf(chain) if is_symbolic() else chain()
     if "_steps" in state and state["training"] and has_stepped(chain):
         mark_due(chain)
-    value = parameters.get("original")
     maps = iter((*state["_modules"].values(),))  # as they are now: another thread may add one
     place = 0
     parametrization: Any = None
@@ -117,7 +122,9 @@ def evaluate(chain: Module, clock: Clock | None = None) -> Any:
                 or own["_backward_hooks"]
                 or own["_backward_pre_hooks"]
                 or "_compiled_call_impl" in own
+                or "_call_impl" in own
                 or type(parametrization).__call__ is not CALL
+                or type(parametrization)._call_impl is not IMPLEMENTATION
             ):
                 value = parametrization(value)
             else:
@@ -132,7 +139,7 @@ def evaluate(chain: Module, clock: Clock | None = None) -> Any:
 
 
 @answered_by_tracer
-def is_applied_only(chain: Module) -> bool:
+def is_applied_only(chain: Any) -> bool:
     """Whether evaluating `chain` is to apply the `forward` of each map, and nothing else.
 
     As with torch's own tracing of modules, hooks that are added later are not seen.
@@ -140,7 +147,8 @@ def is_applied_only(chain: Module) -> bool:
     modules = [chain, *chain._modules.values()]
     return (
         "original" in chain._parameters
-        and "_steps" not in vars(chain)
+        and type(chain).is_applied_plainly
+        and vars(chain).keys().isdisjoint(("_steps", "forward"))
         and not any(map(does_more_when_called, modules))
         and not (_global_forward_hooks or _global_forward_pre_hooks)
         and not (_global_backward_hooks or _global_backward_pre_hooks)
@@ -153,7 +161,9 @@ def does_more_when_called(module: Any) -> bool:
     return (
         any(state[name] for name in names)
         or "_compiled_call_impl" in state
+        or "_call_impl" in state
         or type(module).__call__ is not CALL
+        or type(module)._call_impl is not IMPLEMENTATION
     )
 
 

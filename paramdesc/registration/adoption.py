@@ -12,6 +12,7 @@ from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.sharing import join
 from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.torch_internals.engine import is_torch_parametrized
 
@@ -76,6 +77,7 @@ def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
     chain.__class__ = ParametrizationList
     chain.tensor_name, chain.host = tensor_name, host
     transient_of(chain)
+    join(chain)
     start_maps(chain, anew=False)
 
 

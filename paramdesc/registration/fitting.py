@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.errors import MapResultError, OriginalError
+from paramdesc.chain.function_map import FunctionMap
+from paramdesc.errors import MapResultError, NonFiniteError, OriginalError
+from paramdesc.torch_internals.mode import has_numbers, is_plain
+from paramdesc.torch_internals.tensors import is_wrapper
 
-__all__ = ["check_between", "check_originals"]
+__all__ = ["check_between", "check_inverted", "check_originals", "check_value"]
 
 
 def check_originals(chain: Any, result: Any) -> tuple[Tensor, ...]:
@@ -71,6 +75,7 @@ def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
             raise MapResultError.changed(
                 aspect, tensor_name, getattr(before, aspect), getattr(after, aspect)
             )
+    check_value(new, before, after, tensor_name)
     right_inverse = getattr(new, "right_inverse", None)
     if right_inverse is None:
         return
@@ -91,3 +96,87 @@ def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
             raise MapResultError.inverse_changed(
                 aspect, tensor_name, getattr(before, aspect), getattr(back, aspect)
             )
+    check_inverted([(new, back)], after, tensor_name)
+
+
+def check_inverted(results: Sequence[tuple[Module, Any]], value: Tensor, tensor_name: str) -> None:
+    """Check what each `right_inverse` made of `value` in turn, last map first.
+
+    The check waits for the device once. Infinite originals are warned of: a map may reach a
+    bound there, but no gradient leads away from it.
+
+    Raises:
+        NonFiniteError: a ValueError, if one gave NaN, and `value` is finite.
+    """
+    if not results or are_finite(tensors_of_result(results[-1][1])) or not are_finite([value]):
+        return
+    for parametrization, result in results:
+        for tensor in filter(is_looked_at, tensors_of_result(result)):
+            name = name_of(parametrization)
+            count = int(tensor.isnan().sum())
+            if count:
+                raise NonFiniteError(
+                    f"{name}.right_inverse",
+                    tensor_name,
+                    count,
+                    tensor.numel(),
+                    "Assign a value that the parametrization reaches, before it is registered "
+                    f"too, or let {name}.right_inverse move the value inside, by clamp() say.",
+                )
+            count = int(tensor.isinf().sum())
+            if count:
+                warnings.warn(
+                    f"{name}.right_inverse gives {count} infinite entries of {tensor.numel()} for "
+                    f"a finite {tensor_name!r}. No gradient moves them. Let it move the value "
+                    "inside of what the parametrization reaches, by clamp() say.",
+                    stacklevel=5,
+                )
+                return
+
+
+def check_value(parametrization: Module, original: Tensor, value: Tensor, tensor_name: str) -> None:
+    """Check that the map gives no NaN for finite numbers. Infinite ones may be meant, in masks.
+
+    Raises:
+        NonFiniteError: a ValueError.
+    """
+    if are_finite([value]) or not are_finite([original]):
+        return
+    count = int(value.isnan().sum())
+    if count:
+        name = name_of(parametrization)
+        raise NonFiniteError(
+            name,
+            tensor_name,
+            count,
+            value.numel(),
+            f"Assign a value that {name} is defined for, and register it then.",
+        )
+
+
+def name_of(parametrization: Module) -> str:
+    """What an error calls a map: its class, with the function that it applies."""
+    name = type(parametrization).__name__
+    is_function = isinstance(parametrization, FunctionMap)
+    return f"{name}({parametrization.extra_repr()})" if is_function else name
+
+
+def tensors_of_result(result: Any) -> list[Tensor]:
+    results = [result] if isinstance(result, Tensor) else result
+    return [x for x in results if isinstance(x, Tensor)] if isinstance(results, Sequence) else []
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether none of them is known to hold NaN or infinite entries."""
+    return all(bool(x.isfinite().all()) for x in tensors if is_looked_at(x))
+
+
+def is_looked_at(x: Tensor) -> bool:
+    """Whether there are numbers to look at that torch can compare: not on meta, nor in a trace."""
+    is_number = (x.is_floating_point() and x.dtype.itemsize > 1) or x.is_complex()
+    return (
+        is_number
+        and x.layout == torch.strided
+        and has_numbers(x)
+        and not (is_wrapper(x) or not is_plain())
+    )

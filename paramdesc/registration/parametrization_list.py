@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 
 from paramdesc.caching.active import forget
 from paramdesc.caching.expiry import expire
@@ -30,9 +30,11 @@ from paramdesc.chain.steps import (
 )
 from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.errors import MissingRightInverseError
-from paramdesc.registration.fitting import check_originals
+from paramdesc.registration.editing import edit_maps
+from paramdesc.registration.fitting import check_inverted, check_originals, check_value
 from paramdesc.registration.local_classes import picklable
-from paramdesc.registration.snapshot import Snapshot
+from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.torch_internals.tensors import address, alias, replace_data, shares_storage
 
@@ -67,7 +69,44 @@ class ParametrizationList(Chain):
     ) -> None:
         self.__dict__.update(tensor_name=tensor_name, host=host)  # errors below are told with them
         self.__dict__[TRANSIENT] = Transient()
-        super().__init__(modules, alias(original), unsafe)
+        values: list[Tensor] = []
+
+        def forward() -> Tensor:
+            values.append(super(ParametrizationList, self).forward())
+            return values[-1]
+
+        self.__dict__["forward"] = forward
+        try:
+            super().__init__(modules, alias(original), unsafe)
+        finally:
+            del self.__dict__["forward"]
+        results = self.originals()
+        check_inverted(
+            [(modules[0], results[0] if self.is_tensor else results)], original, tensor_name
+        )
+        for value in values:
+            check_value(modules[-1], original, value, tensor_name)
+        join(self)
+
+    @classmethod
+    def sharing(cls, source: Any, tensor_name: str, host: str) -> ParametrizationList:
+        """A chain of the maps and originals of `source`, the same objects."""
+        chain = cls.__new__(cls)
+        Module.__init__(chain)
+        chain.__dict__.update(
+            tensor_name=tensor_name,
+            host=host,
+            unsafe=source.unsafe,
+            is_tensor=source.is_tensor,
+            ntensors=source.ntensors,
+        )
+        chain._parameters.update(source._parameters)
+        chain._buffers.update(source._buffers.items())
+        chain._non_persistent_buffers_set.update(source._non_persistent_buffers_set)
+        modules: dict[str, Any] = chain._modules
+        modules.update((name, x) for name, x in source._modules.items() if name.isdigit())
+        join(chain)
+        return chain
 
     def adopt_original(self, original: Tensor) -> None:
         """Let the one original be the object `original`, so that optimizers keep their grip."""
@@ -99,27 +138,54 @@ class ParametrizationList(Chain):
         self.add_module(name, module)
         return name
 
-    def insert(self, index: int, module: Module) -> None:
-        """Add a map before the one at `index`, unchecked."""
-        maps = list(self.maps())
-        maps.insert(index, module)
-        # at once: a thread that reads meanwhile applies each map once
-        self._modules.update({str(i): part for i, part in enumerate(maps)})
-
     def append(self, module: Module) -> ParametrizationList:
         """Add a map after the others, if the chain can be evaluated with it.
 
         torch's engine comes here for a name that is parametrized already.
         """
-        name = self.add_map(module)
+        if is_shared(module):
+            with torch.no_grad():
+                check_shared(module, evaluate(self), self.tensor_name)
+        snapshot = Snapshot(below([self, module]), (), tensors_in(module))
         try:
+            self.add_map(module)
             start_maps(self, anew=False)
             with torch.no_grad():
                 evaluate(self)
+            join(self)
         except BaseException:
-            del self._modules[name]
+            snapshot.restore()
             raise
         return self
+
+    def extend(self, modules: Iterable[Module]) -> ParametrizationList:
+        """Add maps after the others, if the chain can be evaluated with them; all or none."""
+        if "unsafe" in self.__dict__:
+            edit_maps(self, [*self.maps(), *modules])
+        else:
+            super().extend(modules)  # torch makes the list, there are no originals yet
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        """Add a map before the one with that index, if the chain can be evaluated with it."""
+        maps = list(self.maps())
+        maps.insert(index, module)
+        edit_maps(self, maps)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return ModuleList(list(self.maps())[index])
+        return super().__getitem__(index)
+
+    def __setitem__(self, index: Any, module: Any) -> None:
+        maps = list(self.maps())
+        maps[index] = module
+        edit_maps(self, maps)
+
+    def __delitem__(self, index: Any) -> None:
+        maps = list(self.maps())
+        del maps[index]
+        edit_maps(self, maps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParametrizationList:
         forget(self)  # a kept graph would stand in the way of swapping the originals
@@ -150,10 +216,13 @@ class ParametrizationList(Chain):
         if is_dynamo_compiling():
             uncompiled(type(self).right_inverse)(self, value)
             return
-        snapshot = Snapshot(self.modules(), self.own_originals().values())
+        replaced, written = split_tensors(self)
+        snapshot = Snapshot(self.modules(), replaced, written)
         try:
             with torch.no_grad():
-                news = check_originals(self, self.invert(value))
+                results = self.invert(value)
+                news = check_originals(self, results[-1][1] if results else value)
+                check_inverted(results, value, self.tensor_name)
             forget(self)  # a kept graph would stand in the way of swapping the originals
             own = self.own_originals()
             for name, new in zip(self.original_names(), news, strict=True):
@@ -167,8 +236,9 @@ class ParametrizationList(Chain):
             snapshot.restore()
             raise
 
-    def invert(self, value: Tensor) -> Any:
-        """What the maps' `right_inverse` make of `value`, last to first."""
+    def invert(self, value: Tensor) -> list[tuple[Module, Any]]:
+        """The maps, last to first, each with what its `right_inverse` returns in turn."""
+        results: list[tuple[Module, Any]] = []
         result: Any = value
         for parametrization in reversed(list(self.maps())):
             right_inverse: Any = getattr(parametrization, "right_inverse", None)
@@ -179,7 +249,8 @@ class ParametrizationList(Chain):
             except Exception as error:
                 explain(error, self, "assigning", parametrization)
                 raise
-        return result
+            results.append((parametrization, result))
+        return results
 
     def __setattr__(self, name: str, value: Any) -> None:
         # sharded training puts the gathered tensor here before each use and takes it away after,
@@ -217,6 +288,7 @@ class ParametrizationList(Chain):
         self.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(self)
+        join(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ParametrizationList:
         twin = self.__new__(type(self))
@@ -225,4 +297,5 @@ class ParametrizationList(Chain):
         twin.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(twin)
+        join(twin)
         return twin

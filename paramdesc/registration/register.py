@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import as_map
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.chain.steps import start_maps
@@ -21,10 +23,13 @@ from paramdesc.registration.lazy import register_when_materialized
 from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
+from paramdesc.registration.sharded import refuse_sharded
+from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
 from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.tied import has_other_holders, refuse_overwriting, warn_of_untying
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
-__all__ = ["register_parametrization"]
+__all__ = ["place_chain", "register_parametrization"]
 
 M = TypeVar("M", bound=Module)
 
@@ -49,7 +54,8 @@ def register_parametrization(
         module: where the tensor is.
         tensor_name: a parameter or buffer of `module` itself. One that is not initialised yet
             is parametrized as soon as the module's first call has given it a shape.
-        parametrization: an `nn.Module`, or a function from tensor to tensor.
+        parametrization: an `nn.Module`, or a function from tensor to tensor. A module without
+            state, or with Parameters to share, may be registered on several tensors.
         unsafe: whether the map may change the tensor's dtype and shape. Then nothing is
             checked. By default the map and its `right_inverse` are tried once.
         right_inverse: for a plain function, the function that assignment goes through.
@@ -58,7 +64,10 @@ def register_parametrization(
         `module`, of the same type.
 
     Raises:
-        ValueError: if `module` has no such tensor, or the map does not fit it.
+        ValueError: if `module` has no such tensor, or the map does not fit it; if the map has
+            a state that belongs to another tensor; if its `right_inverse` would overwrite a
+            tensor that another module holds, or gives NaN.
+        RuntimeError: if FSDP manages `module`.
         TypeError: if `parametrization` is not a map.
         Exception: whatever the map raises. In every case `module` is as it was before.
 
@@ -72,28 +81,40 @@ def register_parametrization(
         return uncompiled(register_parametrization)(
             module, tensor_name, parametrization, unsafe=unsafe, right_inverse=right_inverse
         )
+    is_held = has_other_holders(module, tensor_name)  # asked while we hold it nowhere
     new = as_map(parametrization, right_inverse)
+    is_new = not is_shared(new)
     parts = below([*chains_of(module), new])
-    snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name))
+    snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name), tensors_in(new))
     try:
         adopt_module(module)
-        if any(part.training is not module.training for part in parts):
+        # the mode of a map that is on another tensor, too, is not ours to change
+        if is_new and any(part.training is not module.training for part in parts):
             new.train(module.training)
         if is_parametrized(module, tensor_name):
             append_map(module, tensor_name, new, unsafe)
-        elif is_lazy(find_tensor(module, tensor_name)):
+            return module
+        refuse_sharded(module, tensor_name, "register a parametrization on")
+        if is_lazy(find_tensor(module, tensor_name)):
             register_when_materialized(register_parametrization, module, tensor_name, new, unsafe)
         else:
-            install_chain(module, tensor_name, new, unsafe)
+            install_chain(module, tensor_name, new, unsafe, is_held)
         return module
     except BaseException:
         snapshot.restore()
         raise
 
 
-def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -> None:
-    """Let the tensor be the original of a chain with the one map `new`."""
+def install_chain(
+    module: Module, tensor_name: str, new: Module, unsafe: bool, is_held: bool
+) -> None:
+    """Let the tensor be the original of a chain with the one map `new`.
+
+    Args:
+        is_held: whether others refer to the tensor, modules perhaps.
+    """
     original = find_tensor(module, tensor_name)
+    check_shared(new, original, tensor_name)
     chain = ParametrizationList(
         [new], original, unsafe, tensor_name=tensor_name, host=type(module).__name__
     )
@@ -101,17 +122,26 @@ def install_chain(module: Module, tensor_name: str, new: Module, unsafe: bool) -
         chain.training = False
     if tensor_name in module._non_persistent_buffers_set:
         chain._non_persistent_buffers_set.update(chain._buffers)
+    if is_held and chain.is_tensor:
+        refuse_overwriting(module, tensor_name, original, chain.original)
+    elif is_held:
+        warn_of_untying(module, tensor_name, original)
+    place_chain(module, tensor_name, chain)
+    if tensor_name in module._parameters:
+        delattr(module, tensor_name)
+    module._non_persistent_buffers_set.discard(tensor_name)
+    chain.adopt_original(original)
+    start_maps(chain, anew=True)
+
+
+def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) -> None:
+    """Let the value of `chain` be `module.<tensor_name>`."""
     chains = module._modules.get("parametrizations")
     if not isinstance(chains, ParametrizationDict):
         chains = make_container(module)
     chains[tensor_name] = chain
     # other threads may read the tensor: the chain answers before the tensor is gone
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
-    if tensor_name in module._parameters:
-        delattr(module, tensor_name)
-    module._non_persistent_buffers_set.discard(tensor_name)
-    chain.adopt_original(original)
-    start_maps(chain, anew=True)
 
 
 def make_container(module: Module) -> ParametrizationDict:
@@ -134,8 +164,20 @@ def append_map(module: Module, tensor_name: str, new: Module, unsafe: bool) -> N
     """Add `new` after the maps that are on the tensor."""
     chains: Any = module.parametrizations
     chain: ParametrizationList = chains[tensor_name]
+    if is_shared(new):
+        with torch.no_grad():
+            check_shared(new, evaluate(chain), tensor_name)
+    refuse_untrained(module, tensor_name, new)
     if not unsafe:
         check_between(new, getattr(module, tensor_name), tensor_name)
+    refuse_untrained(module, tensor_name, new)  # the trial has made them, perhaps
     chain.add_map(new)
+    join(chain)
     start_maps(chain, anew=False)
     chain.unsafe = chain.unsafe or unsafe
+
+
+def refuse_untrained(module: Module, tensor_name: str, new: Module) -> None:
+    """Refuse Parameters that FSDP would not know of."""
+    if next(new.parameters(), None) is not None:
+        refuse_sharded(module, tensor_name, "register a parametrization with Parameters on")

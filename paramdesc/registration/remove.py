@@ -21,7 +21,9 @@ from paramdesc.registration.lazy import cancel_pending
 from paramdesc.registration.namespace import give_back, namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.sharded import refuse_sharded
+from paramdesc.registration.sharing import is_shared, leave, shares_original
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.torch_internals.tensors import alias, replace_data
 
@@ -38,7 +40,8 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         tensor_name: a parametrized name.
         leave_parametrized: whether it keeps the value that it has now. If not, it gets the
             value of the original. The Parameter object is the original's in both cases,
-            unless there are several: then it is a new one, and False is refused.
+            unless another tensor shares it (`tie`, `transfer_parametrizations_and_params`) or
+            there are several originals: then it is a new one. With several, False is refused.
 
     Returns:
         `module`, of the same type.
@@ -53,17 +56,16 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         return module
     if not is_parametrized(module, tensor_name):
         raise NotParametrizedError(module, tensor_name)
-    owned = module.get_submodule(f"parametrizations.{tensor_name}")
-    snapshot = Snapshot(
-        [module, *below(chains_of(module))], [*owned.parameters(), *owned.buffers()]
-    )
+    refuse_sharded(module, tensor_name, "remove the parametrization of")
+    replaced, written = split_tensors(module.get_submodule(f"parametrizations.{tensor_name}"))
+    snapshot = Snapshot([module, *below(chains_of(module))], replaced, written)
     try:
         adopt_module(module)
         chains: Any = module.parametrizations
         chain: ParametrizationList = chains[tensor_name]
         tensor = tensor_to_leave(module, tensor_name, chain, leave_parametrized)
         for parametrization in warm_maps(chain).values():
-            parametrization.is_led = False
+            parametrization.is_led = is_shared(parametrization, chain)
         persistent = not chain._non_persistent_buffers_set
         attribute = namespace_of(module).attribute(tensor_name)
         give_back(module, tensor_name, tensor)
@@ -75,6 +77,7 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
             delattr(module, "parametrizations")
         attribute.chains = {tensor_name: chain}  # for a thread that has it in hand
         del chains[tensor_name]
+        leave(chain)
         return module
     except BaseException:
         snapshot.restore()
@@ -95,9 +98,10 @@ def tensor_to_leave(
         needs_gradient = any(x.requires_grad for x in trained)
         return Parameter(value, needs_gradient) if trained else value
     original: Tensor = chain.original
-    if "is_tied" in chain.__dict__:  # it is another tensor's Parameter, which keeps it
-        value = evaluate_detached(chain) if leave_parametrized else original.detach().clone()
-        return Parameter(value.clone(), original.requires_grad)
+    if "is_tied" in chain.__dict__ or shares_original(chain):  # another tensor keeps it
+        value = evaluate_detached(chain) if leave_parametrized else original.detach()
+        is_trained = isinstance(original, Parameter)
+        return Parameter(value.clone(), original.requires_grad) if is_trained else value.clone()
     if leave_parametrized:
         value = evaluate_detached(chain)
         # another thread that reads the chain finds what it was made from

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
+from paramdesc.chain.steps import start_maps
 from paramdesc.errors import (
     NotParametrizedError,
 )
-from paramdesc.registration.host import chains_of, tensors_of
+from paramdesc.registration.adoption import adopt_module
+from paramdesc.registration.host import chains_of, find_tensor, tensors_of
+from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
-from paramdesc.registration.register import register_parametrization
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.register import place_chain, register_parametrization
+from paramdesc.registration.sharded import refuse_sharded
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
 __all__ = ["transfer_parametrizations_and_params"]
@@ -25,7 +29,9 @@ def transfer_parametrizations_and_params(
 ) -> M:
     """`to_module` will share the maps and originals of `from_module`.
 
-    A tensor that `to_module` lacks is made. Nothing happens if `from_module` is plain.
+    A tensor that `to_module` lacks is made. Nothing happens if `from_module` is plain. Nothing of
+    `from_module` is written to. From then on an assignment to either is one to both, and
+    `remove_parametrizations` on one of them leaves the other as it is.
 
     Args:
         from_module: where the maps are; it keeps them.
@@ -49,24 +55,46 @@ def transfer_parametrizations_and_params(
     snapshot = Snapshot(
         [to_module, *below([*chains_of(to_module), sources])],
         [tensor for name in names for tensor in tensors_of(to_module, name)],
+        [tensor for name in names for tensor in split_tensors(sources[name])[1]],
     )
     try:
+        adopt_module(to_module)
         for name in names:
-            transfer_chain(from_module, sources[name], to_module, name)
+            refuse_sharded(to_module, name, "transfer parametrizations to")
+            if is_parametrized(to_module, name):
+                add_to_chain(sources[name], to_module, name)
+            else:
+                share_chain(sources[name], to_module, name)
         return to_module
     except BaseException:
         snapshot.restore()
         raise
 
 
-def transfer_chain(from_module: Module, source: Any, to_module: Module, tensor_name: str) -> None:
-    """Register the maps of `source` on `to_module`, and let it have the same originals."""
-    if not hasattr(to_module, tensor_name):
-        value = getattr(from_module, tensor_name).detach()
-        if source._parameters:
-            to_module.register_parameter(tensor_name, Parameter(value))
-        else:
-            to_module.register_buffer(tensor_name, value)
+def share_chain(source: Any, to_module: Module, tensor_name: str) -> None:
+    """Let `to_module` have a chain with the maps and originals of `source`, the same objects.
+
+    They fit one another, so nothing is tried, and nothing is written to what `source` has.
+    """
+    chain = ParametrizationList.sharing(source, tensor_name, type(to_module).__name__)
+    chain.training = to_module.training
+    plain = tensors_of(to_module, tensor_name)
+    if plain and tensor_name not in to_module._parameters:
+        is_temporary = tensor_name in to_module._non_persistent_buffers_set
+        chain._non_persistent_buffers_set.clear()
+        chain._non_persistent_buffers_set.update(chain._buffers if is_temporary else ())
+    if hasattr(to_module, tensor_name):
+        find_tensor(to_module, tensor_name)  # nothing else may be replaced
+        delattr(to_module, tensor_name)
+    place_chain(to_module, tensor_name, chain)
+    if is_parametrized(source):  # its originals
+        for name, inner in source.parametrizations.items():
+            share_chain(inner, chain, name)
+    start_maps(chain, anew=False)
+
+
+def add_to_chain(source: Any, to_module: Module, tensor_name: str) -> None:
+    """Add the maps of `source` to those that are there, and let the chain have its originals."""
     for parametrization in [source[i] for i in range(len(source)) if str(i) in source._modules]:
         register_parametrization(to_module, tensor_name, parametrization, unsafe=source.unsafe)
     target: Any = to_module.parametrizations

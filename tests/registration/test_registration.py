@@ -26,9 +26,9 @@ def test_a_registered_weight_is_the_map_of_the_same_parameter_object() -> None:
 
 
 def test_a_plain_function_has_its_inverse_beside_it() -> None:
-    linear: Any = P.register_parametrization(
-        nn.Linear(3, 2), "bias", torch.exp, right_inverse=torch.log
-    )
+    linear: Any = nn.Linear(3, 2)
+    nn.init.ones_(linear.bias)  # the logarithm of others is NaN, which is refused
+    P.register_parametrization(linear, "bias", torch.exp, right_inverse=torch.log)
     linear.bias = torch.tensor([2.0, 3.0])
     torch.testing.assert_close(linear.bias, torch.tensor([2.0, 3.0]))
     torch.testing.assert_close(original_of(linear, "bias"), torch.tensor([2.0, 3.0]).log())

@@ -18,7 +18,7 @@ from paramdesc.registration.collection import get_parametrizations
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.register import register_parametrization
 from paramdesc.registration.remove import remove_parametrizations
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 
 __all__ = ["lora", "merge_lora"]
 
@@ -93,7 +93,7 @@ def merge_lora(module: M) -> M:
 
 def merge_into_chain(name: str, chain: ParametrizationList) -> None:
     """Take each `LoRA` out of `chain`, and have what is before it give the same value."""
-    snapshot = Snapshot(below([chain]), [*chain.parameters(), *chain.buffers()])
+    snapshot = Snapshot(below([chain]), *split_tensors(chain))
     maps = list(chain.maps())
     try:
         while any(isinstance(part, LoRA) for part in maps):

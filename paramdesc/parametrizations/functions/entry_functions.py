@@ -214,8 +214,8 @@ def pruned(module: M, fraction: float, name: str = "weight", *, dim: int | None 
     The others are trained on. `fraction` is from 0 to 1, of the whole tensor, or at each index
     of the dimension `dim`.
     """
-    weight = find_weight(module, name)
-    return register(module, name, Masked(magnitude_mask(weight, fraction, dim)))
+    mask = magnitude_mask(find_weight(module, name), fraction, dim)
+    return register(module, name, Masked(mask))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from paramdesc.parametrizations.composition.nested import assign_inner, inner_ma
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.register import register_parametrization
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 from paramdesc.torch_internals.tensors import replace_data
 
 __all__ = ["assign_jointly", "joint", "tie"]
@@ -112,7 +112,8 @@ def assign_jointly(places: Sequence[Place], values: Sequence[Tensor]) -> None:
     if len({tuple(map(id, chain.originals())) for chain in chains}) > 1:
         raise ValueError("these are parts of different joint maps, or no longer share originals.")
     shared: tuple[Tensor, ...] = chains[0].originals()
-    snapshot = Snapshot(below(chains), shared)
+    written = [x for chain in chains for x in split_tensors(chain)[1]]
+    snapshot = Snapshot(below(chains), shared, written)
     try:
         wanted = [
             before_later_maps(chain, value) for chain, value in zip(chains, values, strict=True)

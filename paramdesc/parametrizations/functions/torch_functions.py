@@ -103,6 +103,7 @@ def orthogonal(
     parametrization = TorchOrthogonal(orthogonal_map, use_trivialization=use_trivialization)
     if weight.is_complex() and orthogonal_map == "householder":
         raise ValueError("The householder parametrization does not support complex tensors.")
+    del weight  # registration looks for other holders of a tensor that is referred to elsewhere
     return register(module, name, parametrization, flatten, unsafe=True)
 
 

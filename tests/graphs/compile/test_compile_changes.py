@@ -156,8 +156,8 @@ def test_a_changed_map_is_seen(change: Callable[[Stretched], None]) -> None:
 def test_a_map_that_two_tensors_share_moves_as_in_eager_code() -> None:
     def train(compiles: bool) -> Any:
         torch.manual_seed(0)
-        shared = SpectralNorm()
-        model = nn.Sequential(linear(shared), linear(shared))
+        first = linear(SpectralNorm())
+        model = nn.Sequential(first, P.transfer_parametrizations_and_params(first, nn.Linear(3, 3)))
         function = Graphs("aot_eager").compile(model) if compiles else model
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with P.cached(model):

@@ -1,0 +1,67 @@
+"""Changing the maps of a chain by hand: `del chain[0]`, `chain[1] = map`, `chain += [map]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from paramdesc.caching.active import forget
+from paramdesc.chain.evaluation import evaluate
+from paramdesc.chain.steps import count_steps, is_warm, start_maps
+from paramdesc.errors import ChainError
+from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
+from paramdesc.registration.snapshot import Snapshot, below
+
+__all__ = ["edit_maps"]
+
+
+@torch.no_grad()
+def edit_maps(chain: Any, maps: list[Module]) -> None:
+    """Let `chain` have these maps on the originals that it has, if it can be evaluated with them.
+
+    What keeps a state starts anew, since what it is applied to may be another tensor now.
+
+    Raises:
+        ChainError: a ValueError, if there are none, or shape or dtype of the value would change.
+        SharedMapError: if a new one has a state that belongs to another tensor.
+        Exception: whatever the maps raise. In every case the chain is as it was before.
+    """
+    if not maps:
+        raise ChainError.emptied(chain.tensor_name, chain.host)
+    old = list(chain.maps())
+    before = evaluate(chain)
+    for parametrization in maps:
+        is_new = not any(parametrization is known for known in old)
+        if is_new and is_shared(parametrization):
+            check_shared(parametrization, before, chain.tensor_name)
+    written = [x for part in [*old, *maps] for x in tensors_in(part)]
+    snapshot = Snapshot(below([chain, *maps]), (), written)
+    try:
+        forget(chain)
+        set_maps(chain, maps)
+        if "_steps" in vars(chain):
+            count_steps(chain)
+        start_maps(chain, anew=True)
+        after = evaluate(chain)
+        for aspect in () if chain.unsafe else ("dtype", "shape"):
+            if getattr(after, aspect) != getattr(before, aspect):
+                raise ChainError.changed(
+                    aspect, chain.tensor_name, getattr(before, aspect), getattr(after, aspect)
+                )
+        join(chain)
+        for part in below(old):
+            if is_warm(part) and not is_shared(part):
+                part.is_led = False
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def set_maps(chain: Any, maps: list[Module]) -> None:
+    """Let `chain` have these maps, and keep whatever else is below it."""
+    modules: dict[str, Any] = chain._modules
+    others = {name: child for name, child in modules.items() if not name.isdigit()}
+    modules.clear()
+    modules.update({str(i): part for i, part in enumerate(maps)} | others)

@@ -1,0 +1,128 @@
+"""Which chains a map belongs to: a state that fits one tensor must not be written for another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.chain.steps import is_warm
+from paramdesc.errors import SharedMapError
+from paramdesc.registration.snapshot import Snapshot, below, differs
+
+__all__ = ["check_shared", "is_shared", "join", "leave", "shares_original"]
+
+_CHAINS: WeakKeyDictionary[Module, WeakSet[Any]] = WeakKeyDictionary()
+"""The chains of each map, and of each module inside of it. Copies of a map belong to none."""
+
+
+def join(chain: Any) -> None:
+    """Note that the maps of `chain` are its maps."""
+    for part in below(chain.maps()):
+        _CHAINS.setdefault(part, WeakSet()).add(chain)
+
+
+def leave(chain: Any) -> None:
+    """Note that `chain` is registered no longer. Somebody may still hold it."""
+    for part in below(chain.maps()):
+        _CHAINS.get(part, WeakSet()).discard(chain)
+
+
+def chains_with(part: Module) -> Iterator[Any]:
+    """The chains that `part` belongs to now: a map may have been taken out by hand."""
+    for chain in list(_CHAINS.get(part, ())):
+        if any(found is part for found in below(chain.maps())):
+            yield chain
+
+
+def is_shared(parametrization: Module, chain: Any = None) -> bool:
+    """Whether it, or a module inside of it, belongs to a chain, other than `chain`."""
+    return any(
+        owner is not chain for part in parametrization.modules() for owner in chains_with(part)
+    )
+
+
+def shares_original(chain: Any) -> bool:
+    """Whether another chain has the same maps and the same original, as after a transfer."""
+    original = chain.own_originals().get("original")
+    return original is not None and any(
+        owner is not chain and owner.own_originals().get("original") is original
+        for parametrization in chain.maps()
+        for owner in chains_with(parametrization)
+    )
+
+
+def check_shared(parametrization: Module, tensor: Tensor, tensor_name: str) -> None:
+    """Refuse a map that belongs to a tensor already, and has a state that fits that one only.
+
+    Such are the states that the schema declares, and whatever its `right_inverse` writes to it.
+    A map without any, or with trained tensors only, may be on as many tensors as you like.
+
+    Raises:
+        SharedMapError: a ValueError.
+    """
+    owners = {part: next(chains_with(part), None) for part in parametrization.modules()}
+    parts = [part for part, owner in owners.items() if owner is not None]
+    if not parts:
+        return
+    declared = [name for part in parts if is_warm(part) for name in part.warm_start]
+    names = declared or written_by_inverse(parametrization, tensor, parts)
+    if names:
+        owner: Any = owners[parts[0]]
+        raise SharedMapError(
+            parametrization, tensor_name, f"{owner.tensor_name!r} of {owner.host}", names
+        )
+
+
+def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Module]) -> list[str]:
+    """What `right_inverse` writes to in `parts`, found by a trial that leaves nothing behind."""
+    right_inverse: Any = getattr(parametrization, "right_inverse", None)
+    if right_inverse is None:
+        return []
+    snapshot = Snapshot(parametrization.modules(), (), tensors_in(parametrization))
+    before = [state_of(part) for part in parts]
+    try:
+        with torch.no_grad():
+            right_inverse(tensor.detach().clone())
+        after = [state_of(part) for part in parts]
+        written = {id(x) for x, numbers in snapshot.numbers if differs(x, numbers)}
+    except Exception:
+        return []  # registration meets it, too
+    finally:
+        snapshot.restore()
+    return [
+        name
+        for old, new in zip(before, after, strict=True)
+        for name in {**old, **new}
+        if id(old.get(name)) in written or is_other(old.get(name), new.get(name))
+    ]
+
+
+def tensors_in(module: Module) -> Iterator[Tensor]:
+    """The trained tensors and buffers of `module` and of what is below it."""
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def state_of(part: Module) -> dict[str, Any]:
+    """The attributes and tensors of `part`."""
+    state = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    state.update(part.named_parameters(recurse=False))
+    state.update(part.named_buffers(recurse=False))
+    return state
+
+
+def is_other(old: Any, new: Any) -> bool:
+    """Whether an attribute was given another value."""
+    if old is new:
+        return False
+    if old is None or new is None or isinstance(old, Tensor) or isinstance(new, Tensor):
+        return True
+    try:
+        return bool(old != new)
+    except (RuntimeError, TypeError, ValueError):  # it compares by elements
+        return True

@@ -1,0 +1,113 @@
+"""Tensors that several modules hold, whose data registration must not overwrite unasked.
+
+A module does not know who else holds its tensors, so the references to them are looked up. That
+takes tens of milliseconds in a large process, and is done only where there are references besides
+the module's own, and registration would write other numbers.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.errors import TiedParameterError
+from paramdesc.registration.namespace import AttributeNamespace
+from paramdesc.torch_internals.mode import has_numbers
+
+__all__ = ["has_other_holders", "refuse_overwriting", "warn_of_untying"]
+
+
+def has_other_holders(module: Module, tensor_name: str) -> bool:
+    """Whether anybody but `module` refers to its tensor: an optimizer, a variable, a module.
+
+    To be called where no variable of ours refers to it.
+    """
+    return count_references(module.__dict__, tensor_name) > _ALONE
+
+
+def count_references(state: dict[str, Any], tensor_name: str) -> int:
+    holder = state["_parameters"]
+    if holder.get(tensor_name) is None:
+        holder = getattr(state["_buffers"], "__wrapped__", state["_buffers"])
+    return sys.getrefcount(holder[tensor_name]) if tensor_name in holder else 0
+
+
+_ALONE = count_references({"_parameters": {"one": object()}, "_buffers": {}}, "one")
+"""What the count is for one reference: Python counts those of the caller differently by version."""
+
+
+def refuse_overwriting(module: Module, tensor_name: str, tensor: Tensor, new: Tensor) -> None:
+    """Refuse to give `tensor` the numbers of `new`, if another module holds it, too.
+
+    To be called when `module` holds it under this name no longer.
+
+    Raises:
+        TiedParameterError: a ValueError.
+    """
+    if is_written(tensor, new):
+        holder = find_holder(module, tensor)
+        if holder:
+            raise TiedParameterError(module, tensor_name, holder)
+
+
+def warn_of_untying(module: Module, tensor_name: str, tensor: Tensor) -> None:
+    """Warn if another module keeps `tensor`, in whose place `module` has several originals now."""
+    holder = find_holder(module, tensor)
+    if holder:
+        warnings.warn(
+            f"{tensor_name!r} of {type(module).__name__} was the same tensor as {holder}. The "
+            "parametrization has originals of its own, so from now on they are trained apart. To "
+            "keep them tied, call paramdesc.transfer_parametrizations_and_params(module, other), "
+            "which shares the originals.",
+            stacklevel=4,
+        )
+
+
+def is_written(tensor: Tensor, new: Tensor) -> bool:
+    if not has_numbers(tensor) or not has_numbers(new):
+        return False
+    return tensor.shape != new.shape or not torch.equal(tensor.detach(), new.detach())
+
+
+def find_holder(module: Module, tensor: Tensor) -> str:
+    """The name of a module, and of `tensor` in it, that holds it; empty if there is none."""
+    names = [name for name, x in module.named_parameters(recurse=False) if x is tensor]
+    names += [name for name, x in module.named_buffers(recurse=False) if x is tensor]
+    if names:
+        return f"{names[0]!r} of the same module"
+    if next(holders_of(tensor), None) is None:
+        return ""
+    gc.collect()  # what is not in use any more, but not freed yet, is no reason to refuse
+    return next(holders_of(tensor), "")
+
+
+def holders_of(tensor: Tensor) -> Iterator[str]:
+    """The modules that hold `tensor`, with its name there."""
+    holding = {id(x): x for x in gc.get_referrers(tensor) if type(x) is dict}
+    for owner in gc.get_referrers(*holding.values()) if holding else ():
+        if type(owner) is AttributeNamespace:
+            yield from names_in(owner.__wrapped__, tensor, "a parametrized module")
+            continue
+        state = owner if type(owner) is dict else vars(owner) if is_module(owner) else {}
+        for kind in ("_parameters", "_buffers"):
+            holder = state.get(kind)
+            if id(holder) in holding and "_non_persistent_buffers_set" in state:
+                # other dicts of this form are copies of what a module has, a snapshot say
+                for module in filter(is_module, [owner, *gc.get_referrers(state)]):
+                    if vars(module) is state:
+                        yield from names_in(state[kind], tensor, type(module).__name__)
+
+
+def is_module(x: object) -> bool:
+    return issubclass(type(x), Module)  # isinstance would ask proxies what they stand for
+
+
+def names_in(holder: dict[str, Any], tensor: Tensor, owner: str) -> Iterator[str]:
+    yield from (f"{name!r} of {owner}" for name, x in list(holder.items()) if x is tensor)
