@@ -62,6 +62,7 @@ def edit_maps(chain: Any, maps: list[Module]) -> None:
 def set_maps(chain: Any, maps: list[Module]) -> None:
     """Let `chain` have these maps, and keep whatever else is below it."""
     modules: dict[str, Any] = chain._modules
-    others = {name: child for name, child in modules.items() if not name.isdigit()}
-    modules.clear()
-    modules.update({str(i): part for i, part in enumerate(maps)} | others)
+    # never empty in between: another thread may read
+    modules.update({str(i): part for i, part in enumerate(maps)})
+    for name in [name for name in modules if name.isdigit() and int(name) >= len(maps)]:
+        del modules[name]
