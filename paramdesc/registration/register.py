@@ -122,14 +122,14 @@ def install_chain(
         chain.training = False
     if tensor_name in module._non_persistent_buffers_set:
         chain._non_persistent_buffers_set.update(chain._buffers)
-    if is_held and chain.is_tensor:
-        refuse_overwriting(module, tensor_name, original, chain.original)
-    elif is_held:
-        warn_of_untying(module, tensor_name, original)
     place_chain(module, tensor_name, chain)
     if tensor_name in module._parameters:
         delattr(module, tensor_name)
     module._non_persistent_buffers_set.discard(tensor_name)
+    if is_held and chain.is_tensor:
+        refuse_overwriting(module, tensor_name, original, chain.original)
+    elif is_held:
+        warn_of_untying(module, tensor_name, original)
     chain.adopt_original(original)
     start_maps(chain, anew=True)
 
