@@ -122,11 +122,11 @@ def install_chain(
         chain.training = False
     if tensor_name in module._non_persistent_buffers_set:
         chain._non_persistent_buffers_set.update(chain._buffers)
+    delattr(module, tensor_name)
     if is_held and chain.is_tensor:
         refuse_overwriting(module, tensor_name, original, chain.original)
     elif is_held:
         warn_of_untying(module, tensor_name, original)
-    delattr(module, tensor_name)
     place_chain(module, tensor_name, chain)
     chain.adopt_original(original)
     start_maps(chain, anew=True)
