@@ -44,22 +44,20 @@ _ALONE = count_references({"_parameters": {"one": object()}, "_buffers": {}}, "o
 
 
 def refuse_overwriting(module: Module, tensor_name: str, tensor: Tensor, new: Tensor) -> None:
-    """Refuse to give `tensor` the numbers of `new`, if another module holds it, too.
-
-    To be called when `module` holds it under this name no longer.
+    """Refuse to give `tensor`, which `module` holds, the numbers of `new` if others hold it, too.
 
     Raises:
         TiedParameterError: a ValueError.
     """
     if is_written(tensor, new):
-        holder = find_holder(module, tensor)
+        holder = find_holder(module, tensor_name, tensor)
         if holder:
             raise TiedParameterError(module, tensor_name, holder)
 
 
 def warn_of_untying(module: Module, tensor_name: str, tensor: Tensor) -> None:
-    """Warn if another module keeps `tensor`, in whose place `module` has several originals now."""
-    holder = find_holder(module, tensor)
+    """Warn if others keep `tensor`, in whose place `module` will have several originals."""
+    holder = find_holder(module, tensor_name, tensor)
     if holder:
         warnings.warn(
             f"{tensor_name!r} of {type(module).__name__} was the same tensor as {holder}. The "
@@ -76,21 +74,27 @@ def is_written(tensor: Tensor, new: Tensor) -> bool:
     return tensor.shape != new.shape or not torch.equal(tensor.detach(), new.detach())
 
 
-def find_holder(module: Module, tensor: Tensor) -> str:
-    """The name of a module, and of `tensor` in it, that holds it; empty if there is none."""
-    names = [name for name, x in module.named_parameters(recurse=False) if x is tensor]
-    names += [name for name, x in module.named_buffers(recurse=False) if x is tensor]
-    if names:
-        return f"{names[0]!r} of the same module"
-    if next(holders_of(tensor), None) is None:
+def find_holder(module: Module, tensor_name: str, tensor: Tensor) -> str:
+    """Where `tensor` is, but as `module.<tensor_name>`: a name and a class; empty if nowhere."""
+    own: list[dict[str, Any]] = [module._parameters, dict(module._buffers.items())]
+    for name, x in [item for holder in own for item in holder.items()]:
+        if x is tensor and name != tensor_name:
+            return f"{name!r} of the same module"
+    if next(holders_of(tensor, module), None) is None:
         return ""
     gc.collect()  # what is not in use any more, but not freed yet, is no reason to refuse
-    return next(holders_of(tensor), "")
+    return next(holders_of(tensor, module), "")
 
 
-def holders_of(tensor: Tensor) -> Iterator[str]:
+def holders_of(tensor: Tensor, besides: Module) -> Iterator[str]:
     """The modules that hold `tensor`, with its name there."""
-    holding = {id(x): x for x in gc.get_referrers(tensor) if type(x) is dict}
+    buffers: Any = besides._buffers
+    own = (besides._parameters, getattr(buffers, "__wrapped__", buffers))
+    holding = {
+        id(x): x
+        for x in gc.get_referrers(tensor)
+        if type(x) is dict and not any(x is holder for holder in own)
+    }
     for owner in gc.get_referrers(*holding.values()) if holding else ():
         if type(owner) is AttributeNamespace:
             yield from names_in(owner.__wrapped__, tensor, "a parametrized module")

@@ -85,8 +85,10 @@ def share_chain(source: Any, to_module: Module, tensor_name: str) -> None:
         chain._non_persistent_buffers_set.update(chain._buffers if is_temporary else ())
     if hasattr(to_module, tensor_name):
         find_tensor(to_module, tensor_name)  # nothing else may be replaced
-        delattr(to_module, tensor_name)
     place_chain(to_module, tensor_name, chain)
+    if tensor_name in to_module._parameters:
+        delattr(to_module, tensor_name)
+    to_module._non_persistent_buffers_set.discard(tensor_name)
     if is_parametrized(source):  # its originals
         for name, inner in source.parametrizations.items():
             share_chain(inner, chain, name)
