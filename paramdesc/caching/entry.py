@@ -171,7 +171,7 @@ class Entry:
             switched on and needs none, it is served with and without.
     """
 
-    __slots__ = ("graph", "mark", "record", "since", "value", "watches", "why_stale")
+    __slots__ = ("graph", "record", "since", "value", "watches", "why_stale")
 
     def __init__(
         self,
@@ -184,7 +184,6 @@ class Entry:
     ) -> None:
         owned = watch_owned(chain, lasts)
         self.value = value
-        self.mark: Any = None
         self.record = record
         self.since = time.time()
         self.watches = originals + owned.watches

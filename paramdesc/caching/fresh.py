@@ -22,7 +22,7 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any
     record = scope.record_of(chain)
     record.misses += 1
     mode, originals = current_mode(), watch_originals(chain)
-    value = evaluate(chain, Clock(record.seconds))
+    value = remembered(chain, evaluate(chain, Clock(record.seconds)))
     return keep_in(scope, chain, value, mode, originals)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from paramdesc.caching.active import find_scope
 from paramdesc.caching.entry import Entry, watch_originals
 from paramdesc.caching.fresh import evaluate_into, keep_in
-from paramdesc.caching.last_read import LAST, remembered
+from paramdesc.caching.last_read import remembered
 from paramdesc.caching.lasting import evaluate_to_last, may_last
 from paramdesc.caching.record import MODES, Cause, Reason
 from paramdesc.caching.scopes import AUTO, Scope
@@ -66,7 +66,6 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
             cause = entry.why_stale()
             if cause is None:
                 entry.record.hits += 1
-                LAST[0] = entry.mark or LAST[0]
                 return entry.value
             drop_stale(AUTO, chain, entry, cause)
             entry = None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.entry import Entry, parameters_in, watch_originals, watch_owned
+from paramdesc.caching.last_read import remembered
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.clock import Clock
 from paramdesc.chain.function_map import FunctionMap
@@ -69,7 +68,5 @@ def evaluate_to_last(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> 
         if isinstance(value, Tensor) and not value.requires_grad:
             entry = Entry(chain, value, mode, originals, record, lasts=True)
             if entry.may_be_kept() and parameters == parameters_in(watch_owned(chain)):
-                with suppress(NotImplementedError, RuntimeError):  # no memory of its own
-                    entry.mark = ref(chain), ref(value.untyped_storage())
                 scope.entries[chain] = entry
-    return value
+    return remembered(chain, value)
