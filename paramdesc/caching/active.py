@@ -5,12 +5,10 @@ A value belongs to the outermost active scope that covers its chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-
-from torch import Tensor
 
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
@@ -47,7 +45,7 @@ def open_scope(scope: Scope) -> None:
         return
     count_uncounted_steps()
     if scope.deferral is not None:
-        refuse_early(pending_in_open_scopes)
+        refuse_early(open_deferrals)
     opened = (scope,) if scope.lasting is None else (scope.lasting, scope)
     _SCOPES.set(active_scopes() + opened)
     scope.opened = TRACED.opened
@@ -104,10 +102,9 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
         add_note(error, f"the deferred gradients of {listed} were dropped: .grad is as before")
 
 
-def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
-    """The tensors whose gradients are deferred in an open scope and lead to `parameters`."""
-    deferrals = [scope.deferral for scope in active_scopes() if scope.deferral is not None]
-    return [name for deferral in deferrals for name in deferral.pending(parameters)]
+def open_deferrals() -> list[Deferral]:
+    """Those of the open scopes that defer gradients."""
+    return [scope.deferral for scope in active_scopes() if scope.deferral is not None]
 
 
 def forget(chain: Any) -> None:

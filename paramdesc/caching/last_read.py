@@ -7,41 +7,40 @@ storage of its value, by a weak reference. It stays as long as the memory does, 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 __all__ = ["Place", "place_of", "remembered", "source_of"]
 
-
-class Place(NamedTuple):
-    """Which part of a storage a tensor is."""
-
-    size: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
+Place = tuple[torch.Size, tuple[int, ...], int, torch.dtype]
+"""Which part of a storage a tensor is: size, stride, offset and dtype."""
 
 
 def remembered(chain: Any, value: Any) -> Any:
-    """`value`, known as one of `chain`."""
+    """`value`, known as one of `chain`. To write to a parameter, or to a view of one, sets it."""
+    if type(value) is Parameter:
+        return value
     try:
-        source = ref(chain)
-        # what is a view need not be all of its memory; three more questions cost 0.2 plain reads
-        value.untyped_storage().paramdesc = (source, place_of(value)) if value._is_view() else source
+        base = value._base
+        if base is None:
+            value.untyped_storage().paramdesc = ref(chain)
+        elif type(base) is not Parameter:
+            value.untyped_storage().paramdesc = ref(chain), place_of(value)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         pass  # no tensor, or one without memory of its own
     return value
 
 
 def place_of(tensor: Tensor) -> Place:
-    return Place(tensor.size(), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+    return tensor.size(), tensor.stride(), tensor.storage_offset(), tensor.dtype
 
 
 def source_of(storage: Any) -> tuple[Any, Place | None]:
-    """The chain whose value last had this memory, and its place if that is a view.
+    """The chain whose value last had this memory, and the place of the value if it is a view.
 
     Both are None if there is none, or it is no more.
     """

@@ -8,6 +8,7 @@ is then assigned. No numbers are compared.
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -30,7 +31,8 @@ def initialise_through_inverses() -> None:
     """Let the functions of `torch.nn.init` reach parametrized tensors, from now on."""
     for name, function in vars(init).items():
         if name.endswith("_") and not name.startswith("_"):
-            stand_in_for(function, write_and_assign)
+            tensor = next(iter(inspect.signature(function).parameters))
+            stand_in_for(function, write_and_assign, f"type({tensor}).__name__ != 'Parameter'")
     for host in (Embedding, EmbeddingBag):
         stand_in_for(getattr(host, "_fill_padding_idx_with_zero", None), fill_padding)
 
@@ -79,10 +81,11 @@ def find_value(tensor: Tensor) -> tuple[Any, Tensor | None]:
         return chain, base
     if place == place_of(tensor):
         return chain, tensor
-    similar = next((x for x in (tensor, base) if x.dtype == place.dtype), None)
+    size, stride, offset, dtype = place
+    similar = next((x for x in (tensor, base) if x.dtype == dtype), None)
     if similar is None:
         raise InitialisationError(chain.tensor_name)
-    return chain, similar.detach().as_strided(place.size, place.stride, place.offset)
+    return chain, similar.detach().as_strided(size, stride, offset)
 
 
 def has_memory(tensor: Tensor, storage: Any) -> bool:

@@ -15,6 +15,7 @@ import __future__
 
 import ast
 import inspect
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
@@ -35,11 +36,17 @@ _STAND_INS: dict[str, StandIn] = {}
 _lock = threading.Lock()
 
 
-def stand_in_for(function: Any, ours: Callable[..., Any]) -> bool:
+def stand_in_for(function: Any, ours: Callable[..., Any], when: str = "True") -> bool:
     """From now on, ask `ours` at each call of `function`; False if that cannot be arranged.
 
     `ours(own, *args, **kwargs)` returns what the caller gets, and may call torch's own. If it
     returns NotImplemented, the call goes on as without it. The first stand-in stays.
+
+    Args:
+        function: in Python; a method is asked for with its class.
+        ours: what is asked.
+        when: an expression of the parameters of `function`, for those that are called often:
+            to ask takes a microsecond.
     """
     function = innermost(function)
     if function is None:
@@ -49,7 +56,7 @@ def stand_in_for(function: Any, ours: Callable[..., Any]) -> bool:
         if key not in _STAND_INS:
             code = own_code(function)
             _STAND_INS[key] = StandIn(function, ours, copy_of(function, code))
-            function.__code__ = asking(function, code, key)
+            function.__code__ = asking(function, code, question_of(code, key, when))
     return True
 
 
@@ -101,9 +108,8 @@ def copy_of(function: FunctionType, code: CodeType) -> FunctionType:
     return copy
 
 
-def asking(function: FunctionType, code: CodeType, key: str) -> CodeType:
+def asking(function: FunctionType, code: CodeType, question: str) -> CodeType:
     """`code`, which asks before it does anything else."""
-    question = question_of(code, key)
     new = from_source(function, code, question) or around(code, question)
     return disguised(new, code).replace(co_consts=(*new.co_consts, code))
 
@@ -116,13 +122,14 @@ def disguised(new: CodeType, code: CodeType) -> CodeType:
     return new.replace(co_firstlineno=code.co_firstlineno, **names)
 
 
-def question_of(code: CodeType, key: str) -> list[str]:
-    """The lines that ask. The name is a local one of torch's function: the globals stay alone."""
-    return [
-        f"from {__name__} import answer as paramdesc",
-        f"paramdesc = paramdesc({key!r}, {', '.join(arguments(code))})",
-        "if paramdesc is not NotImplemented: return paramdesc",
-    ]
+def question_of(code: CodeType, key: str, when: str) -> str:
+    """What asks. The name is a local one of torch's function: the globals stay as they are."""
+    return f"""
+  if {when}:
+    from {__name__} import answer as paramdesc
+    paramdesc = paramdesc({key!r}, {", ".join(arguments(code))})
+    if paramdesc is not NotImplemented: return paramdesc
+"""
 
 
 def parameters(code: CodeType) -> Iterator[tuple[str, str]]:
@@ -159,7 +166,7 @@ def signature(code: CodeType) -> str:
     return ", ".join(declared)
 
 
-def from_source(function: FunctionType, code: CodeType, question: list[str]) -> CodeType | None:
+def from_source(function: FunctionType, code: CodeType, question: str) -> CodeType | None:
     """Torch's source with the question in front; None if there is none, or not of this code."""
     try:
         source = inspect.getsource(code)
@@ -174,7 +181,7 @@ def from_source(function: FunctionType, code: CodeType, question: list[str]) -> 
     tree.body[:0] = ast.parse("".join(map("import {}\n".format, modules_in(function)))).body
     if compiled(tree, code) != code:
         return None
-    asked = ast.parse("\n".join(question)).body
+    asked = ast.parse(textwrap.dedent(question)).body
     for node in (below for statement in asked for below in ast.walk(statement)):
         ast.copy_location(node, definition)
         node.end_lineno = definition.lineno  # type: ignore[attr-defined]
@@ -202,12 +209,14 @@ def future_flags(code: CodeType) -> int:
     return sum({flag for flag in flags if code.co_flags & flag and flag > inspect.CO_ASYNC_GENERATOR})
 
 
-def around(code: CodeType, question: list[str]) -> CodeType:
+def around(code: CodeType, question: str) -> CodeType:
     """A function that asks, and else calls `code`, which is a function inside of it."""
     free = "".join(f"{name}, " for name in code.co_freevars)
-    text = f"def outer({free}):\n def inner({signature(code)}):\n  "
-    text += "\n  ".join(question)
-    text += f"\n  return (lambda: ({free}))({', '.join(arguments(code))})\n"
+    text = f"""
+def outer({free}):
+ def inner({signature(code)}):{question}
+  return (lambda: ({free}))({", ".join(arguments(code))})
+"""
     (outer,) = (x for x in compile(text, "", "exec").co_consts if isinstance(x, CodeType))
     (inner,) = (x for x in outer.co_consts if isinstance(x, CodeType))
     constants = [code if isinstance(constant, CodeType) else constant for constant in inner.co_consts]

@@ -37,4 +37,6 @@ def lend_through(namespace_type: type[Any]) -> None:
             return namespace.swap(name, tensor)
         return NotImplemented
 
-    stand_in_for(_named_member_accessor.swap_tensor, swap)
+    # a model has many plain tensors beside those
+    when = "type(getattr(module, '_buffers', None)) is not dict"
+    stand_in_for(_named_member_accessor.swap_tensor, swap, when)
