@@ -192,7 +192,8 @@ def from_source(function: FunctionType, code: CodeType, question: str) -> CodeTy
 
 def modules_in(function: FunctionType) -> list[str]:
     """The global names of modules, where `function` is defined."""
-    return [name for name, x in function.__globals__.items() if isinstance(x, ModuleType)]
+    names = function.__globals__.items()
+    return [name for name, x in names if isinstance(x, ModuleType) and name.isidentifier()]
 
 
 def compiled(tree: ast.Module, code: CodeType) -> CodeType | None:
