@@ -220,9 +220,16 @@ def use_everything() -> None:
             assert function.__module__.startswith("paramdesc."), function
 
 
+def only_import() -> None:
+    import paramdesc.parametrizations
+    import paramdesc.testing  # noqa: F401
+
+
+USES = {"import": (lambda: None, only_import)}
+
 if __name__ == "__main__":
-    for use in (use_torch, use_everything):
+    for use in USES.get(sys.argv[1], (use_torch, use_everything)):
         use()
-        part = {"fingerprint": fingerprint, "program": program}.get(sys.argv[1])
+        part = {"import": fingerprint, "fingerprint": fingerprint, "program": program}.get(sys.argv[1])
         shown: Any = part() if part else [versions(), versions(fused=True), versions(foreach=True)]
         print(json.dumps(shown))

@@ -26,7 +26,7 @@ def before_and_after(part: str) -> list[Any]:
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("part", ["fingerprint", "program"])
+@pytest.mark.parametrize("part", ["import", "fingerprint", "program"])
 def test_nothing_that_a_program_sees_of_torch_changes(part: str) -> None:
     before, after = before_and_after(part)
     assert before.keys() == after.keys()
