@@ -6,11 +6,12 @@ optimizers ask before they step, and these functions of torch ask before they ru
 
 | function | whose gradients |
 |---|---|
-| `Optimizer.zero_grad`, `GradScaler.unscale_` and `step`, `ShardedGradScaler.unscale_` | the optimizer's |
+| `Optimizer.zero_grad` | the optimizer's |
+| `GradScaler.unscale_`, `GradScaler.step`, `ShardedGradScaler.unscale_` | the optimizer's |
 | `Module.zero_grad`, `FullyShardedDataParallel.clip_grad_norm_` | the module's |
 | `PipelineStage.scale_grads` | those of the stage's module |
-| `clip_grad_norm_`, `clip_grad_value_`, `clip_grads_with_norm_` | those of the parameters it is given |
-| `get_total_norm` | its arguments, which are told by `parameter.grad is gradient` |
+| `clip_grad_norm_`, `clip_grad_value_`, `clip_grads_with_norm_` | the given parameters' |
+| `get_total_norm` | the given ones, told by `parameter.grad is gradient` |
 
 The other public functions of torch that touch `.grad` come to one of these: the old
 `clip_grad_norm`, `GradScaler.step` of a fused optimizer, `PostLocalSGDOptimizer`,

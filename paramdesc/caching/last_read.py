@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 __all__ = ["Place", "place_of", "remembered", "source_of"]
 
-Place = tuple[torch.Size, tuple[int, ...], int, torch.dtype]
+Place = tuple[torch.Size, tuple[int, ...], int | torch.SymInt, torch.dtype]
 """Which part of a storage a tensor is: size, stride, offset and dtype."""
 
 

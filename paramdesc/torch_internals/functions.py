@@ -10,7 +10,6 @@ where no source is shipped, it asks and then calls the present code.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -206,8 +205,9 @@ def compiled(tree: ast.Module, code: CodeType) -> CodeType | None:
 
 def future_flags(code: CodeType) -> int:
     """The `from __future__ import` that `code` was compiled under."""
-    flags = (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
-    return sum({flag for flag in flags if code.co_flags & flag and flag > inspect.CO_ASYNC_GENERATOR})
+    flags = {getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+    # the first of them have the bits of other properties of code by now
+    return sum(x for x in flags if x > inspect.CO_ASYNC_GENERATOR and code.co_flags & x)
 
 
 def around(code: CodeType, question: str) -> CodeType:
@@ -220,5 +220,5 @@ def outer({free}):
 """
     (outer,) = (x for x in compile(text, "", "exec").co_consts if isinstance(x, CodeType))
     (inner,) = (x for x in outer.co_consts if isinstance(x, CodeType))
-    constants = [code if isinstance(constant, CodeType) else constant for constant in inner.co_consts]
-    return inner.replace(co_consts=tuple(constants))
+    constants = tuple(code if isinstance(x, CodeType) else x for x in inner.co_consts)
+    return inner.replace(co_consts=constants)

@@ -23,10 +23,11 @@ from torch.nn.utils import _named_member_accessor, clip_grad
 from torch.optim import optimizer as optimizers
 
 OWNERS: list[Any] = [
-    init, clip_grad, _named_member_accessor, _recursive, modules, optimizers, torch, nn, torch.optim,
-    nn.utils, nn.Module, nn.Linear, nn.Embedding, torch.optim.Optimizer, torch.optim.AdamW,
-    torch.amp.GradScaler, torch.func, torch.jit, Tensor, nn.Parameter, nn.ParameterList,
-]  # fmt: skip
+    *(init, clip_grad, _named_member_accessor, _recursive, modules, optimizers),
+    *(torch, nn, nn.utils, torch.optim, torch.func, torch.jit, torch.amp),
+    *(nn.Module, nn.Linear, nn.Embedding, nn.Parameter, nn.ParameterList, Tensor),
+    *(torch.optim.Optimizer, torch.optim.AdamW, torch.amp.GradScaler),
+]
 
 
 def fingerprint() -> dict[str, Any]:
@@ -62,7 +63,8 @@ class Net(nn.Module):
         self.initialise = xavier_uniform_
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(self.rows(x)).relu())
+        y: Tensor = self.second(self.first(self.rows(x)).relu())
+        return y
 
 
 def trained(**options: Any) -> list[Any]:
@@ -102,7 +104,7 @@ def warned() -> list[Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         init.kaiming_uniform_(torch.empty(0, 2))
-        nn.utils.clip_grad_norm_((x for x in ()), 1.0)
+        nn.utils.clip_grad_norm_((x for x in [nn.Parameter()][1:]), 1.0)
         init.uniform(torch.empty(2))
     return [(str(x.message), x.filename, x.lineno) for x in caught]
 
@@ -127,7 +129,7 @@ class Handled(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in TABLE:
             return TABLE[func]
-        return super().__torch_function__(func, types, args, kwargs or {})
+        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
 TABLE = {init.uniform_: "uniform", init.constant_: "constant", init.kaiming_uniform_: "kaiming"}
@@ -160,7 +162,8 @@ def program() -> dict[str, Any]:
         "traceback": traceback_of(lambda: init.eye_(torch.empty(3))),
         "called": torch.func.functional_call(model, weights, torch.arange(5)).tolist(),
         "kept": bool(pickle.loads(pickle.dumps(model)).initialise is xavier_uniform_),
-        "handled": [init.uniform_(handled), init.constant_(handled, 1.0), init.kaiming_uniform_(handled)],
+        "handled": [f(handled) for f in (init.uniform_, init.kaiming_uniform_)],
+        "handled with a value": init.constant_(handled, 1.0),
         "calls": calls.names,
         "scripted": [
             torch.jit.script(scripted)(torch.ones(2)).tolist(),
@@ -178,7 +181,7 @@ def compiled() -> Any:
 
 def use_torch() -> None:
     """What torch changes in itself when it is first used, here by plain models."""
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model: Any = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     x = torch.ones(1, 3)
     model(x).sum().backward()
     torch.optim.AdamW(model.parameters(), fused=True).step()
@@ -191,7 +194,7 @@ def use_everything() -> None:
     import paramdesc as P
     from paramdesc.parametrizations import Symmetric
 
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model: Any = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     for layer in model:
         P.register_parametrization(layer, "weight", Symmetric())
         init.normal_(layer.weight)
@@ -225,11 +228,15 @@ def only_import() -> None:
     import paramdesc.testing  # noqa: F401
 
 
-USES = {"import": (lambda: None, only_import)}
+USES: dict[str, Any] = {"import": (lambda: None, only_import)}
+PARTS: dict[str, Callable[[], Any]] = {
+    "import": fingerprint,
+    "fingerprint": fingerprint,
+    "program": program,
+    "versions": lambda: [versions(), versions(fused=True), versions(foreach=True)],
+}
 
 if __name__ == "__main__":
     for use in USES.get(sys.argv[1], (use_torch, use_everything)):
         use()
-        part = {"import": fingerprint, "fingerprint": fingerprint, "program": program}.get(sys.argv[1])
-        shown: Any = part() if part else [versions(), versions(fused=True), versions(foreach=True)]
-        print(json.dumps(shown))
+        print(json.dumps(PARTS[sys.argv[1]]()))

@@ -21,7 +21,7 @@ from paramdesc.torch_internals import functions
 from paramdesc.torch_internals.functions import innermost, own, stand_in_for
 
 
-def positional(a: int, /, b: int = 2, *, c: int = 3) -> tuple[Any, ...]:
+def positional(a: int, /, b: int = 2, *, c: int = 3) -> Any:
     """All kinds of parameters that have a name."""
     return a, b, c
 
