@@ -341,3 +341,19 @@ def test_a_function_imported_before_paramdesc_takes_effect() -> None:
         "assert pickle.loads(pickled) is xavier_uniform_ is torch.nn.init.xavier_uniform_\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+def test_compiled_code_runs_torchs_own(fullgraph: bool) -> None:
+    """What it initialises is what torch makes of it; a parametrized weight is not assigned."""
+
+    @torch.compile(backend="eager", fullgraph=fullgraph)
+    def fill(tensor: Tensor, layer: Any) -> tuple[Tensor, Tensor]:
+        return init.constant_(2 * tensor, 5.0), init.ones_(layer.weight)
+
+    layer = linear()
+    before = layer.weight.detach()
+    first, second = fill(torch.zeros(2), layer)
+    assert first.tolist() == [5, 5]
+    assert second.eq(1).all()
+    assert layer.weight.equal(before)

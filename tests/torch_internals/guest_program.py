@@ -185,7 +185,7 @@ def use_torch() -> None:
     x = torch.ones(1, 3)
     model(x).sum().backward()
     torch.optim.AdamW(model.parameters(), fused=True).step()
-    torch.jit.script(model)(x)
+    torch.jit.script(model)(x)  # type: ignore[no-untyped-call]
     torch.compile(model, backend="eager")(x)
 
 
@@ -206,7 +206,7 @@ def use_everything() -> None:
     optimizer.step()
     with P.cached(), torch.no_grad():
         model(x)
-    torch.jit.script(model)(x)
+    torch.jit.script(model)(x)  # type: ignore[no-untyped-call]
     P.jit.script(model)(x)
     torch.compile(model, backend="eager")(x)
     torch.func.functional_call(model, dict(model.named_parameters()), (x,))
