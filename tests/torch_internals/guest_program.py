@@ -185,8 +185,9 @@ def use_torch() -> None:
     x = torch.ones(1, 3)
     model(x).sum().backward()
     torch.optim.AdamW(model.parameters(), fused=True).step()
-    torch.jit.script(model)(x)  # type: ignore[no-untyped-call]
-    torch.compile(model, backend="eager")(x)
+    torch.jit.script(model)(x)
+    in_eager: Any = torch.compile(model, backend="eager")
+    in_eager(x)
 
 
 def use_everything() -> None:
@@ -206,9 +207,10 @@ def use_everything() -> None:
     optimizer.step()
     with P.cached(), torch.no_grad():
         model(x)
-    torch.jit.script(model)(x)  # type: ignore[no-untyped-call]
+    torch.jit.script(model)(x)
     P.jit.script(model)(x)
-    torch.compile(model, backend="eager")(x)
+    in_eager: Any = torch.compile(model, backend="eager")
+    in_eager(x)
     torch.func.functional_call(model, dict(model.named_parameters()), (x,))
     P.auto_cache(model)
     model.eval()
