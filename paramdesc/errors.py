@@ -16,6 +16,7 @@ __all__ = [
     "ChainError",
     "ConstraintError",
     "DeferredGradientError",
+    "InitialisationError",
     "MapError",
     "MapResultError",
     "MissingRightInverseError",
@@ -234,6 +235,19 @@ class AssignmentError(TypeError):
         return cls(
             f"cannot delete {tensor_name!r}: it is parametrized. Call "
             f'paramdesc.remove_parametrizations(module, "{tensor_name}"), then `del`.'
+        )
+
+
+class InitialisationError(RuntimeError):
+    """A function of `torch.nn.init` got a detached part of a parametrized tensor."""
+
+    def __init__(self, tensor_name: str) -> None:
+        self.tensor_name = tensor_name
+        super().__init__(
+            f"this tensor is part of the value of {tensor_name!r}, and cannot be told which: it "
+            f"is detached. Write nn.init.zeros_(module.{tensor_name}[0]) or "
+            f"nn.init.zeros_(module.{tensor_name}.data[0]), or assign the whole value: "
+            f"module.{tensor_name} = value."
         )
 
 

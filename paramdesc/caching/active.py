@@ -5,12 +5,10 @@ A value belongs to the outermost active scope that covers its chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-
-from torch import Tensor
 
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
@@ -53,7 +51,7 @@ def open_scope(scope: Scope) -> None:
         TRACED.scopes = (*TRACED.scopes, scope)
         return
     if scope.deferral is not None:
-        refuse_early(pending_in_open_scopes)
+        refuse_early(open_deferrals)
         watch_pipelines(deferred_scopes)
     for ended in left_open(active_scopes(), scope.frame):
         end_scope(ended, error=KeyboardInterrupt())
@@ -141,10 +139,9 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
         add_note(error, f"the deferred gradients of {listed} were dropped: .grad is as before")
 
 
-def pending_in_open_scopes(parameters: Iterable[Tensor]) -> list[str]:
-    """The tensors whose gradients are deferred in an open scope and lead to `parameters`."""
-    deferrals = [scope.deferral for scope in deferred_scopes()]
-    return [name for deferral in deferrals for name in deferral.pending(parameters)]
+def open_deferrals() -> list[Deferral]:
+    """What the open scopes hold of deferred gradients."""
+    return [scope.deferral for scope in deferred_scopes()]
 
 
 def deferred_scopes() -> list[Any]:

@@ -100,6 +100,10 @@ class Deferral:
         """Those that a gradient has reached."""
         return waiting_in(self.values)
 
+    def leaves(self) -> list[Tensor]:
+        """The leaves that the values lead to."""
+        return [leaf for held in self.values for leaf in leaves_below(held.value)]
+
     def pending(self, parameters: Iterable[Tensor]) -> list[str]:
         """The tensors whose gradients wait and lead to one of `parameters`."""
         found = self.leading_to(parameters, self.waiting())

@@ -2,17 +2,31 @@
 
 They are not in `.grad` yet: a step would miss them, an unscaled or clipped gradient would be
 mixed with others, and a cleared one would come back. From the first deferred scope on,
-optimizers ask before they step, and some functions of torch have a stand-in that asks. A
-name of these functions that was imported before is torch's own.
+optimizers ask before they step, and these functions of torch ask before they run:
+
+| function | whose gradients |
+|---|---|
+| `Optimizer.zero_grad` | the optimizer's |
+| `GradScaler.unscale_`, `GradScaler.step`, `ShardedGradScaler.unscale_` | the optimizer's |
+| `Module.zero_grad`, `FullyShardedDataParallel.clip_grad_norm_` | the module's |
+| `clip_grad_norm_`, `clip_grad_value_`, `clip_grads_with_norm_` | the given parameters' |
+| `get_total_norm` | the given ones, told by `parameter.grad is gradient` |
+
+The other public functions of torch that touch `.grad` come to one of these: the old
+`clip_grad_norm`, `GradScaler.step` of a fused optimizer, `PostLocalSGDOptimizer`,
+`ZeroRedundancyOptimizer`, and all optimizers by the hooks of their steps. Two things cannot be
+told: a `.grad` that a program reads itself, and gradients given to `get_total_norm` among
+which those that wait are missing, for nothing has reached their parameters before.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import Module
@@ -20,78 +34,141 @@ from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from paramdesc.caching.deferral import Deferral
 from paramdesc.errors import DeferredGradientError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.functions import stand_in_for
 
-__all__ = ["ask_before", "refuse_early"]
+__all__ = ["refuse_early"]
 
-Pending = Callable[[Iterable[Tensor]], list[str]]
-"""Names the tensors whose deferred gradients lead to one of these parameters."""
-
-_refusing = False
+Deferrals = Callable[[], list[Deferral]]
+"""Those of the scopes that are open in the calling thread or task."""
 
 
-def refuse_early(pending: Pending) -> None:
+def refuse_early(deferrals: Deferrals) -> None:
     """From now on, refuse what would come too early."""
-    global _refusing
-    if _refusing:
-        return
-    _refusing = True
+    refuse_here(deferrals)
+    for module, owner, name in LATER:
+        if module in sys.modules:  # else nobody can have called it
+            refuse_there(deferrals, module, owner, name)
 
-    def refuse(what: str, parameters: Iterable[Tensor]) -> None:
-        names = [] if is_dynamo_compiling() else pending(parameters)
-        if names:
-            raise DeferredGradientError.early(what, names)
 
-    def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if not callable(closure) or is_dynamo_compiling():
-            refuse("optimizer.step()", parameters_of(optimizer))
-            return None
+@cache
+def refuse_here(deferrals: Deferrals) -> None:
+    register_optimizer_step_pre_hook(partial(before_step, deferrals))
+    for owner, name, parameters in FUNCTIONS:
+        function = getattr(owner, name, None)
+        if function is not None:
+            stand_in_for(function, partial(ask, deferrals, called(owner, name), parameters))
 
+
+@cache
+def refuse_there(deferrals: Deferrals, module: str, owner: str, name: str) -> None:
+    function = getattr(getattr(sys.modules[module], owner, None), name, None)
+    if function is not None:
+        parameters = LATER[module, owner, name]
+        stand_in_for(function, partial(ask, deferrals, f"{owner}.{name}", parameters))
+
+
+def called(owner: Any, name: str) -> str:
+    return f"{owner.__name__}.{name}" if isinstance(owner, type) else name.lstrip("_")
+
+
+def before_step(deferrals: Deferrals, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+    """The hook of each optimizer, before its step: `args` start with the optimizer."""
+    if is_dynamo_compiling() or not deferrals():
+        return None
+    # a step begins with its closure, which may be what brings the gradients
+    has_closure = kwargs.get("closure") is not None or (len(args) > 1 and callable(args[1]))
+    if not has_closure:
+        refuse(deferrals, "optimizer.step()", parameters_of(optimizer))
+        return None
+
+    def checked(closure: Callable[[], Any]) -> Callable[[], Any]:
         @functools.wraps(closure)
-        def checked() -> Any:
+        def call() -> Any:
             loss = closure()
-            refuse("optimizer.step(closure)", parameters_of(optimizer))
+            refuse(deferrals, "optimizer.step(closure)", parameters_of(optimizer))
             return loss
 
-        # the step begins with the closure, which may be what brings the gradients
-        if "closure" in kwargs:
-            return args, {**kwargs, "closure": checked}
-        return (args[0], checked, *args[2:]), kwargs
+        return call
 
-    register_optimizer_step_pre_hook(before_step)
-    ask_before(Optimizer, "zero_grad", lambda x, *_, **__: parameters_of(x), refuse)
-    ask_before(Module, "zero_grad", lambda x, *_, **__: list(x.parameters()), refuse)
-    ask_before(GradScaler, "unscale_", lambda _, x: parameters_of(x), refuse)
-    for name in ("clip_grad_norm_", "clip_grad_value_"):
-        for module in (clip_grad, torch.nn.utils):
-            ask_before(module, name, lambda x, *_, **__: listed(x), refuse)
+    if kwargs.get("closure") is not None:
+        return args, {**kwargs, "closure": checked(kwargs["closure"])}
+    return (args[0], checked(args[1]), *args[2:]), kwargs
 
 
-def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+def ask(
+    deferrals: Deferrals,
+    name: str,
+    parameters: Callable[..., Iterable[Tensor]],
+    own: Any,
+    first: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Stand in for a function of torch that touches the gradients of `parameters`."""
+    if is_dynamo_compiling() or not (waiting := [held for held in deferrals() if held.waiting()]):
+        return NotImplemented
+    tensors = Tensors(first) if isinstance(first, Iterator) else first
+    refuse(lambda: waiting, f"{name}()", parameters(tensors, *args, waiting=waiting))
+    return NotImplemented if tensors is first else own(tensors.again(), *args, **kwargs)
+
+
+def refuse(deferrals: Deferrals, what: str, parameters: Iterable[Tensor]) -> None:
+    listed = list(parameters)
+    names = [name for deferral in deferrals() for name in deferral.pending(listed)]
+    if names:
+        raise DeferredGradientError.early(what, names)
+
+
+class Tensors(list[Tensor]):
+    """What an iterator had, which others still want to go through."""
+
+    def again(self) -> Iterator[Tensor]:
+        return (tensor for tensor in self)
+
+
+def parameters_of(optimizer: Optimizer, *_: Any, **__: Any) -> list[Tensor]:
     return [x for group in optimizer.param_groups for x in group["params"]]
 
 
-def listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def stepped_by(scaler: Any, optimizer: Optimizer, *_: Any, **__: Any) -> list[Tensor]:
+    return parameters_of(optimizer)
+
+
+def owned_by(module: Module, *_: Any, **__: Any) -> list[Tensor]:
+    return list(module.parameters())
+
+
+def listed(tensors: Tensor | Iterable[Tensor], *_: Any, **__: Any) -> list[Tensor]:
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
-def ask_before(
-    owner: Any,
-    name: str,
-    parameters: Callable[..., list[Tensor]],
-    refuse: Callable[[str, Iterable[Tensor]], None],
-) -> None:
-    """Let the function of that name in `owner` first refuse what is early for its parameters."""
-    function = getattr(owner, name)
-    takes_tensors = not isinstance(owner, type)
+def owners_of(
+    gradients: Tensor | Iterable[Tensor], *_: Any, waiting: list[Deferral]
+) -> list[Tensor]:
+    """The parameters that wait for more, whose `.grad` is one of `gradients`."""
+    wanted = {id(gradient) for gradient in listed(gradients)}
+    leaves = (leaf for deferral in waiting for leaf in deferral.leaves())
+    return [leaf for leaf in leaves if leaf.grad is not None and id(leaf.grad) in wanted]
 
-    @functools.wraps(function)
-    def ask(first: Any, *args: Any, **kwargs: Any) -> Any:
-        if takes_tensors:
-            first = listed(first)  # it may be an iterator
-        refuse(f"{name}()", parameters(first, *args, **kwargs))
-        return function(first, *args, **kwargs)
 
-    setattr(owner, name, ask)
+FUNCTIONS: list[tuple[Any, str, Callable[..., Iterable[Tensor]]]] = [
+    (Optimizer, "zero_grad", parameters_of),
+    (Module, "zero_grad", owned_by),
+    (GradScaler, "unscale_", stepped_by),
+    (GradScaler, "step", stepped_by),
+    (clip_grad, "clip_grad_norm_", listed),
+    (clip_grad, "clip_grad_value_", listed),
+    (clip_grad, "_clip_grads_with_norm_", listed),
+    (clip_grad, "_get_total_norm", owners_of),
+]
+LATER: dict[tuple[str, str, str], Callable[..., Iterable[Tensor]]] = {
+    ("torch.distributed.fsdp.sharded_grad_scaler", "ShardedGradScaler", "unscale_"): stepped_by,
+    (
+        "torch.distributed.fsdp.fully_sharded_data_parallel",
+        "FullyShardedDataParallel",
+        "clip_grad_norm_",
+    ): owned_by,
+}

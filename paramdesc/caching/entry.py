@@ -55,7 +55,6 @@ class Entry:
 
     __slots__ = (
         "expiry",
-        "mark",
         "places",
         "record",
         "since",
@@ -75,7 +74,6 @@ class Entry:
         contents: Contents | None = None,
     ) -> None:
         self.value = value
-        self.mark: Any = None
         self.record = record
         self.since = time.time()
         self.watches = tuple(dependencies.watches)

@@ -25,6 +25,7 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any
     record.misses += 1
     mode, dependencies = current_mode(), Dependencies(chain)
     value = dependencies.evaluate(lambda: evaluate(chain, Clock(record.seconds)))
+    remembered(chain, value)
     return keep_in(scope, chain, value, mode, dependencies)
 
 

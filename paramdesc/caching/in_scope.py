@@ -10,7 +10,7 @@ import torch
 from paramdesc.caching.active import find_scope
 from paramdesc.caching.entry import Entry
 from paramdesc.caching.fresh import evaluate_into, keep_in, note_use
-from paramdesc.caching.last_read import LAST, remembered
+from paramdesc.caching.last_read import remembered
 from paramdesc.caching.lasting import evaluate_to_last, may_last
 from paramdesc.caching.observer import OBSERVED
 from paramdesc.caching.record import MODES, Cause, Reason
@@ -70,7 +70,6 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
             cause = entry.why_stale()
             if cause is None:
                 entry.record.hits += 1
-                LAST[0] = entry.mark or LAST[0]
                 note_use(entry)
                 return entry.value
             drop_stale(AUTO, chain, entry, cause)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from torch import Tensor
 from paramdesc.caching.contents import Contents
 from paramdesc.caching.dependencies import Dependencies
 from paramdesc.caching.entry import Entry
+from paramdesc.caching.last_read import remembered
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.clock import Clock
 from paramdesc.torch_internals.mode import (
@@ -60,6 +59,7 @@ def evaluate_to_last(
         mode, dependencies = current_mode(), Dependencies(chain, closely=True)
         contents = contents_of(scope, chain, dependencies)
         value = dependencies.evaluate(lambda: evaluate(chain, Clock(record.seconds)))
+        remembered(chain, value)
         if (
             isinstance(value, Tensor)
             and not value.requires_grad
@@ -68,8 +68,6 @@ def evaluate_to_last(
         ):
             entry = Entry(chain, value, mode, dependencies, record, lasts=True, contents=contents)
             if entry.may_be_kept():
-                with suppress(NotImplementedError, RuntimeError):  # no memory of its own
-                    entry.mark = ref(chain), ref(value.untyped_storage())
                 scope.entries[chain] = entry
                 return value, None
     record.misses -= 1  # it belongs to another scope, if to any

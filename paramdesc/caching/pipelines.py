@@ -10,45 +10,52 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from paramdesc.caching.early import ask_before
 from paramdesc.caching.targets import find_chains
 from paramdesc.errors import DeferredGradientError
+from paramdesc.torch_internals.functions import stand_in_for
 
 __all__ = ["watch_pipelines"]
 
 _ROOM = "torch.distributed.pipelining"
-_asked: set[str] = set()
+
+Deferred = Callable[[], list[Any]]
+"""The scopes that defer gradients and are open in the calling thread or task."""
 
 
-def watch_pipelines(deferred: Callable[[], list[Any]]) -> None:
+def watch_pipelines(deferred: Deferred) -> None:
     """From now on, let pipelines ask the scopes that `deferred` returns, if there are any.
 
     torch's module is large, so it is not imported here.
     """
 
-    def settle_first(what: str, parameters: Iterable[Tensor]) -> None:
-        settle(deferred(), parameters)
-
-    def refuse_split(what: str, stages: Iterable[Any]) -> None:
-        refuse(deferred(), stages)
-
     stages, schedules = (sys.modules.get(f"{_ROOM}.{name}") for name in ("stage", "schedules"))
-    if stages is not None and "stage" not in _asked:
-        _asked.add("stage")
+    if stages is not None:
         base = stages._PipelineStageBase
-        ask_before(base, "scale_grads", parameters_of, settle_first)
-        ask_before(base, "backward_maybe_with_nosync", split_stages, refuse_split)
-    if schedules is not None and "schedules" not in _asked:
-        _asked.add("schedules")
+        stand_in_for(base.scale_grads, partial(settle_first, deferred))
+        stand_in_for(base.backward_maybe_with_nosync, partial(refuse_split, deferred, split_stages))
+    if schedules is not None:
         base = schedules.PipelineScheduleMulti
-        ask_before(base, "step", split_in_schedule, refuse_split)
+        stand_in_for(base.step, partial(refuse_split, deferred, split_in_schedule))
 
 
-def parameters_of(stage: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
+def settle_first(deferred: Deferred, own: Any, stage: Any, *args: Any, **kwargs: Any) -> Any:
+    settle(deferred(), parameters_of(stage))
+    return NotImplemented
+
+
+def refuse_split(
+    deferred: Deferred, split: Callable[..., list[Any]], own: Any, *args: Any, **kwargs: Any
+) -> Any:
+    refuse(deferred(), split(*args, **kwargs))
+    return NotImplemented
+
+
+def parameters_of(stage: Any) -> list[Tensor]:
     return list(stage.submod.parameters())
 
 

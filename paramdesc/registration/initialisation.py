@@ -1,112 +1,104 @@
 """Initialising a parametrized tensor in place, as `torch.nn.init` and `reset_parameters` do.
 
 They write to what they have read, and that is a value which nobody keeps: without help it
-would change nothing, silently. So with the first namespace each function of `torch.nn.init`
-gets a stand-in, which assigns what it has written. A name that was imported from there before
-is torch's own.
+would change nothing, silently. So from the first namespace on, the functions of `torch.nn.init`
+ask whether their tensor is the memory of a value, or of part of it, and what they have written
+is then assigned. No numbers are compared.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from types import FunctionType
+import inspect
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter, init
-from torch.nn.modules import activation, transformer
+from torch._C import DisableTorchFunction
+from torch.nn import Embedding, EmbeddingBag, Parameter, init
 
-from paramdesc.caching.active import active_scopes
-from paramdesc.caching.last_read import LAST
+from paramdesc.caching.last_read import place_of, source_of
 from paramdesc.chain.evaluation import evaluate
+from paramdesc.errors import InitialisationError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.functions import stand_in_for
 
 __all__ = ["initialise_through_inverses"]
 
 
+@cache
 def initialise_through_inverses() -> None:
     """Let the functions of `torch.nn.init` reach parametrized tensors, from now on."""
-    if getattr(init.zeros_, "__code__", None) is stand_in(init.zeros_).__code__:
-        return  # done before
-    for name, function in list(vars(init).items()):
+    for name, function in vars(init).items():
         if name.endswith("_") and not name.startswith("_"):
-            replaced = stand_in(function)
-            for module in (init, activation, transformer):  # these have some by their bare names
-                if vars(module).get(name) is function:
-                    setattr(module, name, replaced)
+            tensor = next(iter(inspect.signature(function).parameters))
+            stand_in_for(function, write_and_assign, f"type({tensor}).__name__ != 'Parameter'")
+    for host in (Embedding, EmbeddingBag):
+        stand_in_for(getattr(host, "_fill_padding_idx_with_zero", None), fill_padding)
 
 
-def stand_in(function: Any) -> FunctionType:
-    """`function`, which then assigns what it has made of the value of a parametrized tensor."""
-    call = call_and_assign
-
-    def initialise(*args: Any, **kwargs: Any) -> Tensor:
-        return call(function, args, kwargs)
-
-    # TorchScript compiles the wrapped source, and looks for its names among these globals
-    code, closure = initialise.__code__, initialise.__closure__
-    result = FunctionType(code, function.__globals__, function.__name__, None, closure)
-    functools.update_wrapper(result, function)
-    return result
-
-
-def call_and_assign(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    tensor = args[0] if args else kwargs.get("tensor")
-    found = None
-    if isinstance(tensor, Tensor) and not isinstance(tensor, Parameter):
-        found = None if is_dynamo_compiling() else find_source(tensor)
-    result: Tensor = function(*args, **kwargs)
-    if found is not None:
-        chain, value = found
-        chain.right_inverse(value.detach().clone())
-        with torch.no_grad():
-            value.copy_(evaluate(chain))
-    return result
-
-
-def find_source(tensor: Tensor) -> tuple[Any, Tensor] | None:
-    """The chain that `tensor` is the value of, or part of it, and all of the value."""
-    for chain, memory in candidates():
-        if memory is None or memory is not memory_of(tensor):
-            continue  # the same numbers elsewhere, a copy of the value say
-        with torch.no_grad():
-            fresh = evaluate(chain)
-        if is_same(tensor, fresh):
-            return chain, tensor
-        base, fresh_base = base_of(tensor), base_of(fresh)
-        if tensor._is_view() and is_same(base, fresh_base):
-            with torch.no_grad():
-                whole = base.as_strided(fresh.size(), fresh.stride(), fresh.storage_offset())
-            return chain, whole
-    return None
-
-
-def candidates() -> Iterator[tuple[Any, Any]]:
-    """The chains whose value is kept, or that were read last, and the memory of these values."""
-    for scope in active_scopes():
-        for chain, entry in scope.held().items():
-            yield chain, memory_of(entry.value)
-    chain, memory = LAST[0][0](), LAST[0][1]()
-    if chain is not None and memory is not None:
-        yield chain, memory
-
-
-def memory_of(tensor: Tensor) -> Any:
-    """An object that stands for it as long as it lives; None if there is none."""
+def write_and_assign(own: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Let torch write to the value that `tensor` is part of, and assign the value."""
+    if is_dynamo_compiling() or not isinstance(tensor, Tensor) or isinstance(tensor, Parameter):
+        return NotImplemented
+    with DisableTorchFunction():
+        chain, value = find_value(tensor)
+    if chain is None or value is None:
+        return NotImplemented
+    before = value.detach().clone()
     try:
-        return tensor.untyped_storage()
+        result = own(tensor, *args, **kwargs)
+        chain.right_inverse(value.detach().clone())
+    except BaseException:
+        overwrite(value, before)  # a scope may keep it
+        raise
+    overwrite(value, evaluate(chain))
+    return result
+
+
+def overwrite(value: Tensor, new: Tensor) -> None:
+    with torch.no_grad():
+        value.copy_(new)
+
+
+def find_value(tensor: Tensor) -> tuple[Any, Tensor | None]:
+    """The chain that has `tensor`, or what `tensor` is part of, as its value, and that value.
+
+    None where there is nothing to assign. A value that is an original, or a view of one, is
+    set when it is written to.
+    """
+    try:
+        storage = tensor.untyped_storage()
     except (NotImplementedError, RuntimeError):  # sparse, or wrapped by a transform
-        return None
+        return None, None
+    chain, place = source_of(storage)
+    if chain is None or any(has_memory(x, storage) for x in chain.own_originals().values()):
+        return None, None
+    base = tensor if tensor._base is None else tensor._base
+    if place is None:  # it had its memory for itself
+        if base.numel() * base.element_size() != storage.nbytes():
+            raise InitialisationError(chain.tensor_name)
+        return chain, base
+    if place == place_of(tensor):
+        return chain, tensor
+    size, stride, offset, dtype = place
+    similar = next((x for x in (tensor, base) if x.dtype == dtype), None)
+    if similar is None:
+        raise InitialisationError(chain.tensor_name)
+    return chain, similar.detach().as_strided(size, stride, offset)
 
 
-def base_of(tensor: Tensor) -> Tensor:
-    base = tensor._base
-    return tensor if base is None else base
-
-
-def is_same(a: Tensor, b: Any) -> bool:
-    if not isinstance(b, Tensor) or (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+def has_memory(tensor: Tensor, storage: Any) -> bool:
+    try:
+        return tensor.untyped_storage() is storage
+    except (NotImplementedError, RuntimeError):
         return False
-    return a.is_meta or torch.equal(a.detach(), b.detach())
+
+
+def fill_padding(own: Any, embedding: Any) -> Any:
+    """Set the row of the padding to zero. Torch writes to it without one of its functions."""
+    index = embedding.padding_idx
+    if index is None or "weight" in embedding._parameters or is_dynamo_compiling():
+        return NotImplemented
+    init.zeros_(embedding.weight[index])
+    return None

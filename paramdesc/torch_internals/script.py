@@ -1,9 +1,8 @@
 """`torch.jit.script` of a model: the one door to its private steps.
 
 It asks each module first for `__prepare_scriptable__`, and compiles the model then. A
-parametrized module answers, through its namespace, and that arms the second step: it will
-compile the model's twin. So torch never puts anything in the place of a module, and the
-model stays what it is. torch's own function is back before it is called.
+parametrized module answers, through its namespace, and the second step compiles the model's
+twin. So torch never puts anything in the place of a module, and the model stays what it is.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ from typing import Any
 from torch.jit import _recursive
 from torch.nn import Module
 
-from paramdesc.torch_internals.locks import ProcessLock, in_child
+from paramdesc.torch_internals.functions import own, stand_in_for
+from paramdesc.torch_internals.locks import in_child
 
 __all__ = ["PREPARE", "compile_module", "on_script", "prepare"]
 
 PREPARE = "__prepare_scriptable__"
 
-_create: Any = _recursive.create_script_module
-_lock = ProcessLock()
 _preparing: set[int] = set()  # the threads between the two steps
 in_child(_preparing.clear)
 _script: Callable[[Module], Module]
@@ -42,7 +40,8 @@ def compile_module(module: Module, *, share_types: bool = True) -> Any:
         share_types: whether equal modules may have one type. A type whose compilation failed
             once cannot be compiled again.
     """
-    return _create(module, _recursive.infer_methods_to_compile, share_types=share_types)
+    create = own(_recursive.create_script_module)
+    return create(module, _recursive.infer_methods_to_compile, share_types=share_types)
 
 
 def prepare() -> Module:
@@ -51,18 +50,17 @@ def prepare() -> Module:
     module: Any = sys._getframe(1).f_locals.get("obj")
     if not isinstance(module, Module):
         raise TypeError(f"{PREPARE} is for torch.jit.script. Call that, or paramdesc.jit.script.")
-    with _lock():
-        _preparing.add(threading.get_ident())
-        vars(_recursive)["create_script_module"] = create_script_module
+    stand_in_for(_recursive.create_script_module, compile_twin)
+    _preparing.add(threading.get_ident())
     return module
 
 
-def create_script_module(module: Module, stubs: Any, *args: Any, **kwargs: Any) -> Any:
+def compile_twin(own: Any, module: Module, stubs: Any, *args: Any, **kwargs: Any) -> Any:
     """The second step, in the place of torch's."""
-    with _lock():
-        _preparing.discard(threading.get_ident())
-        if not _preparing:
-            vars(_recursive)["create_script_module"] = _create
-    if stubs is _recursive.infer_methods_to_compile and not kwargs and not args:
-        return _script(module)
-    return _create(module, stubs, *args, **kwargs)
+    thread = threading.get_ident()
+    if thread not in _preparing:
+        return NotImplemented
+    _preparing.discard(thread)
+    if stubs is not _recursive.infer_methods_to_compile:
+        return NotImplemented
+    return _script(module)
