@@ -21,14 +21,12 @@ Place = tuple[torch.Size, tuple[int, ...], int | torch.SymInt, torch.dtype]
 
 
 def remembered(chain: Any, value: Any) -> Any:
-    """`value`, known as one of `chain`. To write to a parameter, or to a view of one, sets it."""
-    if type(value) is Parameter:
-        return value
+    """`value`, known as one of `chain`."""
     try:
         base = value._base
-        if base is None:
+        if base is None:  # all of its memory: to note the place always would be 0.1 plain reads
             value.untyped_storage().paramdesc = ref(chain)
-        elif type(base) is not Parameter:
+        elif type(base) is not Parameter:  # to write to a view of a parameter sets the parameter
             value.untyped_storage().paramdesc = ref(chain), place_of(value)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         pass  # no tensor, or one without memory of its own
