@@ -15,7 +15,6 @@ import __future__
 import ast
 import inspect
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -32,7 +31,6 @@ class StandIn(NamedTuple):
 
 
 _STAND_INS: dict[str, StandIn] = {}
-_lock = threading.Lock()
 
 
 def stand_in_for(function: Any, ours: Callable[..., Any], when: str = "True") -> bool:
@@ -50,12 +48,13 @@ def stand_in_for(function: Any, ours: Callable[..., Any], when: str = "True") ->
     function = innermost(function)
     if function is None:
         return False
-    with _lock:
-        key = key_of(function)
-        if key not in _STAND_INS:
-            code = own_code(function)
-            _STAND_INS[key] = StandIn(function, ours, copy_of(function, code))
-            function.__code__ = asking(function, code, question_of(code, key, when))
+    key = key_of(function)
+    if key not in _STAND_INS:
+        # without a lock, for a fork: threads that come here at once make the same of it
+        code = own_code(function)
+        new = asking(function, code, question_of(code, key, when))
+        _STAND_INS.setdefault(key, StandIn(function, ours, copy_of(function, code)))
+        function.__code__ = new
     return True
 
 
@@ -74,10 +73,9 @@ def own(function: Any) -> Any:
 
 def give_back() -> None:
     """Give all functions their own code back, as for a test."""
-    with _lock:
-        for function, _, own in _STAND_INS.values():
-            function.__code__ = own.__code__
-        _STAND_INS.clear()
+    while _STAND_INS:
+        function, _, own = _STAND_INS.popitem()[1]
+        function.__code__ = own.__code__
 
 
 def innermost(function: Any) -> Any:

@@ -242,6 +242,7 @@ def test_an_original_that_is_parametrized_itself_is_set() -> None:
 def test_two_names_over_one_original_are_set_together() -> None:
     layer = nn.Bilinear(2, 2, 2)
     other = nn.Bilinear(2, 2, 2)
+    init.zeros_(layer.weight)  # else the second registration would write to what the first has
     other.weight = layer.weight
     register_parametrization(layer, "weight", nn.Identity())
     register_parametrization(other, "weight", Flipped(), unsafe=True)
