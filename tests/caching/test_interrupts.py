@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
+from paramdesc.caching import cached as cached_file
 from paramdesc.caching.active import _SCOPES, active_scopes
 from paramdesc.caching.traced_scopes import TRACED
+from paramdesc.torch_internals.locks import ProcessLock
 from tests.helpers import linear
 
 PACKAGE = os.path.join(os.path.dirname(P.__file__), "caching")
@@ -192,6 +194,14 @@ def no_scope_is_left() -> Iterator[None]:
     left = active_scopes()
     _SCOPES.set(())
     assert left == ()
+
+
+@pytest.fixture(autouse=True)
+def lock_of_first_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each test. A trace function may raise between a block and the release of its lock,
+    where Python runs no signal handler.
+    """
+    monkeypatch.setattr(cached_file, "_FIRST_ENTRY", ProcessLock())
 
 
 @pytest.mark.parametrize("kind", KINDS)
