@@ -11,7 +11,6 @@ import copy
 import sys
 import weakref
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any, NamedTuple
 
 import wrapt
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from paramdesc.caching.read import read
 from paramdesc.errors import AssignmentError
 from paramdesc.registration.attribute import ParametrizedTensor
+from paramdesc.registration.copying import ReplicaChains, detach_flat_weights
 from paramdesc.registration.initialisation import initialise_through_inverses
 from paramdesc.torch_internals.lending import lend_through
 from paramdesc.torch_internals.script import PREPARE, prepare
@@ -206,18 +206,6 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         return AttributeNamespace, (self.__wrapped__,)
 
 
-class ReplicaChains:
-    """The chains of one replica of a module by tensor name, looked up in it at each read."""
-
-    def __init__(self, replica: weakref.ref[nn.Module]) -> None:
-        self.replica = replica
-
-    def __getitem__(self, tensor_name: str) -> nn.Module:
-        chains: Any = self.replica()
-        chain: nn.Module = chains._modules["parametrizations"]._modules[tensor_name]
-        return chain
-
-
 def namespace_of(module: nn.Module) -> AttributeNamespace:
     """The namespace of `module`, put in the place of its buffer dict if it has none yet."""
     buffers: Any = module._buffers
@@ -243,15 +231,3 @@ def give_back(module: nn.Module, name: str, tensor: Tensor) -> None:
         news[name] = tensor
     is_free = not any(type(value) is ParametrizedTensor for value in news.values())
     module.__dict__["_buffers"] = news if is_free else AttributeNamespace(news)
-
-
-def detach_flat_weights(copier: FrameType, memo: dict[int, Any]) -> None:
-    """Let `nn.RNN`, `nn.LSTM` and `nn.GRU` be deep-copied.
-
-    They keep the values of their weights in a list of their own, which `copy.deepcopy` would
-    refuse for its graphs. `copier` is the frame that copies the attributes of a module.
-    """
-    state = copier.f_locals.get("x")
-    for value in state.get("_flat_weights", ()) if isinstance(state, dict) else ():
-        if isinstance(value, Tensor) and not value.is_leaf:
-            memo[id(value)] = value.detach().clone()

@@ -18,7 +18,6 @@ from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
-from paramdesc.chain.explain import explain
 from paramdesc.chain.steps import (
     count_steps,
     find_what_loads,
@@ -29,14 +28,14 @@ from paramdesc.chain.steps import (
     start_maps,
 )
 from paramdesc.chain.transient import TRANSIENT, Transient
-from paramdesc.errors import MissingRightInverseError
+from paramdesc.registration.assignment import assign
 from paramdesc.registration.editing import edit_maps
-from paramdesc.registration.fitting import check_inverted, check_originals, check_value
+from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
-from paramdesc.registration.snapshot import Snapshot, below, split_tensors
+from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
-from paramdesc.torch_internals.tensors import address, alias, replace_data, shares_storage
+from paramdesc.torch_internals.tensors import address, alias, replace_data
 
 __all__ = ["ParametrizationList"]
 
@@ -216,41 +215,7 @@ class ParametrizationList(Chain):
         if is_dynamo_compiling():
             uncompiled(type(self).right_inverse)(self, value)
             return
-        replaced, written = split_tensors(self)
-        snapshot = Snapshot(self.modules(), replaced, written)
-        try:
-            with torch.no_grad():
-                results = self.invert(value)
-                news = check_originals(self, results[-1][1] if results else value)
-                check_inverted(results, value, self.tensor_name)
-            forget(self)  # a kept graph would stand in the way of swapping the originals
-            own = self.own_originals()
-            for name, new in zip(self.original_names(), news, strict=True):
-                original = own.get(name)
-                if original is None:  # it is parametrized itself
-                    setattr(self, name, new)
-                else:
-                    replace_data(original, new.clone() if shares_storage(new, value) else new)
-            start_maps(self, anew=True)
-        except BaseException:
-            snapshot.restore()
-            raise
-
-    def invert(self, value: Tensor) -> list[tuple[Module, Any]]:
-        """The maps, last to first, each with what its `right_inverse` returns in turn."""
-        results: list[tuple[Module, Any]] = []
-        result: Any = value
-        for parametrization in reversed(list(self.maps())):
-            right_inverse: Any = getattr(parametrization, "right_inverse", None)
-            if right_inverse is None:
-                raise MissingRightInverseError(self.tensor_name, parametrization)
-            try:
-                result = right_inverse(result)
-            except Exception as error:
-                explain(error, self, "assigning", parametrization)
-                raise
-            results.append((parametrization, result))
-        return results
+        assign(self, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # sharded training puts the gathered tensor here before each use and takes it away after,

@@ -1,0 +1,60 @@
+"""Assigning to a parametrized tensor: through the maps' inverses, into the originals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.caching.active import forget
+from paramdesc.chain.chain import Chain
+from paramdesc.chain.explain import explain
+from paramdesc.chain.steps import start_maps
+from paramdesc.errors import MissingRightInverseError
+from paramdesc.registration.fitting import check_inverted, check_originals
+from paramdesc.registration.snapshot import Snapshot, split_tensors
+from paramdesc.torch_internals.tensors import replace_data, shares_storage
+
+__all__ = ["assign"]
+
+
+def assign(chain: Chain, value: Tensor) -> None:
+    """Set the originals such that `chain` evaluates to `value`, all of them or none."""
+    replaced, written = split_tensors(chain)
+    snapshot = Snapshot(chain.modules(), replaced, written)
+    try:
+        with torch.no_grad():
+            results = invert(chain, value)
+            news = check_originals(chain, results[-1][1] if results else value)
+            check_inverted(results, value, chain.tensor_name)
+        forget(chain)  # a kept graph would stand in the way of swapping the originals
+        own = chain.own_originals()
+        for name, new in zip(chain.original_names(), news, strict=True):
+            original = own.get(name)
+            if original is None:  # it is parametrized itself
+                setattr(chain, name, new)
+            else:
+                replace_data(original, new.clone() if shares_storage(new, value) else new)
+        start_maps(chain, anew=True)
+    except BaseException:
+        snapshot.restore()
+        raise
+
+
+def invert(chain: Chain, value: Tensor) -> list[tuple[Module, Any]]:
+    """The maps, last to first, each with what its `right_inverse` returns in turn."""
+    results: list[tuple[Module, Any]] = []
+    result: Any = value
+    for parametrization in reversed(list(chain.maps())):
+        right_inverse: Any = getattr(parametrization, "right_inverse", None)
+        if right_inverse is None:
+            raise MissingRightInverseError(chain.tensor_name, parametrization)
+        try:
+            result = right_inverse(result)
+        except Exception as error:
+            explain(error, chain, "assigning", parametrization)
+            raise
+        results.append((parametrization, result))
+    return results
