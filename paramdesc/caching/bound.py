@@ -17,28 +17,28 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.modules.module import (
-    _global_backward_hooks,
-    _global_backward_pre_hooks,
-    _global_forward_hooks,
-    _global_forward_pre_hooks,
-)
 
 from paramdesc.caching.watch import Place
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.transient import transient_of
+from paramdesc.torch_internals.module_call import (
+    HOOKS,
+    backward_hooks,
+    backward_pre_hooks,
+    forward_hooks,
+    forward_pre_hooks,
+)
 from paramdesc.torch_internals.tensors import inner_tensors
 
 __all__ = ["Bound"]
 
 # what every module has, none of it read by a map; its training flag is read
 _MODULE_STATE = frozenset(vars(Module())) - {"training"}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS: tuple[Any, ...] = (
-    _global_forward_hooks,
-    _global_forward_pre_hooks,
-    _global_backward_hooks,
-    _global_backward_pre_hooks,
+    forward_hooks,
+    forward_pre_hooks,
+    backward_hooks,
+    backward_pre_hooks,
 )
 _PLAIN = (
     *(bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum),
@@ -141,7 +141,7 @@ class Bound:
             return
         self._seen.add(id(module))
         state: Any = vars(module)
-        for name in _HOOKS:
+        for name in HOOKS:
             self.add_hooks(state[name])
         if is_root:
             return

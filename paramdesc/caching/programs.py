@@ -11,9 +11,9 @@ from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor
-from torch.jit._script import RecursiveScriptModule
 
 from paramdesc.torch_internals.optimizers import StepMade, on_step
+from paramdesc.torch_internals.script import RecursiveScriptModule
 
 __all__ = ["OpenProgram", "RecursiveScriptModule", "is_scripted_list", "open_programs"]
 

@@ -16,9 +16,10 @@ from paramdesc.caching.in_scope import read_in_scopes
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.region import read_in_region
 from paramdesc.caching.slots import AUTO_CACHED
-from paramdesc.chain.evaluation import CALL, evaluate, is_symbolic
+from paramdesc.chain.evaluation import evaluate
 from paramdesc.torch_internals.checkpointing import saving_hooks
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.module_call import CALL, is_symbolic
 
 __all__ = ["read"]
 

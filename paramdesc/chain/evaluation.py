@@ -5,48 +5,25 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn import Module
-from torch.nn.modules.module import (
-    _global_backward_hooks,
-    _global_backward_pre_hooks,
-    _global_forward_hooks,
-    _global_forward_pre_hooks,
-)
-from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.chain.clock import Clock
 from paramdesc.chain.explain import explain
 from paramdesc.chain.steps import has_stepped, mark_due
 from paramdesc.torch_internals.dynamo import answered_by_tracer
-from paramdesc.torch_internals.mode import count_dispatch_modes
+from paramdesc.torch_internals.module_call import (
+    CALL,
+    HOOKS,
+    IMPLEMENTATION,
+    backward_hooks,
+    backward_pre_hooks,
+    call_as_leaf,
+    forward_hooks,
+    forward_pre_hooks,
+    is_symbolic,
+)
 
-__all__ = ["CALL", "evaluate", "evaluate_traced", "is_symbolic", "take_clock"]
-
-CALL = Module.__call__
-IMPLEMENTATION: Any = Module._call_impl
-
-
-def is_symbolic() -> bool:
-    """Whether `torch.fx.symbolic_trace` is running, where values are no tensors.
-
-    It follows the calls of modules. So do tracers that work on tensors, in a dispatch mode.
-    """
-    is_traced = is_fx_symbolic_tracing() and Module.__call__ is not CALL
-    return is_traced and not count_dispatch_modes()
-
-
-def call_as_leaf(chain: Module) -> Any:
-    """Call `chain` such that torch.fx takes it for one of torch's own modules.
-
-    Those are a single node each, so the maps need not be traceable: they ask for the shape
-    of what they are given, which a tracer does not know.
-    """
-    chain.__dict__["__module__"] = torch_engine.__name__
-    try:
-        return chain()
-    finally:
-        del chain.__dict__["__module__"]
+__all__ = ["evaluate", "evaluate_traced", "take_clock"]
 
 
 class Handed(threading.local):
@@ -94,10 +71,10 @@ def evaluate(chain: Any, clock: Clock | None = None) -> Any:
         or state["_forward_pre_hooks"]
         or state["_backward_hooks"]
         or state["_backward_pre_hooks"]
-        or _global_forward_hooks
-        or _global_forward_pre_hooks
-        or _global_backward_hooks
-        or _global_backward_pre_hooks
+        or forward_hooks
+        or forward_pre_hooks
+        or backward_hooks
+        or backward_pre_hooks
     ):
         if clock is not None:
             return call_timed(chain, clock)
@@ -150,16 +127,15 @@ def is_applied_only(chain: Any) -> bool:
         and type(chain).is_applied_plainly
         and vars(chain).keys().isdisjoint(("_steps", "forward"))
         and not any(map(does_more_when_called, modules))
-        and not (_global_forward_hooks or _global_forward_pre_hooks)
-        and not (_global_backward_hooks or _global_backward_pre_hooks)
+        and not (forward_hooks or forward_pre_hooks)
+        and not (backward_hooks or backward_pre_hooks)
     )
 
 
 def does_more_when_called(module: Any) -> bool:
     state = vars(module)
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
-        any(state[name] for name in names)
+        any(state[name] for name in HOOKS)
         or "_compiled_call_impl" in state
         or "_call_impl" in state
         or type(module).__call__ is not CALL

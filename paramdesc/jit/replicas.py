@@ -6,13 +6,13 @@ import functools
 import inspect
 from typing import Any
 
-from torch._jit_internal import FunctionModifiers, get_torchscript_modifier
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 
 from paramdesc.caching.automatic import HOOK
 from paramdesc.jit.paths import is_attribute
 from paramdesc.jit.source import functions_in, with_source
 from paramdesc.registration.container import ParametrizationDict
+from paramdesc.torch_internals.script import FunctionModifiers, get_torchscript_modifier
 
 __all__ = ["parametrized_names", "property_text", "replica", "twin_class"]
 

@@ -18,13 +18,13 @@ from contextlib import suppress
 from types import FunctionType
 from typing import Any
 
-from torch._jit_internal import is_ignored_fn
 from torch.nn import Module
 
 from paramdesc.caching.cached import cached
 from paramdesc.caching.targets import flatten, get_covered
 from paramdesc.errors import ScriptedScopeError
 from paramdesc.jit.paths import find_expressions
+from paramdesc.torch_internals.script import is_ignored_fn
 
 __all__ = ["methods_with_scopes"]
 

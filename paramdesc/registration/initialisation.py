@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import DisableTorchFunction
 from torch.nn import Embedding, EmbeddingBag, Parameter, init
 
 from paramdesc.caching.last_read import place_of, source_of
@@ -22,6 +21,7 @@ from paramdesc.chain.evaluation import evaluate
 from paramdesc.errors import InitialisationError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.functions import stand_in_for
+from paramdesc.torch_internals.mode import DisableTorchFunction
 
 __all__ = ["initialise_through_inverses"]
 

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import (
+    DisableTorchFunction,
+)
+from torch._C import (
     _are_functorch_transforms_active as has_transforms,
 )
 from torch._C import (
@@ -37,6 +40,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 __all__ = [
+    "DisableTorchFunction",
     "Mode",
     "belongs_to_transform",
     "count_dispatch_modes",

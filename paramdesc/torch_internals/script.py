@@ -12,13 +12,24 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from torch._jit_internal import FunctionModifiers, get_torchscript_modifier, is_ignored_fn
 from torch.jit import _recursive
+from torch.jit._script import RecursiveScriptModule
 from torch.nn import Module
 
 from paramdesc.torch_internals.functions import own, stand_in_for
 from paramdesc.torch_internals.locks import in_child
 
-__all__ = ["PREPARE", "compile_module", "on_script", "prepare"]
+__all__ = [
+    "PREPARE",
+    "FunctionModifiers",
+    "RecursiveScriptModule",
+    "compile_module",
+    "get_torchscript_modifier",
+    "is_ignored_fn",
+    "on_script",
+    "prepare",
+]
 
 PREPARE = "__prepare_scriptable__"
 
