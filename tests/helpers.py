@@ -51,10 +51,22 @@ class Sum(nn.Module):
         return Y / 4, 3 * Y / 4
 
 
-class Exp(nn.Module):
-    """`exp(X)`; the class knows how often eager code has evaluated it."""
+class Evaluations(type):
+    """Classes that know how often they were evaluated, without a scope watching the number."""
 
-    evaluations = 0
+    _counts: ClassVar[dict[str, int]] = {}
+
+    @property
+    def evaluations(cls) -> int:
+        return cls._counts.get(cls.__qualname__, 0)
+
+    @evaluations.setter
+    def evaluations(cls, number: int) -> None:
+        cls._counts[cls.__qualname__] = number
+
+
+class Exp(nn.Module, metaclass=Evaluations):
+    """`exp(X)`; the class knows how often eager code has evaluated it."""
 
     def forward(self, X: Tensor) -> Tensor:
         if not torch.compiler.is_dynamo_compiling():

@@ -6,18 +6,21 @@ default to and read from their global names. What it cannot look into it reports
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
-import sys
+import threading
 import types
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.caching.functions import bindings_of, is_trusted, members_of, methods_of
+from paramdesc.caching.holders import Attributes, Items, Members, has_hidden_state, slots_of
 from paramdesc.caching.watch import Place
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.transient import transient_of
@@ -34,295 +37,256 @@ __all__ = ["Bound"]
 
 # what every module has, none of it read by a map; its training flag is read
 _MODULE_STATE = frozenset(vars(Module())) - {"training"}
-GLOBAL_HOOKS: tuple[Any, ...] = (
+_ALL_MODULES: tuple[Any, ...] = (
     forward_hooks,
     forward_pre_hooks,
     backward_hooks,
     backward_pre_hooks,
 )
+_HARMLESS_HOOKS = "torch.utils.module_tracker"
+"""Where the hooks stand that only watch which module runs, to count operations by module."""
 _PLAIN = (
     *(bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
 )
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+_BUILTIN = (
+    *(types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType),
+    *(types.WrapperDescriptorType, types.ClassMethodDescriptorType),
+)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
-_BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType)
-_TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
-"""Where functions and classes depend on nothing but what is bound to them."""
-_COORDINATING = frozenset({"threading", "_thread"})
-"""Locks and events: they say when a value is made, and not which."""
-_HARMLESS_HOOKS = "torch.utils.module_tracker"
-"""Where the hooks stand that only watch which module runs, to count operations by module."""
-_MOST = 4000
-"""How many objects are looked at: more is a model, and no longer a map."""
+_KNOWN_CONTAINERS = (*_CONTAINERS, collections.OrderedDict, collections.defaultdict, torch.Size)
+_OPAQUE = (
+    types.ModuleType,
+    types.CodeType,
+    types.GetSetDescriptorType,
+    functools._lru_cache_wrapper,
+)
+"""What follows from the code that is watched: of a user's module, the names that are read."""
+_MOST = 500
+"""How many things are watched: more is a model or a data set, and no longer a map."""
 
 
 class Bound:
     """What is bound to one chain now, its own originals first.
 
-    - `tensors` and `places` may be replaced, `counted` and `empty` may grow.
-    - `is_foreign` tells that code outside of this library and torch has a part in a value, which
-      may use tensors that are bound nowhere.
-    - `is_known` is False where something was found that the walk cannot look into.
+    - `spots` are the places of tensors, each with the tensor's type, and `places` those of
+      everything else. What is there may be replaced.
+    - `counted` has what may grow or shrink, `empty` what holds nothing yet.
+    - `is_foreign`: code outside of this library and torch takes part in the value. It may use
+      tensors that are bound nowhere.
+    - `is_known` is False if the walk came to something that it cannot look into.
 
     Args:
-        closely: whether to count also what is added to tensors and modules that are there, for a
-            value that is kept for long.
+        chain: where the walk begins.
+        closely: for a value that is kept for long: watch the members of users' classes, too.
     """
 
     def __init__(self, chain: Chain, closely: bool = False) -> None:
         self.closely = closely
-        self.tensors: list[Place] = []
+        self.spots: list[tuple[Any, Any, type]] = []
         self.places: list[Place] = []
         self.counted: list[Any] = []
         self.empty: list[Any] = []
         self.is_foreign = False
         self.is_known = True
-        self.is_lasting = True  # whether another walk finds the same while `is_current` says so
-        self._children = chain._modules
-        self._maps = dict(chain._modules)
-        self._filled: list[Any] = [chain._parameters, chain._buffers]  # another walk counts them
-        self._seen: set[int] = set()
-        self._kept: list[Any] = []  # what was made on the way: no identity is given out again
+        self.is_reusable = True  # whether `is_current` tells if another walk would find the same
+        self._maps = chain._modules, dict(chain._modules)
+        self._seen: dict[int, Any] = {}  # holds what it knows by identity
+        self._to_do: list[tuple[Any, Any, Any]] = []
         for holder in (chain._parameters, chain._buffers, vars(chain)):  # the last in a replica
             for name, value in list(holder.items()):
                 if isinstance(value, Tensor):
-                    self.add_tensor(Place(holder, name, value))
+                    self._add_tensor(holder, name, value)
+        for name in HOOKS:
+            self._add_hooks(vars(chain)[name])
+        for hooks in _ALL_MODULES:
+            self._add_hooks(hooks)
+        self._seen[id(chain)] = chain
         for module in chain.modules():
-            self.add_module(module, is_root=module is chain)
-        for hooks in GLOBAL_HOOKS:
-            self.add_hooks(hooks)
+            self._add_module(module)
+        try:
+            while self._to_do and self._has_room():
+                self._look_at(*self._to_do.pop())
+        except Exception:  # an object may answer anything to what it is asked
+            self.is_known = False
+        self._to_do.clear()
+        self._seen.clear()
+        self.sizes = list(map(len, self.counted))
 
     @classmethod
     def of(cls, chain: Chain, closely: bool = False) -> Bound:
         """What is bound to `chain`: by the last walk while it holds, else by another one."""
         transient = transient_of(chain)
-        known: Bound | None = transient.bound
+        known: Bound | None = transient.bound and transient.bound()
         if known is None or known.closely < closely or not known.is_current():
             known = cls(chain, closely)
-            known.forget_tensors()
-            if known.is_lasting:
-                transient.bound = known
+            # objects of the user's are held only as long as a kept value needs them
+            hold: Any = ref(known) if known.is_foreign else functools.partial(cls._itself, known)
+            transient.bound = hold if known.is_reusable else None
         return known
 
-    def forget_tensors(self) -> None:
-        """Keep where the tensors are, and let go of them."""
-        self.spots = [(holder, key, type(tensor)) for holder, key, tensor in self.tensors]
-        self.sizes = list(map(len, self.counted))
-        self._filled_sizes = list(map(len, self._filled))
-        self.tensors.clear()
+    @staticmethod
+    def _itself(bound: Bound) -> Bound:
+        return bound
 
     def is_current(self) -> bool:
         """Whether another walk would find the same, the tensors apart."""
+        now, then = self._maps
         try:
             return (
-                self._children == self._maps
+                now == then
                 and all(holder[key] is value for holder, key, value in self.places)
-                and list(map(len, self.counted)) == self.sizes
-                and list(map(len, self._filled)) == self._filled_sizes
                 and not any(self.empty)
+                and list(map(len, self.counted)) == self.sizes
                 and all(type(holder[key]) is kind for holder, key, kind in self.spots)
             )
         except LookupError:
             return False
 
-    def tensors_now(self) -> list[Place]:
+    def tensors(self) -> list[Place]:
         """The tensors, with the places where they are."""
         return [Place(holder, key, holder[key]) for holder, key, _ in self.spots]
 
-    def add_tensor(self, place: Place) -> None:
-        self.tensors.append(place)
-        inner = inner_tensors(place.value)
-        for name in inner:
-            self.is_foreign, self.is_lasting = True, False
-            self.add_tensor(Place(Attributes(place.value), name, getattr(place.value, name)))
+    def _has_room(self) -> bool:
+        if len(self.places) + len(self.spots) + len(self.counted) <= _MOST:
+            return True
+        self.is_known = False
+        return False
 
-    def add_module(self, module: Module, is_root: bool = False) -> None:
-        if id(module) in self._seen:
-            return
-        self._seen.add(id(module))
-        state: Any = vars(module)
-        for name in HOOKS:
-            self.add_hooks(state[name])
-        if is_root:
-            return
-        is_chain = isinstance(module, Chain)  # an original is parametrized itself
-        self.is_foreign |= is_chain or "forward" in state or not is_trusted(type(module))
-        for name in ("_parameters", "_buffers", "_modules"):
-            self.add_children(state[name])
-        names = ["training"] if is_chain else list(state.keys() - _MODULE_STATE)
-        if not is_chain:
-            self.counted.append(state)  # a new attribute may hide one of the class
-        for name in names:
-            if name in state:
-                self.look_at(state, name, state[name])
-        if not is_trusted(type(module)):
-            self.look_at_class(type(module))
+    def _add_tensor(self, holder: Any, key: Any, tensor: Tensor) -> None:
+        self.spots.append((holder, key, type(tensor)))
+        if self.closely:
+            state = tensor.__dict__
+            self._to_do += [(state, name, state[name]) for name in state if "_dynamo" not in name]
+        for name in inner_tensors(tensor):
+            self.is_foreign, self.is_reusable = True, False
+            self._add_tensor(Attributes(tensor), name, getattr(tensor, name))
 
-    def add_hooks(self, hooks: Any) -> None:
+    def _add_hooks(self, hooks: Any) -> None:
         if not hooks:
             self.empty.append(hooks)
             return
         self.counted.append(hooks)
         for key, hook in list(hooks.items()):
-            # what a hook is closed over mostly counts its calls, and is told by nothing but a look
+            # what a hook is closed over mostly counts its calls
             self.places.append(Place(hooks, key, hook))
             self.is_foreign |= getattr(hook, "__module__", None) != _HARMLESS_HOOKS
 
-    def add_children(self, children: Any) -> None:
+    def _add_module(self, module: Module) -> None:
+        if id(module) in self._seen:
+            return
+        self._seen[id(module)] = module
+        state: Any = vars(module)
+        for name in HOOKS:
+            self._add_hooks(state[name])
+        is_chain = isinstance(module, Chain)  # an original is parametrized itself
+        self.is_foreign |= is_chain or "forward" in state or not is_trusted(type(module))
+        self.is_known &= not isinstance(module, torch.jit.ScriptModule)
+        for name in ("_parameters", "_buffers", "_modules"):
+            self._add_children(state[name])
+        if is_chain:
+            self.places.append(Place(state, "training", state["training"]))
+            return
+        self.counted.append(state)  # a new attribute may hide one of the class
+        self._to_do += [(state, name, state[name]) for name in state.keys() - _MODULE_STATE]
+        self._add_class(type(module))
+
+    def _add_children(self, children: Any) -> None:
         if not children:
             self.empty.append(children)
             return
-        self._filled.append(children)
-        if self.closely:
-            self.counted.append(children)
+        self.counted.append(children)
         for name, child in list(children.items()):
             if isinstance(child, Tensor):
-                self.add_tensor(Place(children, name, child))
+                self._add_tensor(children, name, child)
             else:
                 self.places.append(Place(children, name, child))
+                if child is not None:
+                    self._to_do.append((None, name, child))
 
-    def look_at(self, holder: Any, key: Any, value: Any) -> None:
+    def _add_class(self, cls: type) -> None:
+        """Take in what the methods of a class read, and its members if they are watched."""
+        if is_trusted(cls) or id(cls) in self._seen:
+            return
+        self._seen[id(cls)] = cls
+        for function in methods_of(cls):
+            self._to_do += list(bindings_of(function))
+        if not self.closely:
+            return
+        for holder, name, member in members_of(cls):
+            if name not in ("__dict__", "__weakref__", "__doc__"):
+                self.places.append(Place(holder, name, member))
+                if not isinstance(member, (*_FUNCTIONS, classmethod, staticmethod, property)):
+                    self._to_do.append((None, name, member))
+
+    def _look_at(self, holder: Any, key: Any, value: Any) -> None:
         """Take in what `holder[key]` is, and what can be reached from it."""
-        if isinstance(value, Tensor):
-            self.add_tensor(Place({key: value} if holder is None else holder, key, value))
+        kind = type(value)
+        if issubclass(kind, Tensor):
+            self._add_tensor({key: value} if holder is None else holder, key, value)
             return
         if holder is not None:
             self.places.append(Place(holder, key, value))
-        if isinstance(value, _PLAIN) or id(value) in self._seen:
+        if issubclass(kind, _PLAIN) or id(value) in self._seen:
             return
-        if len(self._seen) > _MOST:
-            self.is_known = False
-            return
-        if isinstance(value, Module):
+        if issubclass(kind, Module):
             self.is_foreign = True  # it is no part of the chain: nothing else tells of it
-            self.add_module(value)
+            self._add_module(value)
             return
-        self._seen.add(id(value))
-        self._kept.append(value)
-        if isinstance(value, _CONTAINERS):
-            self.look_into(value)
-        elif isinstance(value, type):
-            self.look_at_class(value)
-        elif isinstance(value, types.ModuleType):
-            self.is_known &= root_of(value.__name__) in _TRUSTED
-        elif isinstance(value, _BUILTIN):
-            owner = getattr(value, "__self__", None)
-            if isinstance(owner, Tensor):
-                self.add_tensor(Place({key: owner}, key, owner))
-        elif callable(value) and look_inside(value):
-            for place in look_inside(value):
-                self.look_at(*place)
+        self._seen[id(value)] = value
+        if issubclass(kind, _CONTAINERS):
+            self._look_into(value)
+        elif kind in _FUNCTIONS:
             self.is_foreign |= not is_trusted(value)
-        else:
-            self.look_at_object(value)
+            self._to_do += list(bindings_of(value))
+        elif issubclass(kind, _BUILTIN):
+            owner = getattr(value, "__self__", None)
+            if not isinstance(owner, (type, types.ModuleType)):
+                self._to_do.append((None, key, owner))
+        elif issubclass(kind, type):
+            self._add_class(value)
+        elif not (issubclass(kind, _OPAQUE) or is_coordinating(kind)):
+            self.is_foreign = True
+            self.is_known &= not has_hidden_state(kind)
+            self._look_at_attributes(value)
 
-    def look_into(self, container: Any) -> None:
-        if isinstance(container, (set, frozenset)):
-            items: Any = dict(enumerate(container))
-            holder = items
-        else:
-            holder = container
-            items = dict(container if isinstance(container, dict) else enumerate(container))
-        if not isinstance(container, (tuple, frozenset)):
-            self.counted.append(container)
-        for key, value in items.items():
-            self.look_at(holder, key, value)
-
-    def look_at_object(self, value: Any) -> None:
-        if root_of(type(value).__module__) in _COORDINATING:
-            return
-        state = getattr(value, "__dict__", None)
-        self.is_foreign = True
-        if type(state) is not dict or hasattr(type(value), "__slots__"):
+    def _look_into(self, container: Any) -> None:
+        kind = type(container)
+        if len(container) > _MOST:
             self.is_known = False
             return
-        self.counted.append(state)
-        for name, attribute in list(state.items()):
-            self.look_at(state, name, attribute)
-        if not is_trusted(type(value)):
-            self.look_at_class(type(value))
+        holder: Any = container
+        if issubclass(kind, (set, frozenset)):
+            holder = Members(container)
+            items: Any = enumerate(holder.listed)
+        elif issubclass(kind, dict):
+            holder = container if kind is dict else Items(container, dict)
+            items = list(dict.items(container))
+        else:
+            base: Any = list if issubclass(kind, list) else tuple
+            holder = container if kind is base else Items(container, base)
+            items = enumerate(base.__iter__(container))
+        if not issubclass(kind, (tuple, frozenset)):
+            self.counted.append(container)
+        self._to_do += [(holder, key, value) for key, value in items]
+        if kind not in _KNOWN_CONTAINERS:
+            self._look_at_attributes(container)
 
-    def look_at_class(self, cls: type) -> None:
-        """Take in the global names that the methods of a class read."""
-        for base in cls.__mro__:
-            if is_trusted(base) or id(base) in self._seen:
+    def _look_at_attributes(self, value: Any) -> None:
+        kind, state = type(value), getattr(value, "__dict__", None)
+        if type(state) is dict:
+            self.counted.append(state)
+            self._to_do += [(state, name, attribute) for name, attribute in list(state.items())]
+        slots = Attributes(value)
+        for name in slots_of(kind):
+            with suppress(KeyError):
+                self._to_do.append((slots, name, slots[name]))
                 continue
-            self._seen.add(id(base))
-            for member in list(vars(base).values()):
-                function = getattr(member, "__func__", getattr(member, "fget", member))
-                if isinstance(function, types.FunctionType):
-                    for place in look_inside(function):
-                        self.look_at(*place)
+            self.is_known = False  # it may be given one
+        self._add_class(kind)
 
 
-class Attributes:
-    """An object, looked up as a dict is."""
-
-    __slots__ = ("owner",)
-
-    def __init__(self, owner: Any) -> None:
-        self.owner = owner
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self.owner, name)
-        except AttributeError:
-            raise KeyError(name) from None
-
-
-class Cells:
-    """What a function is closed over, looked up by place."""
-
-    __slots__ = ("cells",)
-
-    def __init__(self, cells: tuple[Any, ...]) -> None:
-        self.cells = cells
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self.cells[number].cell_contents
-        except ValueError:
-            raise KeyError(number) from None
-
-
-def look_inside(function: Callable[..., Any]) -> list[tuple[Any, Any, Any]]:
-    """What is bound to a function, method or partial: where, under which name, and what."""
-    if isinstance(function, types.MethodType):
-        owner = function.__self__
-        bound = [] if isinstance(owner, _CONTAINERS) else [(None, None, owner)]
-        return [*bound, (None, None, function.__func__)]
-    if isinstance(function, functools.partial):
-        return [(None, None, part) for part in (function.func, function.args, function.keywords)]
-    if not isinstance(function, types.FunctionType):
-        return []
-    if is_trusted(function):
-        return [(None, None, None)]
-    return list(bindings_of(function))
-
-
-def bindings_of(function: types.FunctionType) -> Iterator[tuple[Any, Any, Any]]:
-    attributes = Attributes(function)
-    yield attributes, "__defaults__", function.__defaults__
-    yield attributes, "__kwdefaults__", function.__kwdefaults__
-    cells = Cells(function.__closure__ or ())
-    for number in range(len(cells.cells)):
-        with suppress(KeyError):  # it is not bound yet
-            yield cells, number, cells[number]
-    for name in names_in(function.__code__):
-        if name in function.__globals__:
-            yield function.__globals__, name, function.__globals__[name]
-
-
-def names_in(code: types.CodeType) -> tuple[str, ...]:
-    """The names that `code` and the functions defined in it look up, global ones among them."""
-    inner = [names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)]
-    return tuple(dict.fromkeys([*code.co_names, *(name for names in inner for name in names)]))
-
-
-def is_trusted(thing: Any) -> bool:
-    """Whether a class or function is of this library or torch, or of a module as harmless."""
-    return root_of(getattr(thing, "__module__", None)) in _TRUSTED
-
-
-def root_of(name: Any) -> str:
-    return name.partition(".")[0] if isinstance(name, str) else ""
+def is_coordinating(cls: type) -> bool:
+    """Whether its objects say when a value is made, and not which: locks and events."""
+    return cls.__module__ in ("threading", "_thread") and not issubclass(cls, threading.local)

@@ -8,7 +8,8 @@ from weakref import ref
 
 from paramdesc.caching.bound import Bound
 from paramdesc.caching.observer import Observer
-from paramdesc.caching.watch import UNCOUNTED, Place, watch
+from paramdesc.caching.record import Cause
+from paramdesc.caching.watch import Place, Watch, make_check, watch
 from paramdesc.chain.chain import Chain
 from paramdesc.torch_internals.dynamo import is_compiled
 
@@ -37,10 +38,7 @@ class Dependencies:
 
     def _look(self) -> None:
         self.bound = Bound.of(self.chain, self.closely)
-        self.watches = [watch(place, self.closely) for place in self.bound.tensors_now()]
-        self.places = self.bound.places
-        self.counted, self.empty = self.bound.counted, self.bound.empty
-        self.sizes = self.bound.sizes
+        self.watches = [watch(place, self.closely) for place in self.bound.tensors()]
 
     @property
     def is_known(self) -> bool:
@@ -52,65 +50,54 @@ class Dependencies:
         """Whether code outside of this library and torch has a part in the value."""
         return self.bound.is_foreign
 
+    def make_check(self) -> Callable[[], Cause | None]:
+        """What tells why something is not as it is watched."""
+        bound = self.bound
+        return make_check(self.watches, bound.places, bound.counted, bound.sizes, bound.empty)
+
     def evaluate(self, evaluate: Callable[[], Any]) -> Any:
         """What `evaluate()` gives, with everything that enters it taken in."""
+        check = self.make_check()
         if not self.bound.is_foreign or any(map(is_compiled, self.chain.modules())):
             # Dynamo guards the function modes: an observer would compile a compiled map anew
             self.is_complete = not self.bound.is_foreign
             value = evaluate()
-            self.has_changed = not self.is_unchanged()
+            self.has_changed = check() is not None
             if self.has_changed:
                 self._take_in_changes({id(watch.tensor) for watch in self.watches})
             return value
         observer = Observer()
         with observer.watching():
             value = evaluate()
-        self.has_changed = not self.is_unchanged()
+        self.has_changed = check() is not None
         if self.has_changed:
             self._take_in_changes(observer.written)
-        self._take_in_used(observer)
+        self.entries = list({id(entry): entry for entry in observer.entries}.values())
         self._take_in_entered(observer, value)
         return value
 
-    def is_unchanged(self) -> bool:
-        """Whether everything bound is in the state in which it is watched."""
-        try:
-            return self.bound.is_current() and all(
-                holder[key] is tensor and (version == UNCOUNTED or tensor._version == version)
-                for holder, key, tensor, version, *_ in self.watches
-            )
-        except LookupError:
-            return False
-
     def _take_in_changes(self, written: set[int]) -> None:
         """Watch what the evaluation has changed as it is now; what others have, as it was."""
-        originals = {id(x) for holder in self._own() for x in holder.values()}
-        before = {(id(w.holder), w.key, id(w.tensor)): w for w in self.watches}
+        own = self.chain._parameters, self.chain._buffers
+        originals = {id(x) for holder in own for x in holder.values()}
         kept = self.watches  # holds the tensors by whose identity they are found
+        before = {id(w.tensor): w for w in kept}
         self._look()
         for number, now in enumerate(self.watches):
-            old = before.get((id(now.holder), now.key, id(now.tensor)))
+            old = before.get(id(now.tensor))
             is_ours = id(now.tensor) in written and id(now.tensor) not in originals
             if old is not None and not is_ours:
-                self.watches[number] = old
-        del kept
-
-    def _own(self) -> tuple[Any, ...]:
-        return self.chain._parameters, self.chain._buffers
-
-    def _take_in_used(self, observer: Observer) -> None:
-        self.entries = list({id(entry): entry for entry in observer.entries}.values())
-        for entry in self.entries:
-            self.watches += entry.watches
-            self.places = [*self.places, *entry.places]
+                state = old[3:]  # from the version on
+                self.watches[number] = Watch(now.holder, now.key, now.tensor, *state)
 
     def _take_in_entered(self, observer: Observer, value: Any) -> None:
-        """Watch what entered from nowhere: tensors of closures, tables and other modules."""
+        """Watch the tensors that entered and are bound nowhere that is known."""
         known = {id(watch.tensor) for watch in self.watches} | {id(value)}
-        known |= {id(entry.value) for entry in self.entries}
+        for entry in self.entries:
+            known |= {id(entry.value), *(id(watch.tensor) for watch in entry.watches)}
         entered = [ref(x) for key, x in observer.entered.items() if key not in known]
         observer.entered.clear()
-        # what nobody holds any more was made on the way, where no function mode sees it
+        # those that are gone by now were intermediate results that no function mode sees
         found = [x for x in (reference() for reference in entered) if x is not None]
         self.is_complete = not found
         self.watches += [watch(Place({0: x}, 0, x), self.closely) for x in found]

@@ -18,7 +18,7 @@ from paramdesc.caching.contents import Contents
 from paramdesc.caching.dependencies import Dependencies
 from paramdesc.caching.expiry import Expiry, track
 from paramdesc.caching.record import Cause, Reason, Record
-from paramdesc.caching.watch import UNCOUNTED, Place, Watch, form_of, watch, why_changed
+from paramdesc.caching.watch import UNCOUNTED
 from paramdesc.torch_internals.mode import (
     Mode,
     belongs_to_transform,
@@ -33,6 +33,8 @@ from paramdesc.torch_internals.mode import (
 )
 
 __all__ = ["Entry"]
+
+get_default_dtype = torch.get_default_dtype
 
 
 class Entry:
@@ -55,7 +57,6 @@ class Entry:
 
     __slots__ = (
         "expiry",
-        "places",
         "record",
         "since",
         "value",
@@ -77,9 +78,9 @@ class Entry:
         self.record = record
         self.since = time.time()
         self.watches = tuple(dependencies.watches)
-        self.places = tuple(dependencies.places)
         self.expiry = Expiry()
-        self.expiry.tensors = frozenset(id(watch.tensor) for watch in self.watches)
+        parts = (watch for entry in dependencies.entries for watch in entry.watches)
+        self.expiry.tensors = frozenset(id(watch.tensor) for watch in (*self.watches, *parts))
         if value.grad_fn is not None:
             # only the expiry is referenced from the value: an entry there would be a cycle,
             # and the value would outlive its scope until the garbage collector runs
@@ -105,27 +106,20 @@ def make_check(
     lasts: bool,
     contents: Contents | None,
 ) -> Callable[..., Cause | None]:
-    """The check of one entry, with all that it needs in reach: it runs at every read.
-
-    Most chains have one tensor to watch. It is compared in line, any others in a loop.
-    """
+    """The check of one entry, with all that it needs in reach: it runs at every read."""
     maps = dict(children)
     version = UNCOUNTED if value.is_inference() else value._version
+    is_leaf, needs_gradient = value.grad_fn is None, value.requires_grad
+    hooks: Any = value._backward_hooks
     notes = len(value.__dict__)
-    needs_gradient_itself = value.requires_grad
-    hooks = 0 if value._backward_hooks is None else len(value._backward_hooks)
-    first, *rest = dependencies.watches or (watch(Place({0: value}, 0, value)),)
-    holder, key, tensor, tensor_version, place, form, needs_gradient, _ = first
+    hook_count = len(hooks or ())
     gradients, inference, more = mode[0], mode[1], mode[2:]
     is_special = any(more)
     with_all_gradients = lasts and gradients
     # numbers that a map of this library or torch makes are of the dtype of its input
     dtype = torch.get_default_dtype() if dependencies.is_foreign else None
-    # plain tuples: to take a named one apart takes twice as long
-    others = [tuple(watch) for watch in rest]
-    places = [tuple(place) for place in dependencies.places]
-    counted, sizes, empty = dependencies.counted, dependencies.sizes, tuple(dependencies.empty)
-    parts: tuple[Expiry, ...] = tuple(entry.expiry for entry in dependencies.entries)
+    check = dependencies.make_check()
+    parts = tuple(dependencies.entries)
 
     def why_stale(in_any_mode: bool = False) -> Cause | None:
         if expiry.cause is not None:
@@ -146,47 +140,26 @@ def make_check(
                     return Cause(Reason.OTHER_MODE)
             elif is_special:
                 return Cause(Reason.OTHER_MODE)
-            if dtype is not None and torch.get_default_dtype() is not dtype:
+            if dtype is not None and get_default_dtype() is not dtype:
                 return Cause(Reason.OTHER_MODE)
         if version != UNCOUNTED and value._version != version:
             return Cause(Reason.VALUE_WRITTEN)
-        if value.requires_grad is not needs_gradient_itself or len(value.__dict__) != notes:
-            return Cause(Reason.VALUE_MARKED)
-        if value._backward_hooks is not None and len(value._backward_hooks) != hooks:
+        if (
+            value._backward_hooks is not hooks
+            or (hook_count and len(hooks) != hook_count)
+            or (is_leaf and value.requires_grad is not needs_gradient)
+            or (value.__dict__ and len(value.__dict__) != notes)
+        ):
             return Cause(Reason.VALUE_MARKED)
         if children != maps:
             return Cause(Reason.MAPS)
-        name = key
-        try:
-            if (
-                holder[key] is not tensor
-                or tensor._version != tensor_version
-                or (place and tensor.data_ptr() != place)
-                or (form is not None and form_of(tensor, bool(place)) != form)
-                or tensor.requires_grad is not needs_gradient
-            ):
-                return why_changed(first)
-            for there, name, x, x_version, x_place, x_form, x_needs_gradient, _ in others:
-                if (
-                    there[name] is not x
-                    or x._version != x_version
-                    or (x_place and x.data_ptr() != x_place)
-                    or (x_form is not None and form_of(x, bool(x_place)) != x_form)
-                    or x.requires_grad is not x_needs_gradient
-                ):
-                    return why_changed(
-                        Watch(there, name, x, x_version, x_place, x_form, x_needs_gradient, None)
-                    )
-            for there, name, attribute in places:
-                if there[name] is not attribute:
-                    return Cause(Reason.ATTRIBUTE, str(name))
-            if any(empty) or list(map(len, counted)) != sizes:
-                return Cause(Reason.ATTRIBUTE)
-        except LookupError:
-            return Cause(Reason.REPLACED, str(name))
+        cause = check()
+        if cause is not None:
+            return cause
         for part in parts:
-            if part.cause is not None:
-                return part.cause
+            inner: Cause | None = part.why_stale(True)
+            if inner is not None:
+                return inner
         if contents is not None and contents.are_other():
             return Cause(Reason.REWRITTEN)
         return None

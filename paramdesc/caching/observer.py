@@ -11,6 +11,8 @@ from weakref import ref
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+
 __all__ = ["OBSERVED", "Observer"]
 
 
@@ -54,6 +56,8 @@ class Observer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if is_dynamo_compiling():
+            return func(*args, **kwargs)  # a compiled function in a map; its graph tells nothing
         seen = [x for x in tensors_in((args, kwargs)) if not self.is_made(x)]
         versions = [0 if x.is_inference() else x._version for x in seen]
         result = func(*args, **kwargs)

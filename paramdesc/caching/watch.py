@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.torch_internals.tensors import address
 
-__all__ = ["UNCOUNTED", "Place", "Watch", "form_of", "watch", "why_changed"]
+__all__ = ["UNCOUNTED", "Place", "Watch", "make_check", "watch"]
 
 UNCOUNTED = -1  # torch does not count the changes of inference tensors
 
@@ -62,3 +63,55 @@ def why_changed(watch: Watch) -> Cause:
         return Cause(Reason.REQUIRES_GRAD, name)
     is_written = tensor._version != watch.version
     return Cause(Reason.WRITTEN if is_written else Reason.REPLACED, name)
+
+
+def make_check(
+    watches: Sequence[Watch],
+    places: Sequence[Place],
+    counted: Sequence[Any],
+    sizes: list[int],
+    empty: Sequence[Any],
+) -> Callable[[], Cause | None]:
+    """What tells why something is not as it was, None while all is: it runs at every read.
+
+    Most chains have one tensor to watch. It is compared in line, any others in a loop.
+    """
+    # plain tuples: to take a named one apart takes twice as long
+    first: Any
+    first, *others = [tuple(watch) for watch in watches] or [({}, None, None, 0, 0, None, 0, None)]
+    holder, key, tensor, version, start, form, needs_gradient, _ = first
+    has_tensors = bool(watches)
+    bound = [tuple(place) for place in places]
+    all_empty = tuple(empty)
+
+    def check() -> Cause | None:
+        name = key
+        try:
+            if has_tensors and (
+                holder[key] is not tensor
+                or (version != UNCOUNTED and tensor._version != version)
+                or (start and tensor.data_ptr() != start)
+                or (form is not None and form_of(tensor, bool(start)) != form)
+                or tensor.requires_grad is not needs_gradient
+            ):
+                return why_changed(watches[0])
+            for there, name, x, x_version, x_start, x_form, x_needs_gradient, x_storage in others:
+                if (
+                    there[name] is not x
+                    or (x_version != UNCOUNTED and x._version != x_version)
+                    or (x_start and x.data_ptr() != x_start)
+                    or (x_form is not None and form_of(x, bool(x_start)) != x_form)
+                    or x.requires_grad is not x_needs_gradient
+                ):
+                    state = x_version, x_start, x_form, x_needs_gradient, x_storage
+                    return why_changed(Watch(there, name, x, *state))
+            for there, name, thing in bound:
+                if there[name] is not thing:
+                    return Cause(Reason.ATTRIBUTE, str(name))
+            if any(all_empty) or list(map(len, counted)) != sizes:
+                return Cause(Reason.ATTRIBUTE)
+        except LookupError:
+            return Cause(Reason.REPLACED, str(name))
+        return None
+
+    return check

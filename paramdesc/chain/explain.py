@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from types import FrameType
 
 from torch.nn import Module
@@ -43,8 +44,9 @@ def find_path(chain: Module) -> str:
         runner = frame.f_locals["self"] if is_method else None
         if isinstance(runner, Module) and runner is not chain and id(runner) not in seen:
             seen.add(id(runner))
-            for path, module in runner.named_modules():
-                if module is chain:
-                    found = path.rpartition(".parametrizations.")[0] or found
+            with suppress(Exception):  # a note must not hide the error
+                for path, module in runner.named_modules():
+                    if module is chain:
+                        found = path.rpartition(".parametrizations.")[0] or found
         frame = frame.f_back
     return found

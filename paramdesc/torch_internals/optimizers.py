@@ -7,8 +7,11 @@ third-party ones included. Parameters are only looked at.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -21,17 +24,17 @@ from torch.optim.optimizer import (
 __all__ = ["StepMade", "on_step"]
 
 _LISTENERS: list[Callable[[StepMade], None]] = []
-_WITH_GRADIENT: dict[int, set[int]] = {}
+_WITH_GRADIENT: WeakKeyDictionary[Optimizer, set[int]] = WeakKeyDictionary()
 """The parameters that had a gradient when an optimizer began its step, which may clear it."""
+_FLAT = "torch.distributed.fsdp._flat_param"
 
 
 class StepMade:
     """What one step of one optimizer has written to."""
 
     def __init__(self, parameters: list[Tensor]) -> None:
-        self.parameters = parameters  # held, so that no identity is given out again
+        self.parameters = parameters  # held: their identities stay theirs
         self.identities = {id(parameter) for parameter in parameters}
-        self._places: set[int | None] | None = None
 
     def wrote_any(self, identities: frozenset[int]) -> bool:
         """Whether one of the tensors with these identities was a parameter of the step."""
@@ -40,29 +43,36 @@ class StepMade:
     def wrote(self, tensors: Iterable[Tensor], modules: Iterable[Any]) -> bool:
         """Whether the step wrote to one of `tensors`, or to a tensor of one of `modules`.
 
-        Also if it is part of a flat buffer that the optimizer has in the place of it.
+        Also if the tensor is a part of a flat buffer, and the optimizer has that instead.
         """
         listed = list(tensors)
         if any(id(tensor) in self.identities for tensor in listed):
             return True
-        if any(place_of(tensor) in self.places() for tensor in listed):
+        parts = [tensor for tensor in listed if is_part(tensor)]
+        if any(place_of(tensor) in self.places for tensor in parts):
             return True
-        flat = {id(module) for module in self.flattened()}
-        return bool(flat) and any(id(module) in flat for module in modules)
+        return bool(self.flattened) and any(id(module) in self.flattened for module in modules)
 
+    @cached_property
     def places(self) -> set[int | None]:
         """Where the memory of the parameters is."""
-        if self._places is None:
-            self._places = {place_of(parameter) for parameter in self.parameters} - {None}
-        return self._places
+        return {place_of(parameter) for parameter in self.parameters} - {None}
 
-    def flattened(self) -> list[Any]:
-        """The modules whose parameters FSDP has joined into one of this step's."""
-        return [
-            info.module
-            for parameter in self.parameters
-            for info in getattr(parameter, "_param_infos", ())
-        ]
+    @cached_property
+    def flattened(self) -> set[int]:
+        """The identities of the modules whose parameters FSDP has joined into one of these."""
+        if _FLAT not in sys.modules:
+            return set()
+        found = (getattr(parameter, "_param_infos", ()) for parameter in self.parameters)
+        return {id(info.module) for infos in found for info in infos}
+
+
+def is_part(tensor: Tensor) -> bool:
+    """Whether the memory of `tensor` is larger than the tensor."""
+    try:
+        return tensor.untyped_storage().nbytes() > tensor.nbytes
+    except (NotImplementedError, RuntimeError):
+        return False
 
 
 def place_of(tensor: Tensor) -> int | None:
@@ -86,7 +96,7 @@ def on_step(listener: Callable[[StepMade], None]) -> None:
 
 def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if not torch.compiler.is_compiling():  # compiled steps raise the versions of what they write
-        _WITH_GRADIENT[id(optimizer)] = {
+        _WITH_GRADIENT[optimizer] = {
             id(parameter)
             for group in optimizer.param_groups
             for parameter in group["params"]
@@ -97,14 +107,20 @@ def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
 def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if torch.compiler.is_compiling():
         return
-    had_gradient = _WITH_GRADIENT.pop(id(optimizer), set())
+    had_gradient = _WITH_GRADIENT.pop(optimizer, set())
     written = [
         parameter
         for group in optimizer.param_groups
         for parameter in group["params"]
         if id(parameter) in had_gradient or parameter.grad is not None
     ]
-    if written:
+    if written and not was_skipped(optimizer):
         step = StepMade(written)
         for listener in _LISTENERS:
             listener(step)
+
+
+def was_skipped(optimizer: Optimizer) -> bool:
+    """Whether a fused step found infinite gradients, and wrote nothing. To ask a GPU would wait."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, Tensor) and found.device.type == "cpu" and bool(found.any())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +31,26 @@ class CountedExp(torch.autograd.Function):
         return gradient * ctx.saved_tensors[0], None
 
 
-class Counted(nn.Module):
+class CountedClass(type):
+    """Its instances have counters that no scope watches: they are bound to neither."""
+
+    _passes: ClassVar[WeakKeyDictionary[nn.Module, Counter[str]]] = WeakKeyDictionary()
+
+    def count_in(cls, module: nn.Module, passes: Counter[str]) -> None:
+        cls._passes[module] = passes
+
+    def count(cls, module: nn.Module, names: list[str]) -> None:
+        cls._passes[module].update(names)
+
+
+class Counted(nn.Module, metaclass=CountedClass):
     def __init__(self, passes: Counter[str]) -> None:
         super().__init__()
-        self.count = passes.update  # a dict would be watched by scopes
+        type(self).count_in(self, passes)
 
     def forward(self, X: Tensor) -> Any:
-        return CountedExp.apply(X, self.count)  # type: ignore[no-untyped-call]
+        count = partial(type(self).count, self)
+        return CountedExp.apply(X, count)  # type: ignore[no-untyped-call]
 
 
 def counted() -> tuple[Any, Counter[str]]:

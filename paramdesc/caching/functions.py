@@ -1,0 +1,90 @@
+"""What a function or class binds: closures, defaults, global names, members."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from paramdesc.caching.holders import Attributes, Cells
+
+__all__ = ["Binding", "bindings_of", "is_trusted", "members_of", "methods_of"]
+
+Binding = tuple[Any, Any, Any]
+"""A holder (None if nothing can be exchanged there), a key, and what is bound."""
+
+_TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
+"""Where functions and classes depend on nothing but what is bound to them."""
+
+
+def is_trusted(thing: Any) -> bool:
+    """Whether a class, function or module is part of this library, torch or Python."""
+    name = thing.__name__ if type(thing) is types.ModuleType else getattr(thing, "__module__", None)
+    return isinstance(name, str) and name.partition(".")[0] in _TRUSTED
+
+
+def bindings_of(function: Any) -> Iterator[Binding]:
+    """What is bound to a function, method or `functools.partial`."""
+    kind = type(function)
+    if kind is types.MethodType:
+        yield None, "__self__", function.__self__
+        yield None, "__func__", function.__func__
+    elif kind is functools.partial:
+        yield None, "func", function.func
+        yield None, "args", function.args
+        yield None, "keywords", function.keywords
+    elif kind is types.FunctionType and not is_trusted(function):
+        attributes = Attributes(function)
+        yield attributes, "__code__", function.__code__
+        yield attributes, "__defaults__", function.__defaults__
+        yield attributes, "__kwdefaults__", function.__kwdefaults__
+        yield attributes, "__dict__", function.__dict__
+        cells = Cells(function.__closure__ or ())
+        for number in range(len(cells.cells)):
+            with suppress(KeyError):
+                yield cells, number, cells[number]
+        yield from names_read_by(function)
+
+
+def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
+    """The global names that a function reads, and those of modules among them: `settings.scale`."""
+    names, found = names_in(function.__code__), function.__globals__
+    for name in names:
+        if name not in found:
+            continue
+        value = found[name]
+        yield found, name, value
+        if type(value) is types.ModuleType and not is_trusted(value):
+            state = vars(value)
+            yield from ((state, inner, state[inner]) for inner in names if inner in state)
+
+
+def names_in(code: types.CodeType) -> tuple[str, ...]:
+    """The names that `code` and the functions defined in it look up, global ones among them."""
+    inner = [names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)]
+    return tuple(dict.fromkeys([*code.co_names, *(name for names in inner for name in names)]))
+
+
+def methods_of(cls: type) -> Iterator[types.FunctionType]:
+    """The functions that are members of a class and of its bases, but for trusted ones."""
+    for _, _, member in members_of(cls):
+        for function in (member, *map(member_function, ("__func__", "fget"), (member, member))):
+            if type(function) is types.FunctionType:
+                yield function
+
+
+def member_function(name: str, member: Any) -> Any:
+    """The function of a class method, static method or property."""
+    is_wrapper = type(member) in (classmethod, staticmethod, property)
+    return getattr(member, name, None) if is_wrapper else None
+
+
+def members_of(cls: type) -> Iterator[Binding]:
+    """The members of a class and of its bases, but for trusted ones, with the dicts they are in."""
+    for base in type.mro(cls):
+        if not is_trusted(base):
+            state = type.__dict__["__dict__"].__get__(base)
+            yield from ((state, name, member) for name, member in list(state.items()))
