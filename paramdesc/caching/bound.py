@@ -211,7 +211,7 @@ class Bound:
             return
         self._seen[id(cls)] = cls
         for function in methods_of(cls):
-            self._to_do += list(bindings_of(function))
+            self._to_do += list(bindings_of(function, self.closely))
         if not self.closely:
             return
         for holder, name, member in members_of(cls):
@@ -239,7 +239,7 @@ class Bound:
             self._look_into(value)
         elif kind in _FUNCTIONS:
             self.is_foreign |= not is_trusted(value)
-            self._to_do += list(bindings_of(value))
+            self._to_do += list(bindings_of(value, self.closely))
         elif issubclass(kind, _BUILTIN):
             owner = getattr(value, "__self__", None)
             if not isinstance(owner, (type, types.ModuleType)):

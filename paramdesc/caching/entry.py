@@ -146,7 +146,7 @@ def make_check(
             return Cause(Reason.VALUE_WRITTEN)
         if (
             value._backward_hooks is not hooks
-            or (hook_count and len(hooks) != hook_count)
+            or (hook_count and len(hooks or ()) != hook_count)
             or (is_leaf and value.requires_grad is not needs_gradient)
             or (value.__dict__ and len(value.__dict__) != notes)
         ):

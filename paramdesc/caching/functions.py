@@ -26,8 +26,11 @@ def is_trusted(thing: Any) -> bool:
     return isinstance(name, str) and name.partition(".")[0] in _TRUSTED
 
 
-def bindings_of(function: Any) -> Iterator[Binding]:
-    """What is bound to a function, method or `functools.partial`."""
+def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
+    """What is bound to a function, method or `functools.partial`.
+
+    `closely` also gives its code, and what holds nothing yet.
+    """
     kind = type(function)
     if kind is types.MethodType:
         yield None, "__self__", function.__self__
@@ -38,10 +41,10 @@ def bindings_of(function: Any) -> Iterator[Binding]:
         yield None, "keywords", function.keywords
     elif kind is types.FunctionType and not is_trusted(function):
         attributes = Attributes(function)
-        yield attributes, "__code__", function.__code__
-        yield attributes, "__defaults__", function.__defaults__
-        yield attributes, "__kwdefaults__", function.__kwdefaults__
-        yield attributes, "__dict__", function.__dict__
+        for name in ("__code__", "__defaults__", "__kwdefaults__", "__dict__"):
+            thing = attributes[name]
+            if closely or (thing and name != "__code__"):
+                yield attributes, name, thing
         cells = Cells(function.__closure__ or ())
         for number in range(len(cells.cells)):
             with suppress(KeyError):
