@@ -22,6 +22,7 @@ from paramdesc.torch_internals.dynamo import is_dynamo_compiling, is_led_by_guar
 from paramdesc.torch_internals.mode import has_transforms, is_plain
 from paramdesc.torch_internals.optimizers import StepMade
 from paramdesc.torch_internals.sample import differs, sample
+from paramdesc.torch_internals.tensors import shares_storage
 
 __all__ = [
     "count_steps",
@@ -250,14 +251,29 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
         for place, parametrization in warm_maps(chain).items()
         for name in parametrization.warm_start
     ]
-    originals = any(
-        f"{prefix}{name}" in state_dict for name in (*chain._parameters, *chain._buffers)
-    )
-    chain.__dict__["_loading"] = {
-        "originals": originals,
-        "states": all(state in state_dict for state in states),
-        "pending": metadata.get(PENDING, True),
+    loaded = {
+        name: state_dict[f"{prefix}{name}"]
+        for name in (*chain._parameters, *chain._buffers)
+        if f"{prefix}{name}" in state_dict
     }
+    chain.__dict__["_loading"] = {
+        "originals": bool(loaded),
+        "states": all(state in state_dict for state in states),
+        # a state_dict of this chain itself may have been written to since it was made, as
+        # torch.distributed.checkpoint does: then its metadata is of before
+        "pending": is_step_pending(chain)
+        if holds_any(chain, loaded)
+        else metadata.get(PENDING, True),
+    }
+
+
+def holds_any(chain: Any, loaded: dict[str, Any]) -> bool:
+    """Whether one of these tensors is, in memory, the one of that name in `chain`."""
+    own = {**chain._parameters, **chain._buffers}
+    return any(
+        isinstance(tensor, Tensor) and own[name] is not None and shares_storage(tensor, own[name])
+        for name, tensor in loaded.items()
+    )
 
 
 def count_loaded(chain: Any, incompatible_keys: Any) -> None:
