@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.saved import remember_saved
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
 from paramdesc.torch_internals.mode import has_numbers
@@ -132,6 +133,10 @@ class Parametrization(Module):
         for name in self.warm_start:
             if name in self._buffers:
                 self._buffers[name] = None
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        remember_saved(destination.get(f"{prefix}{name}") for name in self.warm_start)
 
     @torch.inference_mode(False)  # a state made there could not be trained on elsewhere
     @torch.no_grad()

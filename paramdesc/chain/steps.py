@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.saved import is_overwritten
 from paramdesc.chain.watched import tell_of_steps, watch_chain
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, is_led_by_guards
 from paramdesc.torch_internals.mode import has_transforms, is_plain
@@ -238,6 +239,15 @@ def save_pending(chain: Module, destination: Any, prefix: str) -> None:
         metadata[PENDING] = is_step_pending(chain)
 
 
+def state_keys(chain: Module, prefix: str) -> list[str]:
+    """Where the states of the maps in `chain` are in a state_dict."""
+    return [
+        f"{prefix}{place}.{name}"
+        for place, parametrization in warm_maps(chain).items()
+        for name in parametrization.warm_start
+    ]
+
+
 def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> None:
     """Look at what is about to be loaded into `chain`, for `count_loaded`.
 
@@ -246,34 +256,26 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     """
     if "_steps" not in chain.__dict__:
         return
-    states = [
-        f"{prefix}{place}.{name}"
-        for place, parametrization in warm_maps(chain).items()
-        for name in parametrization.warm_start
-    ]
-    loaded = {
-        name: state_dict[f"{prefix}{name}"]
-        for name in (*chain._parameters, *chain._buffers)
-        if f"{prefix}{name}" in state_dict
-    }
-    chain.__dict__["_loading"] = {
-        "originals": bool(loaded),
-        "states": all(state in state_dict for state in states),
-        # a state_dict of this chain itself may have been written to since it was made, as
-        # torch.distributed.checkpoint does: then its metadata is of before
-        "pending": is_step_pending(chain)
-        if holds_any(chain, loaded)
-        else metadata.get(PENDING, True),
-    }
-
-
-def holds_any(chain: Any, loaded: dict[str, Any]) -> bool:
-    """Whether one of these tensors is, in memory, the one of that name in `chain`."""
     own = {**chain._parameters, **chain._buffers}
-    return any(
-        isinstance(tensor, Tensor) and own[name] is not None and shares_storage(tensor, own[name])
-        for name, tensor in loaded.items()
-    )
+    originals = {
+        name: state_dict[f"{prefix}{name}"] for name in own if f"{prefix}{name}" in state_dict
+    }
+    states = [state_dict.get(key) for key in state_keys(chain, prefix)]
+    if any(is_same_memory(tensor, own[name]) for name, tensor in originals.items()):
+        is_pending = is_step_pending(chain)  # nothing changes: it is loaded into itself
+    elif any(is_overwritten(state) for state in states):
+        is_pending = True
+    else:
+        is_pending = metadata.get(PENDING, True)
+    chain.__dict__["_loading"] = {
+        "originals": bool(originals),
+        "states": all(state is not None for state in states),
+        "pending": is_pending,
+    }
+
+
+def is_same_memory(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and shares_storage(a, b)
 
 
 def count_loaded(chain: Any, incompatible_keys: Any) -> None:

@@ -147,14 +147,14 @@ FORMATS: list[Callable[[Run, str, Path], Run]] = [
     distributed_with_optimizer,
 ]
 KEEP_THE_MOMENT = [
-    form for form in FORMATS if form not in (without_metadata, distributed, distributed_with_optimizer)
+    form
+    for form in FORMATS
+    if form not in (without_metadata, distributed, distributed_with_optimizer)
 ]
 """Those that can say whether a step is pending."""
 
 every_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)
-every_full_format = pytest.mark.parametrize(
-    "form", KEEP_THE_MOMENT, ids=lambda form: form.__name__
-)
+every_full_format = pytest.mark.parametrize("form", KEEP_THE_MOMENT, ids=lambda form: form.__name__)
 
 
 @every_map
@@ -170,7 +170,9 @@ def test_resumed_after_a_step(
 
 @every_map
 @pytest.mark.parametrize("optimizer", ["SGD", "RMSprop"])
-def test_resumed_after_a_step_of_other_optimizers(name: str, optimizer: str, tmp_path: Path) -> None:
+def test_resumed_after_a_step_of_other_optimizers(
+    name: str, optimizer: str, tmp_path: Path
+) -> None:
     run = Run(name, optimizer=optimizer)
     run.train(BEFORE)
     check_the_same(run, torch_file(run, name, tmp_path))

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
@@ -66,7 +67,7 @@ class Case:
         if not self.takes(subject):
             return ""
         moves, norm = self.train(subject, STEPS)
-        if any(after <= before for before, after in zip(moves, moves[1:], strict=False)):
+        if any(after <= before for before, after in pairwise(moves)):
             return STAYS
         return FOLLOWS if 0.99 <= norm <= 1.1 else DRIFTS
 
