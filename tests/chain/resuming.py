@@ -92,7 +92,7 @@ class Run:
         self.finish(loss)
         return loss.item()
 
-    def finish(self, loss: Tensor) -> None:
+    def finish(self, loss: Any) -> None:
         """The step after a forward pass."""
         self.optimizer.zero_grad()
         loss.backward()

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tests.chain.step_table.subjects import SPECTRAL_NORM, SUBJECTS, Subject
 
@@ -23,7 +23,7 @@ FOLLOWS, DRIFTS, MOVES, STAYS = "follows", "drifts", "moves", "stays"
 where no step was made; it does not move at all, or not at each step.
 """
 
-Loss = Callable[[], Tensor]
+Loss = Callable[[], Any]
 Step = Callable[[Loss], None]
 """It makes one step for a loss: the forward pass, the backward pass, and the write."""
 

@@ -109,7 +109,8 @@ def in_backward(model: nn.Module) -> Step:
             optimizer.step()
             optimizer.zero_grad()
 
-        parameter.register_post_accumulate_grad_hook(write)
+        untyped: Any = parameter
+        untyped.register_post_accumulate_grad_hook(write)
 
     def step(loss: Loss) -> None:
         loss().backward()

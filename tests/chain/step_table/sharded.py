@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ def replicated(model: nn.Module) -> Any:
     return nn.parallel.DistributedDataParallel(model)
 
 
-def sharded_1(model: nn.Module, use_orig_params: bool) -> Any:
-    from torch.distributed.fsdp import FullyShardedDataParallel
+def sharded_1(use_orig_params: bool) -> Callable[[nn.Module], Any]:
+    def wrap(model: nn.Module) -> Any:
+        from torch.distributed.fsdp import FullyShardedDataParallel
 
-    start()
-    device = torch.device("cpu")
-    return FullyShardedDataParallel(model, use_orig_params=use_orig_params, device_id=device)
+        start()
+        device = torch.device("cpu")
+        return FullyShardedDataParallel(model, use_orig_params=use_orig_params, device_id=device)
+
+    return wrap
 
 
 def sharded_2(model: Any) -> Any:
@@ -65,7 +69,7 @@ CASES = [
             SHARDED,
             f"`FullyShardedDataParallel(use_orig_params={flag})`",
             by(adam),
-            lambda model, flag=flag: sharded_1(model, flag),
+            sharded_1(flag),
             True,
         )
         for flag in (True, False)
