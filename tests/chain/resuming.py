@@ -90,7 +90,7 @@ class Run:
     def step(self, number: int) -> float:
         loss = self.loss(number)
         self.finish(loss)
-        return loss.item()
+        return float(loss)
 
     def finish(self, loss: Any) -> None:
         """The step after a forward pass."""
@@ -110,4 +110,4 @@ def norm_of(model: Any, index: int = 0) -> float:
     layer = model[index]
     with torch.no_grad():
         matrix = layer(torch.eye(16)) - layer(torch.zeros(1, 16))
-    return torch.linalg.matrix_norm(matrix, 2).item()
+    return float(torch.linalg.matrix_norm(matrix, 2))

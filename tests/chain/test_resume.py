@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -19,6 +18,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim.swa_utils import AveragedModel
 
 from paramdesc import get_parametrizations
@@ -115,10 +116,10 @@ def with_optimizer_of(run: Run, other: Run) -> Run:
 
 def distributed(run: Run, name: str, folder: Path) -> Run:
     """`torch.distributed.checkpoint`, in one process."""
-    dcp.save({"model": get_model_state_dict(run.model)}, checkpoint_id=folder, no_dist=True)
+    save({"model": get_model_state_dict(run.model)}, checkpoint_id=folder, no_dist=True)
     other = Run(name, seed=1, optimizer=type(run.optimizer).__name__)
     loaded = {"model": get_model_state_dict(other.model)}
-    dcp.load(loaded, checkpoint_id=folder, no_dist=True)
+    load(loaded, checkpoint_id=folder, no_dist=True)
     set_model_state_dict(other.model, loaded["model"])
     return with_optimizer_of(run, other)
 

@@ -68,7 +68,8 @@ def by_scaler(model: nn.Module) -> Step:
 
     def step(loss: Loss) -> None:
         optimizer.zero_grad()
-        scaler.scale(loss()).backward()
+        scaled: Any = scaler.scale(loss())
+        scaled.backward()
         scaler.step(optimizer)
         scaler.update()
 

@@ -65,7 +65,7 @@ def by_closure(make: MakeOptimizer) -> Callable[[nn.Module], Step]:
                 optimizer.zero_grad()
                 value = loss()
                 value.backward()
-                return value.item()
+                return float(value)
 
             optimizer.step(closure)
 

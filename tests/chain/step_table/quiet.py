@@ -26,9 +26,8 @@ class Situation:
     optimizer: Any
     inputs: Tensor
 
-    def output(self) -> Tensor:
-        result: Tensor = self.model(self.inputs)
-        return result.square().sum()
+    def output(self) -> Any:
+        return self.model(self.inputs).square().sum()
 
 
 def reads(it: Situation) -> None:
@@ -89,7 +88,8 @@ def without_gradient(it: Situation) -> None:
 def skipped(it: Situation) -> None:
     """a step that `GradScaler` skips"""
     scaler = torch.amp.GradScaler("cpu")
-    scaler.scale(it.output() * torch.inf).backward()
+    scaled: Any = scaler.scale(it.output() * torch.inf)
+    scaled.backward()
     scaler.step(it.optimizer)
     scaler.update()
     it.output()

@@ -40,7 +40,7 @@ class Subject:
         teacher = left * values @ right
         return inputs.view(64, *self.shape), (inputs @ teacher).view(64, *self.shape)
 
-    def loss(self, model: nn.Module) -> Callable[[], Tensor]:
+    def loss(self, model: nn.Module) -> Callable[[], Any]:
         """What is minimised."""
         inputs, targets = self.batch()
 
@@ -56,7 +56,7 @@ class Subject:
         with torch.no_grad():
             matrix = model(torch.eye(32).view(32, *self.shape)).reshape(32, 32)
         model.train()
-        return torch.linalg.matrix_norm(matrix, 2).item()
+        return float(torch.linalg.matrix_norm(matrix, 2))
 
 
 def convolution() -> nn.Module:
