@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.saved import remember_saved
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
 from paramdesc.torch_internals.mode import has_numbers
@@ -39,11 +40,19 @@ class Parametrization(Module):
 
     Under torch's own engine, `follow` takes an input that is no leaf for a step each time.
 
-    What moves the state is a **training step**: the first evaluation in training mode after
-    an original was written to in place, by an optimizer say. However often the weight is
-    read after that, recomputed for a checkpoint, or used in several forward passes of one
-    step, all see the same state, and evaluation mode never moves it. Registering and
-    assigning start it anew, and so does `reset`.
+    The state moves once per **training step**: at the first evaluation in training mode after
+    an original was written to. All reads until the next step see the same state, also in
+    several forward passes, and when a checkpoint recomputes its activations. Evaluation mode
+    never moves it.
+
+    - The step of an optimizer counts, fused and sharded ones included, if the original had a
+      gradient. So does a write that raises the `_version` of an original.
+    - On a CPU, so does a write through `.data`, which is found by comparing a few entries. On
+      other devices, call `paramdesc.invalidate` after such a write.
+    - Registering, assigning and `reset` start the state anew, and so does loading originals
+      without their state.
+    - Copies and state_dicts hold the state, and whether it has yet to follow a step. So a run
+      that is resumed gives the same numbers as one that was not interrupted.
 
     >>> class Balanced(Parametrization):  # divides each row by its length, as far as it is known
     ...     warm_start = ("length",)
@@ -132,6 +141,10 @@ class Parametrization(Module):
         for name in self.warm_start:
             if name in self._buffers:
                 self._buffers[name] = None
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        remember_saved(destination.get(f"{prefix}{name}") for name in self.warm_start)
 
     @torch.inference_mode(False)  # a state made there could not be trained on elsewhere
     @torch.no_grad()

@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.saved import is_overwritten
 from paramdesc.chain.watched import tell_of_steps, watch_chain
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, is_led_by_guards
 from paramdesc.torch_internals.mode import has_transforms, is_plain
 from paramdesc.torch_internals.optimizers import StepMade
 from paramdesc.torch_internals.sample import differs, sample
+from paramdesc.torch_internals.tensors import shares_storage
 
 __all__ = [
     "count_steps",
@@ -242,6 +244,15 @@ def save_pending(chain: Module, destination: Any, prefix: str) -> None:
         metadata[PENDING] = is_step_pending(chain)
 
 
+def state_keys(chain: Module, prefix: str) -> list[str]:
+    """Where the states of the maps in `chain` are in a state_dict."""
+    return [
+        f"{prefix}{place}.{name}"
+        for place, parametrization in warm_maps(chain).items()
+        for name in parametrization.warm_start
+    ]
+
+
 def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> None:
     """Look at what is about to be loaded into `chain`, for `count_loaded`.
 
@@ -250,19 +261,26 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     """
     if "_steps" not in chain.__dict__:
         return
-    states = [
-        f"{prefix}{place}.{name}"
-        for place, parametrization in warm_maps(chain).items()
-        for name in parametrization.warm_start
-    ]
-    originals = any(
-        f"{prefix}{name}" in state_dict for name in (*chain._parameters, *chain._buffers)
-    )
-    chain.__dict__["_loading"] = {
-        "originals": originals,
-        "states": all(state in state_dict for state in states),
-        "pending": metadata.get(PENDING, True),
+    own = {**chain._parameters, **chain._buffers}
+    originals = {
+        name: state_dict[f"{prefix}{name}"] for name in own if f"{prefix}{name}" in state_dict
     }
+    states = [state_dict.get(key) for key in state_keys(chain, prefix)]
+    if any(is_same_memory(tensor, own[name]) for name, tensor in originals.items()):
+        is_pending = is_step_pending(chain)  # nothing changes: it is loaded into itself
+    elif any(is_overwritten(state) for state in states):
+        is_pending = True
+    else:
+        is_pending = metadata.get(PENDING, True)
+    chain.__dict__["_loading"] = {
+        "originals": bool(originals),
+        "states": all(state is not None for state in states),
+        "pending": is_pending,
+    }
+
+
+def is_same_memory(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and shares_storage(a, b)
 
 
 def count_loaded(chain: Any, incompatible_keys: Any) -> None:

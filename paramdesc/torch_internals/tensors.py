@@ -58,9 +58,16 @@ def address(tensor: Tensor) -> int:
 
 def shares_storage(a: Tensor, b: Tensor) -> bool:
     """Whether writing to one may change the other."""
+    a, b = data_of(a), data_of(b)
     if not address(a) or not address(b):
         return a is b
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def data_of(tensor: Tensor) -> Tensor:
+    """The tensor that a subclass keeps its data in, the first of several; or `tensor` itself."""
+    names = inner_tensors(tensor)
+    return data_of(getattr(tensor, names[0])) if names else tensor
 
 
 def replace_data(target: Tensor, source: Tensor) -> None:
