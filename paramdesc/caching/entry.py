@@ -145,8 +145,7 @@ def make_check(
         if version != UNCOUNTED and value._version != version:
             return Cause(Reason.VALUE_WRITTEN)
         if (
-            value._backward_hooks is not hooks
-            or (hook_count and len(hooks or ()) != hook_count)
+            (value._backward_hooks is not None if hooks is None else len(hooks) != hook_count)
             or (is_leaf and value.requires_grad is not needs_gradient)
             or (value.__dict__ and len(value.__dict__) != notes)
         ):

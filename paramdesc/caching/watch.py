@@ -83,6 +83,7 @@ def make_check(
     has_tensors = bool(watches)
     bound = [tuple(place) for place in places]
     all_empty = tuple(empty)
+    lengths = list(zip(counted, sizes, strict=True))
 
     def check() -> Cause | None:
         name = key
@@ -108,7 +109,10 @@ def make_check(
             for there, name, thing in bound:
                 if there[name] is not thing:
                     return Cause(Reason.ATTRIBUTE, str(name))
-            if any(all_empty) or list(map(len, counted)) != sizes:
+            for container, length in lengths:
+                if len(container) != length:
+                    return Cause(Reason.ATTRIBUTE)
+            if any(all_empty):
                 return Cause(Reason.ATTRIBUTE)
         except LookupError:
             return Cause(Reason.REPLACED, str(name))
