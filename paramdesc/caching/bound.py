@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +25,13 @@ from torch.nn.modules.module import (
     _global_forward_pre_hooks,
 )
 
+from paramdesc.caching.holders import (
+    Attributes,
+    Cells,
+    Members,
+    has_hidden_state,
+    slots_of,
+)
 from paramdesc.caching.watch import Place
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.transient import transient_of
@@ -50,6 +58,8 @@ _TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
 """Where functions and classes depend on nothing but what is bound to them."""
 _COORDINATING = frozenset({"threading", "_thread"})
 """Locks and events: they say when a value is made, and not which."""
+_DERIVED = functools._lru_cache_wrapper
+"""What it remembers follows from the function in it."""
 _HARMLESS_HOOKS = "torch.utils.module_tracker"
 """Where the hooks stand that only watch which module runs, to count operations by module."""
 _MOST = 4000
@@ -200,8 +210,8 @@ class Bound:
             self.is_known &= root_of(value.__name__) in _TRUSTED
         elif isinstance(value, _BUILTIN):
             owner = getattr(value, "__self__", None)
-            if isinstance(owner, Tensor):
-                self.add_tensor(Place({key: owner}, key, owner))
+            if not isinstance(owner, (types.ModuleType, type)):
+                self.look_at(None, key, owner)
         elif callable(value) and look_inside(value):
             for place in look_inside(value):
                 self.look_at(*place)
@@ -210,30 +220,41 @@ class Bound:
             self.look_at_object(value)
 
     def look_into(self, container: Any) -> None:
+        holder: Any = container
         if isinstance(container, (set, frozenset)):
-            items: Any = dict(enumerate(container))
-            holder = items
+            holder = Members(container)
+            container_items: Any = enumerate(holder.listed)
         else:
-            holder = container
-            items = dict(container if isinstance(container, dict) else enumerate(container))
+            container_items = container if isinstance(container, dict) else enumerate(container)
         if not isinstance(container, (tuple, frozenset)):
             self.counted.append(container)
-        for key, value in items.items():
+        for key, value in dict(container_items).items():
             self.look_at(holder, key, value)
+        if type(container) not in _CONTAINERS:
+            self.look_at_attributes(container)
 
     def look_at_object(self, value: Any) -> None:
-        if root_of(type(value).__module__) in _COORDINATING:
+        cls = type(value)
+        if root_of(cls.__module__) in _COORDINATING and not isinstance(value, threading.local):
             return
-        state = getattr(value, "__dict__", None)
         self.is_foreign = True
-        if type(state) is not dict or hasattr(type(value), "__slots__"):
-            self.is_known = False
-            return
-        self.counted.append(state)
-        for name, attribute in list(state.items()):
-            self.look_at(state, name, attribute)
-        if not is_trusted(type(value)):
-            self.look_at_class(type(value))
+        self.is_known &= not has_hidden_state(cls) or cls is _DERIVED
+        self.look_at_attributes(value)
+
+    def look_at_attributes(self, value: Any) -> None:
+        cls, state = type(value), getattr(value, "__dict__", None)
+        if type(state) is dict:
+            self.counted.append(state)
+            for name, attribute in list(state.items()):
+                self.look_at(state, name, attribute)
+        attributes = Attributes(value)
+        for name in slots_of(cls):
+            try:
+                self.look_at(attributes, name, attributes[name])
+            except KeyError:  # it may be given one
+                self.is_known = False
+        if not is_trusted(cls):
+            self.look_at_class(cls)
 
     def look_at_class(self, cls: type) -> None:
         """Take in the global names that the methods of a class read."""
@@ -248,42 +269,10 @@ class Bound:
                         self.look_at(*place)
 
 
-class Attributes:
-    """An object, looked up as a dict is."""
-
-    __slots__ = ("owner",)
-
-    def __init__(self, owner: Any) -> None:
-        self.owner = owner
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self.owner, name)
-        except AttributeError:
-            raise KeyError(name) from None
-
-
-class Cells:
-    """What a function is closed over, looked up by place."""
-
-    __slots__ = ("cells",)
-
-    def __init__(self, cells: tuple[Any, ...]) -> None:
-        self.cells = cells
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self.cells[number].cell_contents
-        except ValueError:
-            raise KeyError(number) from None
-
-
 def look_inside(function: Callable[..., Any]) -> list[tuple[Any, Any, Any]]:
     """What is bound to a function, method or partial: where, under which name, and what."""
     if isinstance(function, types.MethodType):
-        owner = function.__self__
-        bound = [] if isinstance(owner, _CONTAINERS) else [(None, None, owner)]
-        return [*bound, (None, None, function.__func__)]
+        return [(None, None, function.__self__), (None, None, function.__func__)]
     if isinstance(function, functools.partial):
         return [(None, None, part) for part in (function.func, function.args, function.keywords)]
     if not isinstance(function, types.FunctionType):
@@ -297,6 +286,7 @@ def bindings_of(function: types.FunctionType) -> Iterator[tuple[Any, Any, Any]]:
     attributes = Attributes(function)
     yield attributes, "__defaults__", function.__defaults__
     yield attributes, "__kwdefaults__", function.__kwdefaults__
+    yield attributes, "__dict__", function.__dict__
     cells = Cells(function.__closure__ or ())
     for number in range(len(cells.cells)):
         with suppress(KeyError):  # it is not bound yet
