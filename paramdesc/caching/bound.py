@@ -88,6 +88,9 @@ class Bound:
         self.is_foreign = False
         self.is_known = True
         self.is_lasting = True  # whether another walk finds the same while `is_current` says so
+        self._children = chain._modules
+        self._maps = dict(chain._modules)
+        self._filled: list[Any] = [chain._parameters, chain._buffers]  # another walk counts them
         self._seen: set[int] = set()
         self._kept: list[Any] = []  # what was made on the way: no identity is given out again
         for holder in (chain._parameters, chain._buffers, vars(chain)):  # the last in a replica
@@ -115,14 +118,17 @@ class Bound:
         """Keep where the tensors are, and let go of them."""
         self.spots = [(holder, key, type(tensor)) for holder, key, tensor in self.tensors]
         self.sizes = list(map(len, self.counted))
+        self._filled_sizes = list(map(len, self._filled))
         self.tensors.clear()
 
     def is_current(self) -> bool:
         """Whether another walk would find the same, the tensors apart."""
         try:
             return (
-                all(holder[key] is value for holder, key, value in self.places)
+                self._children == self._maps
+                and all(holder[key] is value for holder, key, value in self.places)
                 and list(map(len, self.counted)) == self.sizes
+                and list(map(len, self._filled)) == self._filled_sizes
                 and not any(self.empty)
                 and all(type(holder[key]) is kind for holder, key, kind in self.spots)
             )
@@ -176,6 +182,7 @@ class Bound:
         if not children:
             self.empty.append(children)
             return
+        self._filled.append(children)
         if self.closely:
             self.counted.append(children)
         for name, child in list(children.items()):

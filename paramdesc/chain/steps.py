@@ -83,11 +83,16 @@ class Steps:
         return {id(x): sample(x) for x in self.tensors(chain)}
 
     def is_rewritten(self, chain: Any) -> bool:
-        """Whether a tensor holds other numbers than it did, though nothing has counted a write."""
+        """Whether a tensor holds other numbers than it did, though nothing has counted a write.
+
+        One entry alone is no step: numerical derivatives move the entries one by one.
+        """
         if not is_plain():
             return False  # numbers that are fake, or would be recorded
         seen = self.samples
-        return any(differs(x, seen[id(x)]) for x in self.tensors(chain) if id(x) in seen)
+        return any(
+            differs(x, seen[id(x)], at_least=2) for x in self.tensors(chain) if id(x) in seen
+        )
 
     def has_changed(self, now: dict[int, int], lent: dict[int, Any]) -> bool:
         """Whether a tensor was written to since these versions were remembered."""

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from paramdesc.caching.active import forget
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.steps import count_steps, is_warm, start_maps
 from paramdesc.errors import ChainError
@@ -39,7 +38,6 @@ def edit_maps(chain: Any, maps: list[Module]) -> None:
     written = [x for part in [*old, *maps] for x in tensors_in(part)]
     snapshot = Snapshot(below([chain, *maps]), (), written)
     try:
-        forget(chain)
         set_maps(chain, maps)
         if "_steps" in vars(chain):
             count_steps(chain)

@@ -26,13 +26,22 @@ def sample(tensor: Tensor, anywhere: bool = False) -> Tensor | None:
     return picked(tensor).clone() if has_numbers(tensor) else None
 
 
-def differs(tensor: Tensor, before: Tensor | None) -> bool:
-    """Whether `tensor` holds other numbers than when the sample was taken, as far as it tells."""
+def differs(tensor: Tensor, before: Tensor | None, at_least: int = 1) -> bool:
+    """Whether `tensor` holds other numbers than when the sample was taken, as far as it tells.
+
+    Args:
+        tensor: what the sample was taken of.
+        before: the sample.
+        at_least: how many entries must have changed, if it has so many.
+    """
     if before is None:
         return False
+    now = picked(tensor)
     try:
-        return not torch.equal(picked(tensor), before)
-    except RuntimeError:  # it is of another dtype or device now
+        if torch.equal(now, before):
+            return False
+        return at_least == 1 or int((now != before).sum()) >= min(at_least, before.numel())
+    except RuntimeError:  # it is of another dtype, device or shape now
         return True
 
 

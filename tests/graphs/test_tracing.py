@@ -88,7 +88,7 @@ def test_without_a_scope_compiled_code_evaluates_each_time(layer: nn.Linear) -> 
 def test_the_traced_path_does_in_python_what_it_does_in_a_graph(
     layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in ("active", "read"):
+    for file in ("active", "cached", "read"):
         module = importlib.import_module(f"paramdesc.caching.{file}")
         monkeypatch.setattr(module, "is_dynamo_compiling", lambda: True)
     calls: list[int] = []
