@@ -45,7 +45,7 @@ class Cells:
 
 
 class Members:
-    """The members that a set has now, in any order. Later, only those are found that it still has."""
+    """The members that a set has now, by number. Those that leave it are found no more."""
 
     __slots__ = ("listed", "owner")
 

@@ -257,7 +257,7 @@ class ByGlobal(nn.Module):
 
 
 def set_global(scale: Any) -> None:
-    global GLOBAL  # noqa: PLW0603
+    global GLOBAL
     GLOBAL = scale
 
 
