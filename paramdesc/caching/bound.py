@@ -256,9 +256,9 @@ class Bound:
                 self.look_at(state, name, attribute)
         attributes = Attributes(value)
         for name in slots_of(cls):
-            try:
+            if hasattr(value, name):
                 self.look_at(attributes, name, attributes[name])
-            except KeyError:  # it may be given one
+            else:  # it may be given one
                 self.is_known = False
         if not is_trusted(cls):
             self.look_at_class(cls)

