@@ -261,12 +261,12 @@ GROUPS: dict[str, list[Case]] = {
             lambda b: b.get().mul_(3),
         ),
         bound(
-            "a class attribute, replaced",
+            "a class attribute, another number",
             lambda: in_class_attribute(1.0),
             lambda b: b.put(3.0),
         ),
         bound(
-            "a class attribute, a tensor replaced",
+            "a class attribute, another tensor",
             lambda: in_class_attribute(torch.tensor(1.0)),
             lambda b: b.put(torch.tensor(3.0)),
         ),
