@@ -165,6 +165,7 @@ def blocks(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.tuples(st.just("scope"), TARGETS, KINDS, program, st.booleans()),
         st.tuples(st.just("grad"), st.booleans(), program, st.booleans()),
         st.tuples(st.just("call"), TENSORS, program, st.booleans()),
+        st.tuples(st.just("requests"), st.booleans(), program),
     )
 
 
@@ -246,6 +247,15 @@ class Run:
         self.opened: list[tuple[P.Scope, ModelScope]] = []
         self.calls.count = 0
 
+    def start(self, program: list[Any], serves: bool) -> None:
+        """Run `program`; if it `serves`, in evaluation mode and without gradients at first."""
+        if serves:
+            self.evaluation(0)
+            self.evaluation(1)
+            self.grad(False, program, False)
+        else:
+            self.program(program)
+
     def program(self, program: list[Any], fails: bool = False) -> None:
         for name, *arguments in program:
             getattr(self, name)(*arguments)
@@ -316,14 +326,15 @@ class Run:
         self.model.switch_off(tensor)
 
     def step(self, kind: str, tensors: set[int]) -> None:
+        step: Any = self.optimizers[kind].step
         before = [original(layer).grad for layer in self.layers]
         for tensor, layer in enumerate(self.layers):
             original(layer).grad = torch.ones(1, 1) if tensor in tensors else None
         if any(scope.pending for scope in self.model.scopes):
             with pytest.raises(RuntimeError, match="call scope.backward()"):
-                self.optimizers[kind].step()
+                step()
         else:
-            self.optimizers[kind].step()
+            step()
             self.model.change(*tensors)  # also if the step was skipped
         for layer, gradient in zip(self.layers, before, strict=True):
             original(layer).grad = gradient
@@ -391,6 +402,16 @@ class Run:
         if tensor in model.auto:
             model.leave_call(tensor)
 
+    def requests(self, by_calls: bool, program: list[Any]) -> None:
+        """Read everything before each step of `program` and after it, as a server does."""
+        reads = [("read", 0), ("read", 1)]
+        for steps in ([], *([step] for step in program)):
+            self.program(steps)
+            if by_calls:
+                self.call(0, reads, False)
+            else:
+                self.scope((0, 1), "persistent", reads, False)
+
     def fork(self, program: list[Any]) -> None:
         """A child goes on with `program`, from all that is kept and open."""
         child = os.fork()
@@ -412,16 +433,16 @@ def original(layer: nn.Module) -> nn.Parameter:
     return layer.get_parameter("parametrizations.weight.original")
 
 
-@given(PROGRAMS)
-def test_random_programs_do_what_the_model_says(program: list[Any]) -> None:
-    Run().program(program)
+@given(PROGRAMS, st.booleans())
+def test_random_programs_do_what_the_model_says(program: list[Any], serves: bool) -> None:
+    Run().start(program, serves)
 
 
 def programs_with_forks() -> None:
     @settings(max_examples=150, deadline=None, database=None)
-    @given(WITH_FORKS)
-    def run(program: list[Any]) -> None:
-        Run().program(program)
+    @given(WITH_FORKS, st.booleans())
+    def run(program: list[Any], serves: bool) -> None:
+        Run().start(program, serves)
 
     run()
 
