@@ -40,8 +40,11 @@ def differs(tensor: Tensor, before: Tensor | None, at_least: int = 1) -> bool:
     try:
         if torch.equal(now, before):
             return False
-        return at_least == 1 or int((now != before).sum()) >= min(at_least, before.numel())
-    except RuntimeError:  # it is of another dtype, device or shape now
+        if now.shape != before.shape:
+            return True
+        changed = (now != before) & ~(now.isnan() & before.isnan())
+        return int(changed.sum()) >= min(at_least, before.numel())
+    except RuntimeError:  # it is of another dtype or device now
         return True
 
 

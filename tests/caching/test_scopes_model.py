@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import paramdesc as P
+from tests.caching.forking import run_alone
+from tests.helpers import Calls
 
 # the model
 
 
 @dataclass
 class ModelEntry:
-    """A kept value: made from this state of the original, in this grad mode."""
+    """A kept value: made from this state and these contents of the original, in this grad mode."""
 
     state: tuple[int, bool]
+    contents: int
     grad: bool
     number: int  # the how-manieth evaluation gave it
+    looked: int  # when its contents were last compared
     consumed: bool = False
 
 
@@ -42,9 +49,16 @@ class ModelScope:
 
 @dataclass
 class Model:
-    """What must happen, for tensors that are numbered and whose originals count their changes."""
+    """What must happen, for numbered tensors.
+
+    A version counts the changes that torch or paramdesc is told of, in the original or in what
+    the map uses. Contents count the others: writes to `.data`. Those are noticed only by what
+    lasts, and only if the value is read after a new look at the contents was asked for.
+    """
 
     versions: list[int] = field(default_factory=lambda: [0, 0])
+    contents: list[int] = field(default_factory=lambda: [0, 0])
+    looks: int = 0
     training: list[bool] = field(default_factory=lambda: [True, True])
     backwards: list[int] = field(default_factory=lambda: [0, 0])  # that reached the original
     auto: set[int] = field(default_factory=set)
@@ -60,7 +74,12 @@ class Model:
         scopes = [s for s in (*self.scopes, self.around) if tensor in s.covered]
         for scope in scopes:
             entry = scope.entries.get(tensor)
-            if entry and entry.state == state and not entry.consumed:
+            if (
+                entry
+                and entry.state == state
+                and not entry.consumed
+                and (not scope.lasts or self.has_same_contents(tensor, entry))
+            ):
                 if entry.grad == self.grad or (scope.deferred and entry.grad):
                     scope.counts["hits"] += 1
                     return entry
@@ -68,13 +87,17 @@ class Model:
                     continue  # it may serve again
             scope.entries.pop(tensor, None)
         self.evaluations += 1
-        entry = ModelEntry(state, self.grad, self.evaluations)
+        entry = ModelEntry(state, self.contents[tensor], self.grad, self.evaluations, self.looks)
         may_last = not self.grad and not self.training[tensor]
         lasting = [s for s in (self.around, *self.scopes) if s in scopes and s.lasts and may_last]
         for owner in (lasting or [s for s in scopes if not s.lasts])[:1]:
             owner.counts["misses"] += 1
             owner.entries[tensor] = entry
         return entry
+
+    def has_same_contents(self, tensor: int, entry: ModelEntry) -> bool:
+        is_due, entry.looked = entry.looked != self.looks, self.looks
+        return not is_due or entry.contents == self.contents[tensor]
 
     def owner(self, tensor: int) -> ModelScope | None:
         return next((s for s in self.scopes if not s.lasts and tensor in s.covered), None)
@@ -121,9 +144,17 @@ class Model:
 # the programs
 
 TENSORS = st.integers(0, 1)
-NAMES = ["read", "read", "write", "assign", "backward", "train", "evaluation", "auto", "no_auto"]
+NAMES = [
+    *("read", "read", "read", "write", "write_data", "bind_anew", "write_member", "assign"),
+    *("backward", "train", "evaluation", "auto", "no_auto", "invalidate"),
+]
 ACTIONS = st.tuples(st.sampled_from(NAMES), TENSORS)
-ALL = st.tuples(st.sampled_from(["step", "flush"]), st.just(0))
+STEPS = st.tuples(
+    st.just("step"),
+    st.sampled_from(["plain", "fused", "writes to .data", "skips"]),
+    st.sets(TENSORS),  # those with a gradient
+)
+ALL = STEPS | st.tuples(st.just("flush"))
 TARGETS = st.sampled_from([None, (), (0,), (1,), (0, 1)])
 KINDS = st.sampled_from(["plain", "plain", "deferred", "persistent", "persistent"])
 
@@ -134,14 +165,59 @@ def blocks(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.tuples(st.just("scope"), TARGETS, KINDS, program, st.booleans()),
         st.tuples(st.just("grad"), st.booleans(), program, st.booleans()),
         st.tuples(st.just("call"), TENSORS, program, st.booleans()),
+        st.tuples(st.just("requests"), st.booleans(), program),
     )
 
 
+def blocks_and_forks(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return blocks(inner) | st.tuples(st.just("fork"), st.lists(inner, max_size=6))
+
+
 PROGRAMS = st.lists(st.recursive(ACTIONS | ALL, blocks, max_leaves=25), max_size=12)
+WITH_FORKS = st.lists(st.recursive(ACTIONS | ALL, blocks_and_forks, max_leaves=25), max_size=12)
 
 
 class PlannedError(Exception):
     """Leaves the blocks of a program."""
+
+
+class Written(torch.optim.Optimizer):
+    """Adds one to `.data` where there is a gradient, or skips the step."""
+
+    def __init__(self, parameters: list[nn.Parameter], skips: bool) -> None:
+        super().__init__(parameters, {})
+        self.skips = skips
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None and not self.skips:
+                parameter.data.add_(1)
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "plain": lambda p: torch.optim.SGD(p, lr=1.0, foreach=False),
+    "fused": lambda p: torch.optim.SGD(p, lr=1.0, fused=True),
+    "writes to .data": lambda p: Written(p, skips=False),
+    "skips": lambda p: Written(p, skips=True),
+}
+
+
+class Depending:
+    """`2 X + number + member`: one in the closure of `function`, the other in a list in a list."""
+
+    def __init__(self, calls: Calls) -> None:
+        number, members = 0.0, [[torch.zeros(())]]
+
+        def function(X: Tensor) -> Tensor:
+            calls.count += 1
+            return 2 * X + number + members[0][0]
+
+        def bind_anew() -> None:
+            nonlocal number
+            number += 1
+
+        self.function, self.bind_anew, self.members = function, bind_anew, members
+        self.expected = lambda X: 2 * X + number + members[0][0]
 
 
 class Layer(nn.Linear):
@@ -156,24 +232,29 @@ class Run:
 
     def __init__(self) -> None:
         self.model = Model()
-        self.evaluations = 0
+        self.calls = Calls()
         self.seen: dict[int, Tensor] = {}  # by number of evaluation
+        self.maps = [Depending(self.calls) for _ in range(2)]
         self.layers = [
             P.register_parametrization(
-                Layer(1, 1), "weight", self.evaluate, right_inverse=lambda X: X / 2
+                Layer(1, 1), "weight", made.function, right_inverse=lambda X: X / 2
             )
-            for _ in range(2)
+            for made in self.maps
         ]
-        self.optimizer = torch.optim.SGD(
-            [original(layer) for layer in self.layers], lr=1.0, fused=True
-        )
+        originals = [original(layer) for layer in self.layers]
+        self.optimizers = {name: make(originals) for name, make in OPTIMIZERS.items()}
         self.persistent: dict[Any, tuple[P.cached, ModelScope]] = {}
         self.opened: list[tuple[P.Scope, ModelScope]] = []
-        self.evaluations = 0
+        self.calls.count = 0
 
-    def evaluate(self, X: Tensor) -> Tensor:
-        self.evaluations += 1
-        return X * 2
+    def start(self, program: list[Any], serves: bool) -> None:
+        """Run `program`; if it `serves`, in evaluation mode and without gradients at first."""
+        if serves:
+            self.evaluation(0)
+            self.evaluation(1)
+            self.grad(False, program, False)
+        else:
+            self.program(program)
 
     def program(self, program: list[Any], fails: bool = False) -> None:
         for name, *arguments in program:
@@ -190,20 +271,38 @@ class Run:
     def read(self, tensor: int) -> tuple[ModelEntry, Tensor]:
         value = self.layers[tensor].weight
         entry = self.model.read(tensor)
-        assert self.evaluations == self.model.evaluations
+        assert self.calls.count == self.model.evaluations
         kept = self.seen.setdefault(entry.number, value)
         if entry.grad and not self.model.grad:  # a leaf without its gradient
             value, kept = value.detach(), kept.detach()
             assert value.data_ptr() == kept.data_ptr()
         else:
             assert kept is value
-        assert torch.equal(value, original(self.layers[tensor]) * 2)
+        is_fresh = entry.contents == self.model.contents[tensor]
+        expected = self.maps[tensor].expected(original(self.layers[tensor]))
+        assert torch.equal(value, expected) == is_fresh
         assert value.requires_grad == self.model.grad
         return entry, value
 
     def write(self, tensor: int) -> None:
         with torch.no_grad():
             original(self.layers[tensor]).add_(1)
+        self.model.change(tensor)
+
+    def write_data(self, tensor: int) -> None:
+        original(self.layers[tensor]).data.add_(1)
+        self.model.contents[tensor] += 1
+
+    def bind_anew(self, tensor: int) -> None:
+        self.maps[tensor].bind_anew()
+        self.model.change(tensor)
+
+    def write_member(self, tensor: int) -> None:
+        self.maps[tensor].members[0][0].add_(1)
+        self.model.change(tensor)
+
+    def invalidate(self, tensor: int) -> None:
+        P.invalidate(self.layers[tensor])
         self.model.change(tensor)
 
     def assign(self, tensor: int) -> None:
@@ -226,20 +325,21 @@ class Run:
         P.auto_cache(self.layers[tensor], False)
         self.model.switch_off(tensor)
 
-    def step(self, _: int) -> None:
+    def step(self, kind: str, tensors: set[int]) -> None:
+        step: Any = self.optimizers[kind].step
         before = [original(layer).grad for layer in self.layers]
-        for layer in self.layers:
-            original(layer).grad = torch.ones(1, 1)
+        for tensor, layer in enumerate(self.layers):
+            original(layer).grad = torch.ones(1, 1) if tensor in tensors else None
         if any(scope.pending for scope in self.model.scopes):
             with pytest.raises(RuntimeError, match="call scope.backward()"):
-                self.optimizer.step()
+                step()
         else:
-            self.optimizer.step()
-            self.model.change(0, 1)
+            step()
+            self.model.change(*tensors)  # also if the step was skipped
         for layer, gradient in zip(self.layers, before, strict=True):
             original(layer).grad = gradient
 
-    def flush(self, _: int) -> None:
+    def flush(self) -> None:
         for scope, model_scope in self.opened:
             if model_scope.deferred:
                 scope.backward()
@@ -265,6 +365,7 @@ class Run:
             new = P.cached(*given, persistent=True), ModelScope(covered, lasts=True)
             opened, lasting = self.persistent.setdefault(targets, new)
             model_scope.counts = lasting.counts
+            self.model.looks += 1
             # the same values, in an opening of its own
             scopes = [replace(lasting), model_scope]
         held: set[int] = set()
@@ -293,6 +394,7 @@ class Run:
 
     def call(self, tensor: int, program: list[Any], fails: bool) -> None:
         model = self.model
+        model.looks += tensor in model.auto
         if tensor in model.auto and (model.grad or model.training[tensor]):
             model.scopes.append(ModelScope(model.auto, call=tensor))
         with suppress(PlannedError):
@@ -300,11 +402,51 @@ class Run:
         if tensor in model.auto:
             model.leave_call(tensor)
 
+    def requests(self, by_calls: bool, program: list[Any]) -> None:
+        """Read everything before each step of `program` and after it, as a server does."""
+        reads = [("read", 0), ("read", 1)]
+        for steps in ([], *([step] for step in program)):
+            self.program(steps)
+            if by_calls:
+                self.call(0, reads, False)
+            else:
+                self.scope((0, 1), "persistent", reads, False)
+
+    def fork(self, program: list[Any]) -> None:
+        """A child goes on with `program`, from all that is kept and open."""
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                self.program(program)
+                status = 0
+            except PlannedError:
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+
 
 def original(layer: nn.Module) -> nn.Parameter:
     return layer.get_parameter("parametrizations.weight.original")
 
 
-@given(PROGRAMS)
-def test_random_programs_do_what_the_model_says(program: list[Any]) -> None:
-    Run().program(program)
+@given(PROGRAMS, st.booleans())
+def test_random_programs_do_what_the_model_says(program: list[Any], serves: bool) -> None:
+    Run().start(program, serves)
+
+
+def programs_with_forks() -> None:
+    @settings(max_examples=150, deadline=None, database=None)
+    @given(WITH_FORKS, st.booleans())
+    def run(program: list[Any], serves: bool) -> None:
+        Run().start(program, serves)
+
+    run()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_child_does_what_the_model_says() -> None:
+    run_alone(programs_with_forks)
