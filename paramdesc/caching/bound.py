@@ -57,10 +57,8 @@ _BUILTIN = (
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _KNOWN_CONTAINERS = (*_CONTAINERS, collections.OrderedDict, collections.defaultdict, torch.Size)
 _OPAQUE = (
-    types.ModuleType,
-    types.CodeType,
-    types.GetSetDescriptorType,
-    functools._lru_cache_wrapper,
+    *(types.ModuleType, types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType),
+    *(type(Place.holder), functools._lru_cache_wrapper),
 )
 """What follows from the code that is watched: of a user's module, the names that are read."""
 _MOST = 500
@@ -217,7 +215,8 @@ class Bound:
         for holder, name, member in members_of(cls):
             if name not in ("__dict__", "__weakref__", "__doc__"):
                 self.places.append(Place(holder, name, member))
-                if not isinstance(member, (*_FUNCTIONS, classmethod, staticmethod, property)):
+                is_method = isinstance(member, (*_FUNCTIONS, classmethod, staticmethod, property))
+                if not (is_method or name.startswith("__")):
                     self._to_do.append((None, name, member))
 
     def _look_at(self, holder: Any, key: Any, value: Any) -> None:
