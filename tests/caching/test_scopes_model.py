@@ -138,6 +138,7 @@ class Model:
         if tensor in self.auto:
             self.auto.discard(tensor)
             self.scopes[:] = [s for s in self.scopes if s.call != tensor]
+        self.change(tensor)  # what closed scopes keep ends too
         self.forget(tensor)
 
 
@@ -217,7 +218,7 @@ class Depending:
             number += 1
 
         self.function, self.bind_anew, self.members = function, bind_anew, members
-        self.expected = lambda X: 2 * X + number + members[0][0]
+        self.expected: Callable[[Tensor], Tensor] = lambda X: 2 * X + number + members[0][0]
 
 
 class Layer(nn.Linear):
