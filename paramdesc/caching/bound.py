@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.functions import bindings_of, is_trusted, members_of, methods_of
-from paramdesc.caching.holders import Attributes, Items, Members, has_hidden_state, slots_of
+from paramdesc.caching.holders import Attributes, Cells, Items, Members, has_hidden_state, slots_of
 from paramdesc.caching.watch import Place
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.transient import transient_of
@@ -57,10 +57,10 @@ _BUILTIN = (
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _KNOWN_CONTAINERS = (*_CONTAINERS, collections.OrderedDict, collections.defaultdict, torch.Size)
 _OPAQUE = (
-    *(types.ModuleType, types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType),
+    *(types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType),
     *(type(Place.holder), functools._lru_cache_wrapper),
 )
-"""What follows from the code that is watched: of a user's module, the names that are read."""
+"""What holds nothing that is not watched elsewhere."""
 _MOST = 500
 """How many things are watched: more is a model or a data set, and no longer a map."""
 
@@ -77,7 +77,7 @@ class Bound:
 
     Args:
         chain: where the walk begins.
-        closely: for a value that is kept for long: watch the members of users' classes, too.
+        closely: for a value that is kept for long: also what is set on tensors and functions.
     """
 
     def __init__(self, chain: Chain, closely: bool = False) -> None:
@@ -210,13 +210,10 @@ class Bound:
         self._seen[id(cls)] = cls
         for function in methods_of(cls):
             self._to_do += list(bindings_of(function, self.closely))
-        if not self.closely:
-            return
         for holder, name, member in members_of(cls):
-            if name not in ("__dict__", "__weakref__", "__doc__"):
+            if not name.startswith("__"):
                 self.places.append(Place(holder, name, member))
-                is_method = isinstance(member, (*_FUNCTIONS, classmethod, staticmethod, property))
-                if not (is_method or name.startswith("__")):
+                if not isinstance(member, (*_FUNCTIONS, classmethod, staticmethod, property)):
                     self._to_do.append((None, name, member))
 
     def _look_at(self, holder: Any, key: Any, value: Any) -> None:
@@ -245,6 +242,10 @@ class Bound:
                 self._to_do.append((None, key, owner))
         elif issubclass(kind, type):
             self._add_class(value)
+        elif kind is types.ModuleType:
+            # of one that a function names, the names that it reads are watched one by one
+            is_named = isinstance(holder, Cells) or (type(holder) is dict and "__name__" in holder)
+            self.is_known &= is_named or is_trusted(value)
         elif not (issubclass(kind, _OPAQUE) or is_coordinating(kind)):
             self.is_foreign = True
             self.is_known &= not has_hidden_state(kind)

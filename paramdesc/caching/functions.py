@@ -49,6 +49,7 @@ def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
         for number in range(len(cells.cells)):
             with suppress(KeyError):
                 yield cells, number, cells[number]
+                yield from names_in_module(cells[number], function)
         yield from names_read_by(function)
 
 
@@ -58,11 +59,16 @@ def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
     for name in names:
         if name not in found:
             continue
-        value = found[name]
-        yield found, name, value
-        if type(value) is types.ModuleType and not is_trusted(value):
-            state = vars(value)
-            yield from ((state, inner, state[inner]) for inner in names if inner in state)
+        yield found, name, found[name]
+        yield from names_in_module(found[name], function)
+
+
+def names_in_module(value: Any, function: types.FunctionType) -> Iterator[Binding]:
+    """The names of a module of the user's that `function` reads, if `value` is one."""
+    if type(value) is types.ModuleType and not is_trusted(value):
+        state = vars(value)
+        names = names_in(function.__code__)
+        yield from ((state, name, state[name]) for name in names if name in state)
 
 
 def names_in(code: types.CodeType) -> tuple[str, ...]:
