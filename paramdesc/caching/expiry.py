@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor
 
@@ -31,12 +32,16 @@ class Expiry:
 def track(chain: Any, expiry: Expiry) -> None:
     """Let `expire` and training steps reach the value of `chain` that `expiry` belongs to."""
     watch_chain(chain)
-    transient_of(chain).expiries.add(expiry)
+    transient = transient_of(chain)
+    if transient.expiries is None:
+        transient.expiries = WeakSet()
+    transient.expiries.add(expiry)
 
 
 def live_of(chain: Any) -> list[Expiry]:
     """The expiries of what is kept of `chain` now; another thread may add to them."""
-    references: Any = vars(transient_of(chain).expiries)["data"].copy()
+    expiries = transient_of(chain).expiries
+    references: Any = () if expiries is None else vars(expiries)["data"].copy()
     return [expiry for expiry in (reference() for reference in references) if expiry is not None]
 
 

@@ -22,7 +22,7 @@ class Transient:
 
     def __init__(self) -> None:
         self.bound: Any = None
-        self.expiries: WeakSet[Any] = WeakSet()
+        self.expiries: WeakSet[Any] | None = None
 
     def __deepcopy__(self, memo: Any) -> Transient:
         return Transient()
