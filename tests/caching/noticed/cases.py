@@ -186,7 +186,7 @@ WITH_GRADIENTS = {"with gradients": IN_A_BLOCK["with gradients"]}
 IN_A_GRAPH: Columns = (WITH_GRADIENTS, {}, {})
 WITH_LEAVES: Columns = (WITH_GRADIENTS | {"deferred": IN_A_BLOCK["deferred"]}, {}, {})
 OF_PLAIN_VALUES = (
-    {name: IN_A_BLOCK[name] for name in ("ordinary", "in a persistent block")},
+    {"ordinary": IN_A_BLOCK["ordinary"]},
     LASTING,
     NOT_COMPARED,
 )
