@@ -57,7 +57,7 @@ _BUILTIN = (
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _KNOWN_CONTAINERS = (*_CONTAINERS, collections.OrderedDict, collections.defaultdict, torch.Size)
 _OPAQUE = (
-    *(types.ModuleType, types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType),
+    *(types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType),
     *(type(Place.holder), functools._lru_cache_wrapper),
 )
 """What follows from the code that is watched: of a user's module, the names that are read."""
@@ -245,6 +245,9 @@ class Bound:
                 self._to_do.append((None, key, owner))
         elif issubclass(kind, type):
             self._add_class(value)
+        elif issubclass(kind, types.ModuleType):
+            # of one that is a global name, the names that are read are watched
+            self.is_known &= is_trusted(value) or (type(holder) is dict and "__name__" in holder)
         elif not (issubclass(kind, _OPAQUE) or is_coordinating(kind)):
             self.is_foreign = True
             self.is_known &= not has_hidden_state(kind)

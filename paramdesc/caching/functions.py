@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -60,9 +60,19 @@ def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
             continue
         value = found[name]
         yield found, name, value
-        if type(value) is types.ModuleType and not is_trusted(value):
-            state = vars(value)
-            yield from ((state, inner, state[inner]) for inner in names if inner in state)
+        yield from names_read_in(value, names, set())
+
+
+def names_read_in(module: Any, names: Iterable[str], seen: set[int]) -> Iterator[Binding]:
+    """Which of `names` a module that is not trusted has, and modules in it."""
+    if type(module) is not types.ModuleType or is_trusted(module) or id(module) in seen:
+        return
+    seen.add(id(module))
+    state = vars(module)
+    for name in names:
+        if name in state:
+            yield state, name, state[name]
+            yield from names_read_in(state[name], names, seen)
 
 
 def names_in(code: types.CodeType) -> tuple[str, ...]:
