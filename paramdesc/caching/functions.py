@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -49,7 +49,7 @@ def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
         for number in range(len(cells.cells)):
             with suppress(KeyError):
                 yield cells, number, cells[number]
-                yield from names_in_module(cells[number], function)
+                yield from names_read_in(cells[number], names_in(function.__code__), set())
         yield from names_read_by(function)
 
 
@@ -59,16 +59,21 @@ def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
     for name in names:
         if name not in found:
             continue
-        yield found, name, found[name]
-        yield from names_in_module(found[name], function)
+        value = found[name]
+        yield found, name, value
+        yield from names_read_in(value, names, set())
 
 
-def names_in_module(value: Any, function: types.FunctionType) -> Iterator[Binding]:
-    """The names of a module of the user's that `function` reads, if `value` is one."""
-    if type(value) is types.ModuleType and not is_trusted(value):
-        state = vars(value)
-        names = names_in(function.__code__)
-        yield from ((state, name, state[name]) for name in names if name in state)
+def names_read_in(module: Any, names: Iterable[str], seen: set[int]) -> Iterator[Binding]:
+    """Which of `names` a module that is not trusted has, and modules in it."""
+    if type(module) is not types.ModuleType or is_trusted(module) or id(module) in seen:
+        return
+    seen.add(id(module))
+    state = vars(module)
+    for name in names:
+        if name in state:
+            yield state, name, state[name]
+            yield from names_read_in(state[name], names, seen)
 
 
 def names_in(code: types.CodeType) -> tuple[str, ...]:

@@ -206,11 +206,10 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 class Depending:
     """`2 X + number + member`: one in the closure of `function`, the other in a list in a list."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self) -> None:
         number, members = 0.0, [[torch.zeros(())]]
 
         def function(X: Tensor) -> Tensor:
-            calls.count += 1
             return 2 * X + number + members[0][0]
 
         def bind_anew() -> None:
@@ -235,18 +234,23 @@ class Run:
         self.model = Model()
         self.calls = Calls()
         self.seen: dict[int, Tensor] = {}  # by number of evaluation
-        self.maps = [Depending(self.calls) for _ in range(2)]
+        self.maps = [Depending() for _ in range(2)]
         self.layers = [
             P.register_parametrization(
                 Layer(1, 1), "weight", made.function, right_inverse=lambda X: X / 2
             )
             for made in self.maps
         ]
+        for layer in self.layers:  # what a hook is closed over is not watched
+            layer.get_submodule("parametrizations.weight.0").register_forward_hook(self.count)
         originals = [original(layer) for layer in self.layers]
         self.optimizers = {name: make(originals) for name, make in OPTIMIZERS.items()}
         self.persistent: dict[Any, tuple[P.cached, ModelScope]] = {}
         self.opened: list[tuple[P.Scope, ModelScope]] = []
         self.calls.count = 0
+
+    def count(self, *_: Any) -> None:
+        self.calls.count += 1
 
     def start(self, program: list[Any], serves: bool) -> None:
         """Run `program`; if it `serves`, in evaluation mode and without gradients at first."""

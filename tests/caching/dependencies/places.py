@@ -266,6 +266,30 @@ def in_global(scale: Any, by: Callable[[Tensor], Any] = times_global) -> Bound:
     return Bound(by, lambda: GLOBAL, set_global)
 
 
+SETTINGS: Any = types.ModuleType("settings")
+SETTINGS.inner = types.ModuleType("settings.inner")
+
+
+def in_imported_module(scale: Any) -> Bound:
+    SETTINGS.scale = scale
+    return of_attribute(SETTINGS, lambda X: X * SETTINGS.scale)
+
+
+def in_module_of_a_package(scale: Any) -> Bound:
+    SETTINGS.inner.factor = scale
+    return Bound(
+        lambda X: X * SETTINGS.inner.factor,
+        lambda: SETTINGS.inner.factor,
+        lambda new: setattr(SETTINGS.inner, "factor", new),
+    )
+
+
+def in_module_in_a_closure(scale: Any) -> Bound:
+    module: Any = types.ModuleType("settings")
+    module.scale = scale
+    return of_attribute(module, lambda X: X * module.scale)
+
+
 def by_attribute(holder: Any) -> Bound:
     return held(holder, lambda h: h.scale, lambda h, new: setattr(h, "scale", new))
 
@@ -315,6 +339,8 @@ PLACES: dict[str, Callable[[Any], Bound]] = {
     "method of a list": in_method_of_builtin,
     "method of a dict": in_method_of_dict,
     "global name": in_global,
+    "imported module": in_imported_module,
+    "module of an imported package": in_module_of_a_package,
     "global name that a module's forward reads": lambda s: in_global(s, ByGlobal()),
 }
 """Here a replacement is noticed, and so is a write to a tensor."""
@@ -349,6 +375,7 @@ def in_thread(scale: Any) -> Bound:
 UNSEEN: dict[str, Callable[[Any], Bound]] = {
     "deque": lambda s: held(collections.deque([s]), lambda h: h[0], set_item(0)),
     "thread-local": in_thread,
+    "module in a closure": in_module_in_a_closure,
 }
 """What is bound here cannot be looked into, so nothing that uses it outlives a block."""
 

@@ -35,7 +35,8 @@ NOT_COMPARED: dict[str, Reader] = {
 }
 """What outlives a block where nothing is compared, as on a GPU."""
 
-COLUMNS = (IN_A_BLOCK, LASTING, NOT_COMPARED)
+PERSISTENT = "in a persistent block"
+COLUMNS = ({k: v for k, v in IN_A_BLOCK.items() if k != PERSISTENT}, LASTING, NOT_COMPARED)
 
 
 def expect_fresh(layer: Weight) -> Tensor:
@@ -75,6 +76,9 @@ def outcomes(case: Case) -> tuple[str, ...]:
         found = {name: (case.try_ or attempt)(case, kind) for name, kind in kinds.items()}
         assert len(set(found.values())) <= 1, (case.title, found)
         cells.append(next(iter(found.values()), NONE))
+    if case.columns is COLUMNS:  # in a block, what lasts is compared at its beginning only
+        expected = cells[0] if cells[1] == NOT_KEPT else cells[2]
+        assert attempt(case, IN_A_BLOCK[PERSISTENT]) == expected, case.title
     return tuple(cells)
 
 

@@ -186,7 +186,7 @@ WITH_GRADIENTS = {"with gradients": IN_A_BLOCK["with gradients"]}
 IN_A_GRAPH: Columns = (WITH_GRADIENTS, {}, {})
 WITH_LEAVES: Columns = (WITH_GRADIENTS | {"deferred": IN_A_BLOCK["deferred"]}, {}, {})
 OF_PLAIN_VALUES = (
-    {name: IN_A_BLOCK[name] for name in ("ordinary", "in a persistent block")},
+    {"ordinary": IN_A_BLOCK["ordinary"]},
     LASTING,
     NOT_COMPARED,
 )
@@ -254,6 +254,7 @@ GROUPS: dict[str, list[Case]] = {
             *("closure", "closure of a closure", "default", "keyword default", "partial"),
             *("bound method", "attribute of a function"),
         ),
+        *replaced("attributes of imported modules: `settings.scale`", "imported module"),
         *replaced("global names", "global name", "global name that a module's forward reads"),
         bound(
             "a class attribute, a tensor written to in place",
@@ -281,7 +282,7 @@ GROUPS: dict[str, list[Case]] = {
             lambda b: (b.put(3.0), b.map.holder.popleft())[0],  # type: ignore[attr-defined]
         ),
         bound(
-            "an attribute of a Python module that is not a part of torch",
+            "an attribute of a Python module that is held in a closure or an object",
             in_python_module,
             lambda b: b.put(3.0),
         ),
