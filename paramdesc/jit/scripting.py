@@ -10,6 +10,7 @@ from torch.nn import Module
 from paramdesc.errors import ScriptingError
 from paramdesc.jit.twins import Twins
 from paramdesc.registration.collection import get_parametrizations
+from paramdesc.torch_internals.locks import ProcessLock
 from paramdesc.torch_internals.script import compile_module, on_script
 
 __all__ = ["script"]
@@ -30,18 +31,23 @@ def script(model: Module) -> torch.jit.ScriptModule:
             tensor and the line.
         Exception: whatever else TorchScript refuses, as torch raises it.
     """
-    twins = Twins(model, compile_module)
-    try:
-        twin = twins.twin(model)
-        if isinstance(twin, torch.jit.ScriptModule):
-            return twin
-        program: torch.jit.ScriptModule = compile_module(twin)
-        return program
-    except Exception as error:
-        if twins.refused and "cached.py" in str(error):  # TorchScript has come to `cached`
-            raise twins.refused[0] from error
-        explain_refusal(model, twins, error)
-        raise
+    with _COMPILING():
+        twins = Twins(model, compile_module)
+        try:
+            twin = twins.twin(model)
+            if isinstance(twin, torch.jit.ScriptModule):
+                return twin
+            program: torch.jit.ScriptModule = compile_module(twin)
+            return program
+        except Exception as error:
+            if twins.refused and "cached.py" in str(error):  # TorchScript has come to `cached`
+                raise twins.refused[0] from error
+            explain_refusal(model, twins, error)
+            raise
+
+
+_COMPILING = ProcessLock()
+"""Two threads that compile a type for the first time make it twice, which TorchScript refuses."""
 
 
 def explain_refusal(model: Module, twins: Twins, error: Exception) -> None:
