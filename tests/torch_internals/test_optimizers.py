@@ -160,9 +160,7 @@ def calls_of(function: Callable[[], object]) -> int:
 
 
 def warm_layers(n: int) -> list[nn.Module]:
-    return [
-        P.register_parametrization(nn.Linear(3, 3), "weight", SpectralNorm()) for _ in range(n)
-    ]
+    return [P.register_parametrization(nn.Linear(3, 3), "weight", SpectralNorm()) for _ in range(n)]
 
 
 def test_a_step_of_a_plain_model_costs_little_for_each_watched_chain() -> None:

