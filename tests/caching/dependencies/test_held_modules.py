@@ -40,8 +40,8 @@ class Net(nn.Module):
 
 
 def nested_in_closure() -> Held:
-    net = Net(Net(Scale()))
-    return Held(lambda X: X * net.sub.sub.factor(), net.sub.sub)  # type: ignore[operator, arg-type]
+    net: Any = Net(Net(Scale()))
+    return Held(lambda X: X * net.sub.sub.factor(), net.sub.sub)
 
 
 def in_list() -> Held:
@@ -79,12 +79,12 @@ def in_attribute(wrap: Callable[[Scale], Any], get: Callable[[Any], Any]) -> Cal
     return make
 
 
-GLOBAL_NET = Net(Scale())
+GLOBAL_NET: Any = Net(Scale())
 
 
 def by_global_name() -> Held:
     GLOBAL_NET.sub = Scale()
-    return Held(lambda X: X * GLOBAL_NET.sub.factor(), GLOBAL_NET.sub)  # type: ignore[operator]
+    return Held(lambda X: X * GLOBAL_NET.sub.factor(), GLOBAL_NET.sub)
 
 
 HOLDERS: dict[str, Callable[[], Held]] = {
@@ -188,17 +188,24 @@ class Product(nn.Module):
 class Optional(nn.Module):
     """Multiplies by `factor`, if it has one."""
 
+    factor: Any
+
     def forward(self, X: Tensor) -> Any:
         return X * self.factor if hasattr(self, "factor") else X
 
 
 class OptionalChild(nn.Module):
+    child: Any
+
     def forward(self, X: Tensor) -> Any:
         return self.child(X) if hasattr(self, "child") else X
 
 
 class WithNone(nn.Module):
     """Has a buffer and a parameter that are None."""
+
+    factor: Any
+    other: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,7 +309,7 @@ class Times(nn.Module):
 class ReadsWeight(nn.Module):
     """A map that reads the weight of another layer, which is not its child."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.layers = [layer]
 
@@ -310,11 +317,11 @@ class ReadsWeight(nn.Module):
         return X * self.layers[0].weight
 
 
-def calling(layer: nn.Module) -> Callable[[Tensor], Any]:
+def calling(layer: Any) -> Callable[[Tensor], Any]:
     return lambda X: X * layer()
 
 
-def reading(layer: nn.Module) -> Callable[[Tensor], Any]:
+def reading(layer: Any) -> Callable[[Tensor], Any]:
     return lambda X: X * layer.weight
 
 

@@ -321,11 +321,12 @@ class ReadsParameter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parameter: Any = nn.Parameter(torch.tensor(1.0), requires_grad=False)
-        self.parameter.scale = 1.0
+        parameter: Any = nn.Parameter(torch.tensor(1.0), requires_grad=False)
+        parameter.scale = 1.0
+        self.parameter = parameter
 
     def forward(self, X: Tensor) -> Any:
-        return X * self.parameter * self.parameter.scale
+        return X * self.parameter * vars(self.parameter)["scale"]
 
 
 @pytest.mark.parametrize("kind", LASTING)
@@ -342,7 +343,7 @@ def test_what_lasts_notices_an_attribute_of_a_parameter(kind: str) -> None:
 @pytest.mark.parametrize("kind", LASTING)
 def test_what_lasts_notices_an_attribute_of_an_original(kind: str) -> None:
     layer: Any = weighing(lambda X: X * getattr(X, "scale", 1.0))
-    original = original_of(layer)
+    original: Any = original_of(layer)
     original.scale = 1.0
     with KINDS[kind](layer) as read:
         read()

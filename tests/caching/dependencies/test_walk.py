@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,7 @@ def watched(bound: Bound) -> int:
 
 def linked(n: int) -> Node:
     nodes = [Node() for _ in range(n)]
-    for node, following in zip(nodes, nodes[1:], strict=False):
+    for node, following in itertools.pairwise(nodes):
         node.next = following
     return nodes[0]
 
@@ -167,12 +168,17 @@ def in_closure(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
     return lambda X: function(X)
 
 
+def in_list(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    functions = [function]
+    return lambda X: functions[0](X)
+
+
 COMPILED: dict[str, Callable[[], Any]] = {
     "the map": lambda: doubled,
     "an attribute": lambda: Calls(doubled),
     "in a closure": lambda: in_closure(doubled),
     "a global name": lambda: lambda X: doubled(X),
-    "in a list": lambda: (lambda functions: lambda X: functions[0](X))([doubled]),
+    "in a list": lambda: in_list(doubled),
     "a compiled module": lambda: torch.compile(Holds(1), backend="eager", fullgraph=True),
     "a module compiled in place": lambda: compiled_in_place(Holds(1)),
 }
@@ -346,11 +352,11 @@ HELD: Any = None
 
 
 class ReadsGlobal(nn.Module):
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Any:
         return X * HELD.in_features
 
 
-def by_global(X: Tensor) -> Tensor:
+def by_global(X: Tensor) -> Any:
     return X * HELD.in_features
 
 
@@ -361,7 +367,7 @@ def referring(layer: nn.Module) -> Node:
 
 
 class ReadsNode(nn.Module):
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Any:
         return X * HELD.next.in_features
 
 
@@ -420,3 +426,34 @@ def test_a_walk_uses_no_recursion() -> None:
         finally:
             sys.setrecursionlimit(limit)
     torch.testing.assert_close(value, 2 * original_of(layer))
+
+
+FACTOR = Node()
+
+
+@torch.compile(backend="eager", fullgraph=True)
+def by_factor(X: Tensor) -> Tensor:
+    return FACTOR.factor * X
+
+
+READS_FACTOR: dict[str, Callable[[], Any]] = {
+    "the map": lambda: by_factor,
+    "an attribute": lambda: Calls(by_factor),
+    "in a closure": lambda: in_closure(by_factor),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", READS_FACTOR)
+def test_what_a_compiled_function_reads_is_noticed(
+    name: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    if kind not in LASTING:
+        request.applymarker(KNOWN_FAULT)
+    FACTOR.factor = 2.0
+    layer = weighing(READS_FACTOR[name]())
+    with KINDS[kind](layer) as read:
+        read()
+        FACTOR.factor = 4.0
+        expected = 4 * original_of(layer).detach()
+        torch.testing.assert_close(read().detach(), expected, rtol=0, atol=0)
