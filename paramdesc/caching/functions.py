@@ -1,4 +1,4 @@
-"""What a function or class binds: closures, defaults, global names, members."""
+"""What is bound to a function or class: closures, defaults, global names and members."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from paramdesc.caching.holders import Attributes, Cells
 __all__ = ["Binding", "bindings_of", "is_trusted", "members_of", "methods_of"]
 
 Binding = tuple[Any, Any, Any]
-"""A holder (None if nothing can be exchanged there), a key, and what is bound."""
+"""A holder (None if its content cannot be replaced), a key, and the bound object."""
 
 _TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
-"""Where functions and classes depend on nothing but what is bound to them."""
+"""Packages whose functions and classes depend on nothing besides what is bound to them."""
 
 
 def is_trusted(thing: Any) -> bool:
-    """Whether a class, function or module is part of this library, torch or Python."""
+    """Whether a class, function or module is part of paramdesc, torch, NumPy or Python."""
     name = thing.__name__ if type(thing) is types.ModuleType else getattr(thing, "__module__", None)
     return isinstance(name, str) and name.partition(".")[0] in _TRUSTED
 
@@ -29,7 +29,7 @@ def is_trusted(thing: Any) -> bool:
 def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
     """What is bound to a function, method or `functools.partial`.
 
-    `closely` also gives its code, and what holds nothing yet.
+    With `closely`, also its code, and attributes that are empty.
     """
     kind = type(function)
     if kind is types.MethodType:
@@ -54,7 +54,7 @@ def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
 
 
 def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
-    """The global names that a function reads, and those of modules among them: `settings.scale`."""
+    """The global names that a function reads, also in modules: `scale`, or `settings.scale`."""
     names, found = names_in(function.__code__), function.__globals__
     for name in names:
         if name not in found:
@@ -64,7 +64,7 @@ def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
 
 
 def names_in_module(value: Any, function: types.FunctionType) -> Iterator[Binding]:
-    """The names of a module of the user's that `function` reads, if `value` is one."""
+    """The names that `function` reads in `value`, if that is a Python module of the user."""
     if type(value) is types.ModuleType and not is_trusted(value):
         state = vars(value)
         names = names_in(function.__code__)
@@ -72,13 +72,13 @@ def names_in_module(value: Any, function: types.FunctionType) -> Iterator[Bindin
 
 
 def names_in(code: types.CodeType) -> tuple[str, ...]:
-    """The names that `code` and the functions defined in it look up, global ones among them."""
+    """The global and attribute names used in `code` and in the functions defined inside it."""
     inner = [names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)]
     return tuple(dict.fromkeys([*code.co_names, *(name for names in inner for name in names)]))
 
 
 def methods_of(cls: type) -> Iterator[types.FunctionType]:
-    """The functions that are members of a class and of its bases, but for trusted ones."""
+    """The functions among the members of a class and its bases, except for trusted classes."""
     for _, _, member in members_of(cls):
         for function in (member, *map(member_function, ("__func__", "fget"), (member, member))):
             if type(function) is types.FunctionType:
@@ -92,7 +92,7 @@ def member_function(name: str, member: Any) -> Any:
 
 
 def members_of(cls: type) -> Iterator[Binding]:
-    """The members of a class and of its bases, but for trusted ones, with the dicts they are in."""
+    """The members of a class and its bases, except for trusted classes."""
     for base in type.mro(cls):
         if not is_trusted(base):
             state = type.__dict__["__dict__"].__get__(base)
