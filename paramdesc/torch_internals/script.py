@@ -2,7 +2,8 @@
 
 `torch.jit.script` first calls `__prepare_scriptable__` on each module that has it, and then
 compiles the model. A parametrized module has it, through its namespace, and returns itself. The
-second step then compiles the twin of the model. So torch never replaces a module, and the model stays as it is.
+second step then compiles the twin of the model. So torch never replaces a module, and the model
+stays as it is.
 """
 
 from __future__ import annotations
