@@ -77,18 +77,22 @@ class Exp(nn.Module, metaclass=Evaluations):
         return (Y if Y.is_complex() else Y.abs()).log()
 
 
-class Calls:
-    """A number that modules can hold without a scope watching it: it is bound to no module."""
+class Counts(type):
+    """Where `Calls` has its numbers: no walk looks into the class of a class."""
 
-    _counts: ClassVar[WeakKeyDictionary[Calls, int]] = WeakKeyDictionary()
+    _counts: ClassVar[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
+
+
+class Calls(metaclass=Counts):
+    """A number that modules can hold without a scope watching it: it is bound to no module."""
 
     @property
     def count(self) -> int:
-        return self._counts.get(self, 0)
+        return type(self)._counts.get(self, 0)
 
     @count.setter
     def count(self, number: int) -> None:
-        self._counts[self] = number
+        type(self)._counts[self] = number
 
 
 class Counting(nn.Module):

@@ -1,1 +1,1 @@
-"""Keeping values: scopes, what kept values depend on, and the regimes of a read."""
+"""The cache: scopes, what cached values depend on, and the ways in which a tensor is read."""

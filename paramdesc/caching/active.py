@@ -1,4 +1,4 @@
-"""The scopes that are open here: the one door to the context variable.
+"""The scopes that are open in the calling thread or task. Only this file uses the context variable.
 
 A value belongs to the outermost active scope that covers its chain.
 """
@@ -62,7 +62,7 @@ def open_scope(scope: Scope) -> None:
 
 
 def leave_scope(scope: Scope) -> None:
-    """Let `scope` be active no more in the calling thread or task."""
+    """Deactivate `scope` in the calling thread or task."""
     active = active_scopes()
     count = 1 if scope.lasting is None else 2
     if active and active[-1] is scope:
@@ -74,10 +74,10 @@ def leave_scope(scope: Scope) -> None:
 
 
 def innermost_of(scopes: list[Scope]) -> Scope | None:
-    """The innermost active one of `scopes`.
+    """The innermost scope in `scopes` that is active here.
 
-    Threads may have opened several; if none is active here, as in a generator that another
-    context closes, it is the last one that is open.
+    `scopes` may hold scopes of several threads. If none of them is active here, as in a generator
+    that is closed in another context, this is the last one that is still open.
     """
     active = active_scopes()
     if active and active[-1] in scopes:
@@ -89,10 +89,10 @@ def innermost_of(scopes: list[Scope]) -> Scope | None:
 def end_scope(
     scope: Scope | None, scopes: list[Scope] | None = None, error: BaseException | None = None
 ) -> None:
-    """End `scope`, and take it out of the list of those that its owner has open.
+    """End `scope`, and remove it from `scopes`, the open scopes of its owner.
 
-    What was deferred reaches the originals, or is dropped if an `error` ends the scope. If
-    this is interrupted, it may be called again.
+    Deferred gradients reach the originals, or are dropped if an `error` ends the scope. If the
+    call is interrupted, call it again.
     """
     if scope is None:
         return
@@ -113,7 +113,7 @@ def end_scope(
 
 
 def end_traced(scopes: list[Scope]) -> None:
-    """End the last one of `scopes`, in compiled code."""
+    """End the last scope in `scopes`, in compiled code."""
     scope = scopes[-1]
     TRACED.scopes = tuple(other for other in TRACED.scopes if other is not scope)
     scopes.remove(scope)
@@ -121,7 +121,7 @@ def end_traced(scopes: list[Scope]) -> None:
 
 
 def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> None:
-    """End the innermost active one of `scopes`, and take it out of the list."""
+    """End the innermost active scope in `scopes`, and remove it from the list."""
     if is_dynamo_compiling():
         end_traced(scopes)
     else:
@@ -129,7 +129,7 @@ def close_innermost(scopes: list[Scope], error: BaseException | None = None) -> 
 
 
 def settle(deferral: Deferral, error: BaseException | None) -> None:
-    """Let the gradients that wait reach the originals; none of them after an error."""
+    """Send the deferred gradients to the originals, or drop all of them after an error."""
     if error is None:
         deferral.backward()
         return
@@ -140,7 +140,7 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
 
 
 def open_deferrals() -> list[Deferral]:
-    """What the open scopes hold of deferred gradients."""
+    """The deferred gradients of the open scopes."""
     return [scope.deferral for scope in deferred_scopes()]
 
 
@@ -150,7 +150,7 @@ def deferred_scopes() -> list[Any]:
 
 
 def forget(chain: Any) -> None:
-    """Drop what the active scopes hold of `chain`, and what lasts; end what others hold."""
+    """Drop the values of `chain` from the active scopes and from `AUTO`, and expire all others."""
     expire(chain, Reason.FORGOTTEN)
     transient_of(chain).bound = None
     for scope in (AUTO, *active_scopes()):
@@ -158,7 +158,7 @@ def forget(chain: Any) -> None:
 
 
 def find_scope(chain: Any, *, lasts: bool = False) -> Scope | None:
-    """The outermost scope that takes values of `chain` which last, or those that do not."""
+    """The outermost scope for values of `chain`, or with `lasts` for those that outlive a block."""
     scopes = active_scopes()
     if lasts and AUTO.covers(chain):
         return AUTO
@@ -166,7 +166,7 @@ def find_scope(chain: Any, *, lasts: bool = False) -> Scope | None:
 
 
 class RerunScope(Scope):
-    """The one scope of the second run of a checkpointed region: it answers as the first run's."""
+    """The only scope while a checkpointed region is recomputed: repeats its first reads."""
 
     __slots__ = ("rerun",)
 
@@ -177,7 +177,7 @@ class RerunScope(Scope):
 
 @contextmanager
 def rerun(run: Rerun) -> Iterator[None]:
-    """No scope is open inside, and every read is answered by `run`."""
+    """Answer every read inside from `run`, with no other scope open."""
     before = active_scopes()
     try:
         _SCOPES.set((RerunScope(run),))

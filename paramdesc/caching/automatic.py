@@ -1,9 +1,9 @@
-"""`auto_cache`: a model that keeps its values by itself, for its life.
+"""`auto_cache`: models that cache the values of their parametrized tensors without a `with` block.
 
-What needs no gradient lasts, in the one scope that is around all others. What needs one is
-kept in a scope of each forward pass, which two hooks of the model open and close. The
-setting is an attribute of the chains and these hooks: both are copied and pickled with the
-model, and no value is.
+Values that need no gradient are kept in `AUTO`, a scope that surrounds all others. Values that need
+a gradient are kept in a scope for each forward pass, which two hooks of the model open and close.
+The setting consists of an attribute of the chains and of these hooks. Both are copied and pickled
+with the model; values are not.
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ from paramdesc.torch_internals.dynamo import is_dynamo_compiling, run_eagerly
 
 __all__ = ["HOOK", "auto_cache"]
 
-HOOK = "paramdesc"  # no number, as torch's own hooks have: those may be given out again
+HOOK = "paramdesc"  # not a number: torch may give the number of a removed hook to another one
 
 
 def auto_cache(model: Module, enabled: bool = True, *, check_contents: bool | None = None) -> Scope:
-    """`model` will keep the values of its parametrized tensors by itself; no scope is written.
+    """Make `model` cache the values of its parametrized tensors, without `with cached(...)`.
 
     In evaluation without gradients, `model.eval()` and `torch.no_grad()` or
     `torch.inference_mode()`, a value is evaluated once, for all threads, and kept until
-    something changes that it depends on. With gradients, or in training mode, it is evaluated
-    once in each call of `model`, and freed at the end of the call: then only the graph holds
-    it, until the backward pass. The rules by which a value is used again are those of `cached`.
+    something that it depends on changes. With gradients, or in training mode, it is evaluated
+    once in each call of `model` and released at the end of the call: from then on only the
+    graph holds it, until the backward pass. Values are reused by the rules of `cached`.
 
-    The setting is copied and pickled with the model; values never are. Tensors that are
-    parametrized later keep no values until it is called again, which does no harm.
+    The setting is copied and pickled with the model; values never are. To cover tensors that
+    are parametrized later, call `auto_cache` again; repeated calls do no harm.
 
     Args:
-        model: the module whose calls are the forward passes, and all parametrizations below it.
-        enabled: False takes the setting away from it and all below, and frees the values.
-        check_contents: whether values that outlive a call are compared with their tensors again
+        model: a module whose calls are the forward passes. All parametrizations below it are
+            cached.
+        enabled: False switches caching off for `model` and everything below it, and frees the
+            values.
+        check_contents: whether values that outlive a call are compared with their tensors
             at each call of `model`, as `cached` does at each entry.
 
     Returns:
-        A scope that tells of the model: `print(auto_cache(model).report())`.
+        A scope with the counters of the model: `print(auto_cache(model).report())`.
 
     Raises:
-        TypeError: if `model` is no module, or is a TorchScript program.
+        TypeError: if `model` is not a module, or is a TorchScript program.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3)).eval()
     >>> _ = register_parametrization(model[0], "weight", Symmetric())
@@ -83,7 +85,7 @@ def auto_cache(model: Module, enabled: bool = True, *, check_contents: bool | No
 
 
 def switch_hooks(module: Any, enabled: bool) -> None:
-    """Let the calls of `module` open a scope, or no more."""
+    """Make calls of `module` open a scope, or stop doing so."""
     before, after = module._forward_pre_hooks, module._forward_hooks
     if enabled:
         before[HOOK] = enter_forward_pass
@@ -92,13 +94,13 @@ def switch_hooks(module: Any, enabled: bool) -> None:
         module._forward_hooks_always_called[HOOK] = True
     elif before.get(HOOK) is enter_forward_pass:
         before.pop(HOOK, None)
-        while leave_innermost(module):  # if it is called from inside, nobody else ends these
+        while leave_innermost(module):  # inside a call, nothing else would end its scopes
             pass
         drop_last_hook(module)
 
 
 def drop_last_hook(module: Any) -> None:
-    """Take the hook after the calls away, unless other threads are in a call: it ends theirs."""
+    """Remove the hook that runs after calls, unless another thread is in a call that needs it."""
     calls = (call() for call in _CALLS.valuerefs())
     if not any(c is not None and c.model == id(module) and not c.is_closed for c in calls):
         for hooks in (module._forward_hooks, module._forward_hooks_always_called):
@@ -113,7 +115,7 @@ class ForwardPass(Scope):
 
     def __init__(self, model: Module) -> None:
         super().__init__(AutoCached(), records=IN_SLOTS["records"])
-        self.model = id(model)  # it must not keep the model alive
+        self.model = id(model)  # a reference would keep the model alive
 
 
 _CALLS: WeakValueDictionary[int, ForwardPass] = WeakValueDictionary()
@@ -122,7 +124,7 @@ _CALLS: WeakValueDictionary[int, ForwardPass] = WeakValueDictionary()
 
 @run_eagerly
 def enter_forward_pass(model: Module, args: Any) -> None:
-    """The hook before a call. Where values last, no scope is needed."""
+    """The hook before a call. Values that outlive the call need no scope."""
     if not is_dynamo_compiling():
         look_again()
     if torch.is_grad_enabled() or model.training:
@@ -144,14 +146,14 @@ def leave_forward_pass(model: Module, args: Any, output: Any) -> None:
     """The hook after a call, and after an exception in it."""
     if is_dynamo_compiling() or active_scopes():
         leave_innermost(model)
-    # switched off meanwhile; torch goes through the hooks after an exception, without an output
+    # switched off during the call. After an exception torch iterates over the hooks, with no output
     hooks: Any = model._forward_pre_hooks
     if not is_dynamo_compiling() and HOOK not in hooks and output is not None:
         drop_last_hook(model)
 
 
 def leave_innermost(model: Module) -> bool:
-    """End the innermost open call of `model`; whether there was one."""
+    """End the scope of the innermost call of `model`. False if there is none."""
     is_traced = is_dynamo_compiling()
     for scope in reversed(TRACED.scopes if is_traced else active_scopes()):
         if isinstance(scope, ForwardPass) and scope.model == id(model):

@@ -1,7 +1,7 @@
 """What is bound to a chain: its tensors, and everything else that its maps can reach.
 
-The walk follows attributes of modules and objects, containers, and what functions are closed over,
-default to and read from their global names. What it cannot look into it reports.
+The walk follows attributes of modules and objects, containers, and the closures, defaults and
+global names of functions. It reports whether it came to something that it cannot look into.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.caching.functions import bindings_of, is_trusted, members_of, methods_of
+from paramdesc.caching.functions import bindings_of, is_trusted, members_of, methods_of, vars_of
 from paramdesc.caching.holders import Attributes, Cells, Items, Members, has_hidden_state, slots_of
 from paramdesc.caching.watch import Place
 from paramdesc.chain.chain import Chain
@@ -35,7 +35,7 @@ from paramdesc.torch_internals.tensors import inner_tensors
 
 __all__ = ["Bound"]
 
-# what every module has, none of it read by a map; its training flag is read
+# the attributes that every module has. Maps do not read them, except for `training`
 _MODULE_STATE = frozenset(vars(Module())) - {"training"}
 _ALL_MODULES: tuple[Any, ...] = (
     forward_hooks,
@@ -44,12 +44,13 @@ _ALL_MODULES: tuple[Any, ...] = (
     backward_pre_hooks,
 )
 _HARMLESS_HOOKS = "torch.utils.module_tracker"
-"""Where the hooks stand that only watch which module runs, to count operations by module."""
+"""The module of torch whose hooks only record which module is running, to count operations."""
 _PLAIN = (
-    *(bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum),
+    *(bool, int, float, complex, str, bytes, type(None), range, slice),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
 )
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+_METHODS = (*_FUNCTIONS, classmethod, staticmethod, property)
 _BUILTIN = (
     *(types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType),
     *(types.WrapperDescriptorType, types.ClassMethodDescriptorType),
@@ -60,24 +61,24 @@ _OPAQUE = (
     *(types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType),
     *(type(Place.holder), functools._lru_cache_wrapper),
 )
-"""What holds nothing that is not watched elsewhere."""
+"""Types that hold nothing, or nothing that is not watched elsewhere."""
 _MOST = 500
-"""How many things are watched: more is a model or a data set, and no longer a map."""
+"""The most places that are watched. More belong to a model or a data set, not to a map."""
 
 
 class Bound:
     """What is bound to one chain now, its own originals first.
 
-    - `spots` are the places of tensors, each with the tensor's type, and `places` those of
-      everything else. What is there may be replaced.
-    - `counted` has what may grow or shrink, `empty` what holds nothing yet.
-    - `is_foreign`: code outside of this library and torch takes part in the value. It may use
-      tensors that are bound nowhere.
+    - `spots` lists the places of tensors, each with the type of the tensor, and `places` the
+      places of everything else. A place is a holder and a key; its content may be replaced.
+    - `counted` lists containers whose length is watched, `empty` those that are empty.
+    - `is_foreign`: code from outside this library and torch takes part in the evaluation. It may
+      use tensors that are not bound to the chain.
     - `is_known` is False if the walk came to something that it cannot look into.
 
     Args:
         chain: where the walk begins.
-        closely: for a value that is kept for long: also what is set on tensors and functions.
+        closely: include the attributes of tensors and functions, for values that are kept long.
     """
 
     def __init__(self, chain: Chain, closely: bool = False) -> None:
@@ -88,11 +89,12 @@ class Bound:
         self.empty: list[Any] = []
         self.is_foreign = False
         self.is_known = True
-        self.is_reusable = True  # whether `is_current` tells if another walk would find the same
+        self.is_reusable = True  # False if only another walk can tell what is bound
         self._maps = chain._modules, dict(chain._modules)
-        self._seen: dict[int, Any] = {}  # holds what it knows by identity
+        self._seen: dict[int, Any] = {}  # by identity; holds the objects, so that none is freed
         self._to_do: list[tuple[Any, Any, Any]] = []
-        for holder in (chain._parameters, chain._buffers, vars(chain)):  # the last in a replica
+        # replicas of nn.DataParallel have their tensors in vars(chain)
+        for holder in (chain._parameters, chain._buffers, vars(chain)):
             for name, value in list(holder.items()):
                 if isinstance(value, Tensor):
                     self._add_tensor(holder, name, value)
@@ -101,12 +103,12 @@ class Bound:
         for hooks in _ALL_MODULES:
             self._add_hooks(hooks)
         self._seen[id(chain)] = chain
-        for module in chain.modules():
-            self._add_module(module)
         try:
+            for module in chain.modules():
+                self._add_module(module)
             while self._to_do and self._has_room():
                 self._look_at(*self._to_do.pop())
-        except Exception:  # an object may answer anything to what it is asked
+        except Exception:  # objects may raise anything when they are inspected
             self.is_known = False
         self._to_do.clear()
         self._seen.clear()
@@ -114,12 +116,12 @@ class Bound:
 
     @classmethod
     def of(cls, chain: Chain, closely: bool = False) -> Bound:
-        """What is bound to `chain`: by the last walk while it holds, else by another one."""
+        """What is bound to `chain`: the last walk while it is current, otherwise a new one."""
         transient = transient_of(chain)
         known: Bound | None = transient.bound and transient.bound()
         if known is None or known.closely < closely or not known.is_current():
             known = cls(chain, closely)
-            # objects of the user's are held only as long as a kept value needs them
+            # objects of the user must not be kept alive longer than a cached value needs them
             hold: Any = ref(known) if known.is_foreign else functools.partial(cls._itself, known)
             transient.bound = hold if known.is_reusable else None
         return known
@@ -129,7 +131,7 @@ class Bound:
         return bound
 
     def is_current(self) -> bool:
-        """Whether another walk would find the same, the tensors apart."""
+        """Whether another walk would find the same, apart from the tensors."""
         now, then = self._maps
         try:
             return (
@@ -167,7 +169,7 @@ class Bound:
             return
         self.counted.append(hooks)
         for key, hook in list(hooks.items()):
-            # what a hook is closed over mostly counts its calls
+            # not its closure: most hooks use that to count their calls
             self.places.append(Place(hooks, key, hook))
             self.is_foreign |= getattr(hook, "__module__", None) != _HARMLESS_HOOKS
 
@@ -178,7 +180,7 @@ class Bound:
         state: Any = vars(module)
         for name in HOOKS:
             self._add_hooks(state[name])
-        is_chain = isinstance(module, Chain)  # an original is parametrized itself
+        is_chain = isinstance(module, Chain)  # the chain of an original that is parametrized
         self.is_foreign |= is_chain or "forward" in state or not is_trusted(type(module))
         self.is_known &= not isinstance(module, torch.jit.ScriptModule)
         for name in ("_parameters", "_buffers", "_modules"):
@@ -186,7 +188,7 @@ class Bound:
         if is_chain:
             self.places.append(Place(state, "training", state["training"]))
             return
-        self.counted.append(state)  # a new attribute may hide one of the class
+        self.counted.append(state)  # a new attribute may hide a class attribute
         self._to_do += [(state, name, state[name]) for name in state.keys() - _MODULE_STATE]
         self._add_class(type(module))
 
@@ -204,30 +206,31 @@ class Bound:
                     self._to_do.append((None, name, child))
 
     def _add_class(self, cls: type) -> None:
-        """Take in what the methods of a class read, and its members if they are watched."""
+        """Add what the methods of a class read, and the members of the class."""
         if is_trusted(cls) or id(cls) in self._seen:
             return
         self._seen[id(cls)] = cls
         for function in methods_of(cls):
             self._to_do += list(bindings_of(function, self.closely))
         for holder, name, member in members_of(cls):
-            if not name.startswith("__"):
+            is_method = type(member) in _METHODS
+            if is_method or not name.startswith("__"):
                 self.places.append(Place(holder, name, member))
-                if not isinstance(member, (*_FUNCTIONS, classmethod, staticmethod, property)):
-                    self._to_do.append((None, name, member))
+                self._to_do += [] if is_method else [(None, name, member)]
+        self.counted += [vars_of(base) for base in type.mro(cls) if not is_trusted(base)]
 
     def _look_at(self, holder: Any, key: Any, value: Any) -> None:
-        """Take in what `holder[key]` is, and what can be reached from it."""
+        """Add `value`, which is `holder[key]`, and what can be reached from it."""
         kind = type(value)
         if issubclass(kind, Tensor):
             self._add_tensor({key: value} if holder is None else holder, key, value)
             return
         if holder is not None:
             self.places.append(Place(holder, key, value))
-        if issubclass(kind, _PLAIN) or id(value) in self._seen:
+        if kind in _PLAIN or issubclass(kind, enum.Enum) or id(value) in self._seen:
             return
         if issubclass(kind, Module):
-            self.is_foreign = True  # it is no part of the chain: nothing else tells of it
+            self.is_foreign = True  # it is not below the chain, so nothing else watches it
             self._add_module(value)
             return
         self._seen[id(value)] = value
@@ -241,9 +244,10 @@ class Bound:
             if not isinstance(owner, (type, types.ModuleType)):
                 self._to_do.append((None, key, owner))
         elif issubclass(kind, type):
+            del self._seen[id(value)]
             self._add_class(value)
         elif kind is types.ModuleType:
-            # of one that a function names, the names that it reads are watched one by one
+            # if a function names the module, the names that it reads there are watched one by one
             is_named = isinstance(holder, Cells) or (type(holder) is dict and "__name__" in holder)
             self.is_known &= is_named or is_trusted(value)
         elif not (issubclass(kind, _OPAQUE) or is_coordinating(kind)):
@@ -283,10 +287,15 @@ class Bound:
             with suppress(KeyError):
                 self._to_do.append((slots, name, slots[name]))
                 continue
-            self.is_known = False  # it may be given one
+            self.is_known = False  # the empty slot may be filled later
         self._add_class(kind)
 
 
 def is_coordinating(cls: type) -> bool:
-    """Whether its objects say when a value is made, and not which: locks and events."""
-    return cls.__module__ in ("threading", "_thread") and not issubclass(cls, threading.local)
+    """Whether its objects decide when or how a value is made, but not which value.
+
+    Locks and events do, and Dynamo with all that it knows of a compiled function.
+    """
+    if cls.__module__ in ("threading", "_thread"):
+        return not issubclass(cls, threading.local)
+    return cls.__module__.startswith("torch._dynamo.")

@@ -1,4 +1,4 @@
-"""`cached`: the scope that users open."""
+"""`cached`, the context manager and decorator that opens a scope."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ _FIRST_ENTRY = ProcessLock()
 
 
 class cached:
-    """Each parametrized tensor is evaluated at most once inside, and freed at the end.
+    """Evaluate each parametrized tensor at most once inside the block, and free it at the end.
 
-    A value is used again only while a fresh evaluation would give the same one: originals
-    and the maps' own tensors unchanged, and the same grad mode, inference mode, autocast,
-    training flags, tracing and transforms; and only until a backward pass has gone through
-    it. Otherwise it is evaluated again. So an optimizer step, a second backward pass, an
-    assignment or a conversion may stand inside.
+    A value is used again only while a fresh evaluation would give the same one: while the
+    originals and whatever the maps use are unchanged, and grad mode, inference mode, autocast,
+    training flags, tracing and transforms are the same; and only until a backward pass has gone
+    through it. Otherwise it is evaluated again. So optimizer steps, further backward passes,
+    assignments and conversions are fine inside the block.
 
-    Scopes are seen by the thread or asyncio task that opens them, and by tasks started
-    inside. They nest: a value belongs to the outermost scope that covers it, and outlives
-    the inner ones. An iterable is read when the scope is made; parametrizations that are
+    A scope is visible to the thread or asyncio task that opens it, and to tasks started
+    inside. Scopes nest: a value belongs to the outermost scope that covers it, and outlives
+    the inner ones. An iterable is read when `cached` is called; parametrizations that are
     registered later are covered only by a scope without targets.
 
     Args:
         targets: modules (all parametrizations below them), `ParametrizationList`s, and sets
-            or iterables of them. None at all covers every parametrization; an empty set
-            covers none.
+            or iterables of them. Without targets, every parametrization is covered; an empty
+            set covers none.
         persistent: whether values that need no gradient, of maps in evaluation mode, outlive
-            the scope. They are kept in this object, for all threads and tasks that enter it,
-            which wait for one that evaluates, until something changes that they depend on.
-            Targets must be given, and are looked through once.
+            the block. They are kept in this object until something that they depend on changes,
+            and are shared by all threads and tasks that enter it: one evaluates, the others
+            wait. Needs targets, which are searched once.
         check_contents: whether values that outlive the block are compared with their tensors
-            again at each entry, by about 64 entries of each. That finds writes which torch does
-            not count: through `.data`, or by a collective. By default, tensors on a CPU are
-            compared (some microseconds each); with True also those on other devices, which waits
-            for the device.
+            at each entry, by a sample of about 64 entries of each tensor. This finds writes that
+            torch does not count: through `.data`, or by a collective. By default, tensors on a
+            CPU are compared (some microseconds each); with True also those on other devices,
+            which waits for the device.
         deferred: whether values that need a gradient are handed out as leaves. Backward
-            passes end there and add up; the end of the scope, or `scope.backward()`, runs the
-            backward pass of the maps once. An exception that ends the scope drops what has
-            added up: it has changed no `.grad` of an original. Only inside of the scope may a
-            backward pass reach the values, and before all that reads or clears `.grad` of
-            originals (`zero_grad`, clipping, `GradScaler.unscale_`, `Optimizer.step`) call
-            `scope.backward()`.
+            passes end there and add up; the end of the block, or `scope.backward()`, runs the
+            backward pass of the maps once. If an exception ends the block, the sums are dropped,
+            and the `.grad` of the originals is as before. Backward passes must reach the values
+            inside the block. Call `scope.backward()` before anything that reads or clears
+            `.grad` of originals: `zero_grad`, clipping, `GradScaler.unscale_`,
+            `Optimizer.step`.
 
     Raises:
         TypeError: if a target is anything else.
@@ -135,13 +135,13 @@ class cached:
                 open_programs(covered, scope.programs)
             self._scopes.append(scope)
             open_scope(scope)
-            return scope  # an interrupt after the call must meet the handler
+            return scope  # inside the try: an interrupt right after open_scope must be handled
         except BaseException as error:
             end_scope(scope, self._scopes, error)
             raise
 
     def __getstate__(self) -> dict[str, Any]:
-        """The settings. A copy has values and openings of its own."""
+        """The settings. A copy shares neither values nor open scopes."""
         return {**self.__dict__, "_lasting": None, "_scopes": []}
 
     def _covered(self) -> dict[Any, str] | None:
@@ -157,15 +157,15 @@ class cached:
             error = next((x for x in exception if isinstance(x, BaseException)), None)
             end_scope(scope, self._scopes, error)
         except BaseException as error:
-            if not is_dynamo_compiling():  # an interrupt may come in the middle
+            if not is_dynamo_compiling():  # an interrupt may have stopped end_scope halfway
                 found = innermost_of(self._scopes) if scope is None else scope
                 end_scope(found, self._scopes, error)
             raise
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
-        """Let every call of `function` run in a scope of its own; also a coroutine's.
+        """Run each call of `function` in a scope of its own. Also works for coroutine functions.
 
-        The values of a persistent scope are kept from one call to the next.
+        A persistent scope keeps its values from one call to the next.
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
@@ -188,7 +188,7 @@ class cached:
 
             @functools.wraps(function)
             def run_function(*args: Any, **kwargs: Any) -> Any:
-                # made anew: torch.compile enters no older one
+                # a new one: torch.compile cannot enter a context manager made earlier
                 older = None if is_dynamo_compiling() else kept
                 with older or cached(*targets, deferred=deferred):
                     return function(*args, **kwargs)

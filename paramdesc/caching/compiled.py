@@ -1,4 +1,4 @@
-"""A read in compiled code."""
+"""Reading a parametrized tensor in compiled code."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ __all__ = ["read_traced"]
 
 
 def read_traced(chain: Any) -> Any:
-    """`read` in compiled code: the value that a scope of eager code keeps, or one evaluation in the
-    graph for each scope opened there, and one more after each change that the trace can see.
+    """`read` in compiled code.
+
+    This is the value that a scope of eager code keeps, if there is one. Otherwise the chain is
+    evaluated in the graph: once for each scope that is opened there, and again after each change
+    that is visible in the trace.
     """
     if TRACED.opened.any or AUTO_CACHED in chain.__dict__:
         value = fetch_kept(chain)
@@ -41,7 +44,7 @@ def circumstances(chain: Any, value: Any) -> tuple[list[Any], list[Any]]:
     """What a value depends on: constants of the trace, and the modules of the chain."""
     tensors, modules = [*chain.parameters(), *chain.buffers()], list(chain.modules())
     if isinstance(value, Tensor):
-        tensors.append(value)  # it may be written to, too
+        tensors.append(value)  # the code may write to the value itself
     constants = [mode_in_trace()] + [mark_of(tensor) for tensor in tensors]
     for module in modules:
         constants += plain_attributes(module)

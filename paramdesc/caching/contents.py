@@ -1,8 +1,8 @@
-"""Writes that nobody counts, found by looking at a few entries of the tensors.
+"""Detects writes that torch does not count, by comparing a sample of the entries.
 
-Averages that are swapped in through `.data` raise no version, and neither do collectives. So what
-outlives a scope is compared with its tensors again, once after each entry to a persistent scope
-and each call of a model that keeps its values by itself.
+Writes through `.data`, as when averaged weights are swapped in, do not raise the version of a
+tensor, and neither do collectives. So values that outlive their block are compared with their
+tensors, once after each entry of a persistent block and each call of a model with `auto_cache`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Contents", "look_again"]
 
 
 class Looks:
-    """Counts how often kept values were to be compared anew."""
+    """Counts the calls of `look_again`."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -27,16 +27,16 @@ _LOOKS = Looks()
 
 
 def look_again() -> None:
-    """Let every lasting value be compared with its tensors when it is read next."""
+    """Compare each value that outlives its block with its tensors, when it is read next."""
     _LOOKS.count += 1
 
 
 class Contents:
-    """A few entries of each tensor that a value depends on.
+    """A sample of the entries of each tensor that a value depends on.
 
     Args:
-        tensors: those tensors.
-        anywhere: whether to look at tensors on other devices than a CPU too, and wait for them.
+        tensors: the tensors to sample.
+        anywhere: whether to sample tensors on devices other than a CPU too, which waits for them.
     """
 
     __slots__ = ("_looked", "samples")
@@ -47,7 +47,7 @@ class Contents:
         self._looked = _LOOKS.count
 
     def are_other(self) -> bool:
-        """Whether one of the tensors holds other numbers, as far as was looked at since."""
+        """Whether a sample differs. Compares once after each `look_again`; otherwise False."""
         if self._looked == _LOOKS.count:
             return False
         self._looked = _LOOKS.count

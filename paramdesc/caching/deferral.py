@@ -1,7 +1,7 @@
 """Deferred gradients: a scope hands out leaves, and runs the backward pass of the maps once.
 
-What a backward pass brings to a leaf is added up. `Deferral.backward` sends the sums on
-through the graphs that the leaves were cut from, into `.grad` of the originals.
+The gradients that reach a leaf are summed. `Deferral.backward` propagates the sums through the
+graphs that the leaves were cut from, into `.grad` of the originals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Deferral"]
 
 
 class Collector:
-    """Adds up the gradients that reach one leaf. It does not know the leaf, which holds it."""
+    """Sums the gradients that reach one leaf. The leaf refers to it, and not vice versa."""
 
     __slots__ = ("ended", "name", "total")
 
@@ -42,7 +42,7 @@ class Collector:
         if torch.is_grad_enabled():  # by create_graph=True
             raise DeferredGradientError.with_graph(self.name)
         if gradient.dtype in (torch.float16, torch.bfloat16):
-            gradient = gradient.float()  # sixteen sums in half precision lose four bits
+            gradient = gradient.float()  # a sum of sixteen in half precision loses four bits
         if self.total is None:
             self.total = gradient
         elif self.total.layout == gradient.layout == torch.strided:
@@ -52,13 +52,13 @@ class Collector:
 
 
 class Deferred:
-    """A value, the leaf that was handed out in its place, and what has reached that."""
+    """A value, the leaf that was handed out instead, and the sum of the leaf's gradients."""
 
     __slots__ = ("collector", "expiry", "leaf", "value", "watches")
 
     def __init__(self, value: Tensor, entry: Entry, collector: Collector) -> None:
         self.value = value
-        self.leaf = ref(entry.value)  # held by the scope, and by graphs that lead to it
+        self.leaf = ref(entry.value)  # the scope holds it, and so do graphs that lead to it
         self.expiry = entry.expiry
         self.watches = entry.watches
         self.collector = collector
@@ -71,7 +71,7 @@ class Deferral:
         self.values: list[Deferred] = []
 
     def leaf_of(self, value: Tensor, name: str) -> tuple[Tensor, Collector]:
-        """A leaf over the memory of `value`, and what collects its gradients."""
+        """A leaf over the memory of `value`, and the collector of its gradients."""
         refuse_unused_parameters(name)
         collector = Collector(name)
         leaf = value.detach().requires_grad_()
@@ -79,7 +79,7 @@ class Deferral:
         return leaf, collector
 
     def add(self, value: Tensor, entry: Entry, collector: Collector) -> None:
-        """Take charge of `value`, which `entry` keeps a leaf of."""
+        """Hold `value` with its graph, and the collector of the leaf that `entry` keeps."""
         check: Callable[..., Cause | None] = entry.why_stale
         name = collector.name
 
@@ -88,7 +88,7 @@ class Deferral:
             return check(in_any_mode)
 
         entry.why_stale = why_stale
-        # nothing will reach a leaf that is no more
+        # no gradient can reach a leaf that has been freed
         self.values = [
             held
             for held in self.values
@@ -97,20 +97,20 @@ class Deferral:
         self.values.append(Deferred(value, entry, collector))
 
     def waiting(self) -> list[Deferred]:
-        """Those that a gradient has reached."""
+        """The values whose leaves a gradient has reached."""
         return waiting_in(self.values)
 
     def leaves(self) -> list[Tensor]:
-        """The leaves that the values lead to."""
+        """The leaf tensors in the graphs of the values."""
         return [leaf for held in self.values for leaf in leaves_below(held.value)]
 
     def pending(self, parameters: Iterable[Tensor]) -> list[str]:
-        """The tensors whose gradients wait and lead to one of `parameters`."""
+        """The names of the tensors with deferred gradients that lead to one of `parameters`."""
         found = self.leading_to(parameters, self.waiting())
         return [held.collector.name for held in found]
 
     def leading_to(self, parameters: Iterable[Tensor], values: list[Deferred]) -> list[Deferred]:
-        """Those of `values` that lead to one of `parameters`."""
+        """The elements of `values` whose graphs lead to one of `parameters`."""
         wanted = {id(parameter) for parameter in parameters} if values else set()
         return [
             held for held in values if not wanted.isdisjoint(all_leaves_below([held], self.values))
@@ -119,9 +119,9 @@ class Deferral:
     def backward(
         self, retain_graph: bool = False, parameters: Iterable[Tensor] | None = None
     ) -> None:
-        """Run the backward pass of the maps, for everything that has reached the leaves.
+        """Run the backward pass of the maps, for all gradients that have reached the leaves.
 
-        Given `parameters`, for the values that lead to one of these.
+        With `parameters`, only for the values that lead to one of them.
         """
         values = list(self.values)
         if parameters is not None:
@@ -143,7 +143,7 @@ class Deferral:
             self.end(values)
 
     def drop(self) -> list[str]:
-        """Forget what has reached the leaves; the names of the tensors that lose gradients."""
+        """Drop the sums. Returns the names of the tensors whose gradients are lost."""
         names = [held.collector.name for held in self.waiting()]
         for held in self.values:
             held.collector.total = None
@@ -151,7 +151,7 @@ class Deferral:
         return names
 
     def end(self, values: list[Deferred]) -> None:
-        """Hand out none of these leaves any more, and let none collect."""
+        """Expire the leaves of `values`, and refuse gradients that reach them later."""
         for held in values:
             held.expiry.cause = Cause(Reason.CONSUMED)
             held.collector.ended = True
@@ -160,25 +160,26 @@ class Deferral:
 
 
 def waiting_in(values: list[Deferred]) -> list[Deferred]:
-    """Those of `values` that a gradient has reached."""
+    """The elements of `values` whose leaves a gradient has reached."""
     return [held for held in values if held.collector.total is not None]
 
 
 def first_of(waiting: list[Deferred], values: list[Deferred]) -> list[Deferred]:
-    """Those that no other one of them leads to, as a chain does whose original is parametrized.
+    """The elements of `waiting` to which no other element leads.
 
-    An original that several have in common must get the sum of what they bring, at once.
+    A chain leads to another if its original is parametrized by it. An original that several values
+    share must get the sum of their gradients in one backward pass.
     """
     below = all_leaves_below(waiting, values)
     return [held for held in waiting if id(held.leaf()) not in below] or waiting
 
 
 def all_leaves_below(starts: list[Deferred], values: list[Deferred]) -> set[int]:
-    """The identities of the leaves that `starts` lead to, also by leaves that were handed out."""
+    """The identities of the leaves that `starts` lead to, also through other deferred values."""
     by_leaf = {id(held.leaf()): held for held in values}
     below: set[int] = set()
     heads = list(starts)
-    for held in heads:  # it grows
+    for held in heads:  # the list grows
         found = {id(leaf) for leaf in leaves_below(held.value)} - below
         below |= found
         heads += [by_leaf[leaf] for leaf in found if leaf in by_leaf]
@@ -194,7 +195,7 @@ def run_backward(waiting: list[Deferred], retain_graph: bool) -> None:
 
 
 class Gradients:
-    """The `.grad` of all leaves below some values, to be put back after a failure."""
+    """The `.grad` of all leaves below some values, to be restored after a failure."""
 
     def __init__(self, values: Iterable[Tensor]) -> None:
         leaves = {id(leaf): leaf for value in values for leaf in leaves_below(value)}
@@ -217,7 +218,7 @@ def leaves_below(value: Tensor) -> list[Tensor]:
         return [value] if value.requires_grad else []
     found: dict[int, Tensor] = {}
     nodes, seen = [value.grad_fn], {value.grad_fn}
-    for node in nodes:  # it grows
+    for node in nodes:  # the list grows
         if node.name() == "torch::autograd::AccumulateGrad":
             leaf: Any = node
             found[id(leaf.variable)] = leaf.variable
@@ -229,10 +230,10 @@ def leaves_below(value: Tensor) -> list[Tensor]:
 
 
 def refuse_unused_parameters(name: str) -> None:
-    """Stop DistributedDataParallel where it would take the originals for unused.
+    """Raise if DistributedDataParallel would consider the originals unused.
 
-    It looks for them in the graph of the output, which ends at the leaves, and would not
-    average the gradient that they get at the end of the scope.
+    It looks for them in the graph of the output, which ends at the leaves. It would not average
+    the gradients that the originals get at the end of the scope.
     """
     parallel: Any = sys.modules.get("torch.nn.parallel.distributed")
     active = parallel and parallel.DistributedDataParallel._active_ddp_module
@@ -241,7 +242,7 @@ def refuse_unused_parameters(name: str) -> None:
 
 
 def refuse_sharded_originals(held: Deferred) -> None:
-    """Stop where an original stands for a shard by now: its gradient would never be reduced."""
+    """Raise if an original has been sharded meanwhile: its gradient would never be reduced."""
     for watch in held.watches:
         try:
             now = watch.holder[watch.key]

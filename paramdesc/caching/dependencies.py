@@ -1,4 +1,4 @@
-"""What the value of a chain depends on: bound to it before the evaluation, or seen to enter it."""
+"""What a value depends on: what is bound to its chain, and what enters the evaluation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Dependencies"]
 class Dependencies:
     """The tensors, attributes and kept values that go into one evaluation of a chain.
 
-    What was bound before the evaluation is watched in the state that it was in then: another
-    thread may write to it meanwhile, and the value is then of neither state. What the
-    evaluation itself writes is watched as it is afterwards.
+    Everything that is bound to the chain is watched in its state before the evaluation: if
+    another thread writes to a tensor meanwhile, the value may belong to neither state. What the
+    evaluation itself writes is watched in its state afterwards.
 
     Args:
-        chain: what is evaluated.
-        closely: for a value that is kept for long: also tells forms and additions.
+        chain: the chain to evaluate.
+        closely: watch more, for values that are kept long: shapes, strides, and added attributes.
     """
 
     def __init__(self, chain: Chain, closely: bool = False) -> None:
@@ -42,24 +42,24 @@ class Dependencies:
 
     @property
     def is_known(self) -> bool:
-        """Whether nothing else can have a part in the value."""
+        """Whether the value can depend on nothing else."""
         return self.bound.is_known and self.is_complete
 
     @property
     def is_foreign(self) -> bool:
-        """Whether code outside of this library and torch has a part in the value."""
+        """Whether code from outside this library and torch takes part in the evaluation."""
         return self.bound.is_foreign
 
     def make_check(self) -> Callable[[], Cause | None]:
-        """What tells why something is not as it is watched."""
+        """A function that returns why something differs from its watched state, or None."""
         bound = self.bound
         return make_check(self.watches, bound.places, bound.counted, bound.sizes, bound.empty)
 
     def evaluate(self, evaluate: Callable[[], Any]) -> Any:
-        """What `evaluate()` gives, with everything that enters it taken in."""
+        """Call `evaluate()`, note everything that enters it, and return its result."""
         check = self.make_check()
         if not self.bound.is_foreign or any(map(is_compiled, self.chain.modules())):
-            # Dynamo guards the function modes: an observer would compile a compiled map anew
+            # Dynamo guards function modes, so an observer would recompile a compiled map
             self.is_complete = not self.bound.is_foreign
             value = evaluate()
             self.has_changed = check() is not None
@@ -77,10 +77,10 @@ class Dependencies:
         return value
 
     def _take_in_changes(self, written: set[int]) -> None:
-        """Watch what the evaluation has changed as it is now; what others have, as it was."""
+        """Watch what the evaluation changed in its new state, and everything else in the old."""
         own = self.chain._parameters, self.chain._buffers
         originals = {id(x) for holder in own for x in holder.values()}
-        kept = self.watches  # holds the tensors by whose identity they are found
+        kept = self.watches  # keeps the tensors alive while they are looked up by identity
         before = {id(w.tensor): w for w in kept}
         self._look()
         for number, now in enumerate(self.watches):
@@ -91,13 +91,13 @@ class Dependencies:
                 self.watches[number] = Watch(now.holder, now.key, now.tensor, *state)
 
     def _take_in_entered(self, observer: Observer, value: Any) -> None:
-        """Watch the tensors that entered and are bound nowhere that is known."""
+        """Watch the tensors that entered the evaluation and that the walk has not found."""
         known = {id(watch.tensor) for watch in self.watches} | {id(value)}
         for entry in self.entries:
             known |= {id(entry.value), *(id(watch.tensor) for watch in entry.watches)}
         entered = [ref(x) for key, x in observer.entered.items() if key not in known]
         observer.entered.clear()
-        # those that are gone by now were intermediate results that no function mode sees
+        # freed ones were intermediate results of operations that a function mode does not see
         found = [x for x in (reference() for reference in entered) if x is not None]
         self.is_complete = not found
         self.watches += [watch(Place({0: x}, 0, x), self.closely) for x in found]

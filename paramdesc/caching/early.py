@@ -1,22 +1,22 @@
-"""What reads or clears `.grad` is refused while gradients of the same parameters are deferred.
+"""Refuses calls that read or clear `.grad` while gradients of the same parameters are deferred.
 
-They are not in `.grad` yet: a step would miss them, an unscaled or clipped gradient would be
-mixed with others, and a cleared one would come back. From the first deferred scope on,
-optimizers ask before they step, and these functions of torch ask before they run:
+Deferred gradients are not in `.grad` yet: a step would miss them, they would be added unscaled or
+unclipped to a gradient that was unscaled or clipped, and they would survive `zero_grad`. From the
+first deferred scope on, optimizers are checked before each step, and these functions of torch
+before each call:
 
-| function | whose gradients |
+| function | checked parameters |
 |---|---|
 | `Optimizer.zero_grad` | the optimizer's |
 | `GradScaler.unscale_`, `GradScaler.step`, `ShardedGradScaler.unscale_` | the optimizer's |
 | `Module.zero_grad`, `FullyShardedDataParallel.clip_grad_norm_` | the module's |
 | `clip_grad_norm_`, `clip_grad_value_`, `clip_grads_with_norm_` | the given parameters' |
-| `get_total_norm` | the given ones, told by `parameter.grad is gradient` |
+| `get_total_norm` | those whose `.grad` is one of the given gradients |
 
-The other public functions of torch that touch `.grad` come to one of these: the old
-`clip_grad_norm`, `GradScaler.step` of a fused optimizer, `PostLocalSGDOptimizer`,
-`ZeroRedundancyOptimizer`, and all optimizers by the hooks of their steps. Two things cannot be
-told: a `.grad` that a program reads itself, and gradients given to `get_total_norm` among
-which those that wait are missing, for nothing has reached their parameters before.
+The other public functions of torch that touch `.grad` call one of these or step an optimizer: the
+deprecated `clip_grad_norm`, `PostLocalSGDOptimizer`, and `ZeroRedundancyOptimizer`. Two cases are
+not detected: a program that reads `.grad` itself, and a call of `get_total_norm` for parameters
+whose `.grad` is None because all of their gradients are deferred.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from paramdesc.torch_internals.functions import stand_in_for
 __all__ = ["refuse_early"]
 
 Deferrals = Callable[[], list[Deferral]]
-"""Those of the scopes that are open in the calling thread or task."""
+"""Returns the deferrals of the scopes that are open in the calling thread or task."""
 
 
 def refuse_early(deferrals: Deferrals) -> None:
-    """From now on, refuse what would come too early."""
+    """From now on, refuse calls that come before the deferred gradients."""
     refuse_here(deferrals)
     for module, owner, name in LATER:
-        if module in sys.modules:  # else nobody can have called it
+        if module in sys.modules:  # otherwise nothing can have called it
             refuse_there(deferrals, module, owner, name)
 
 
@@ -75,10 +75,10 @@ def called(owner: Any, name: str) -> str:
 
 
 def before_step(deferrals: Deferrals, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-    """The hook of each optimizer, before its step: `args` start with the optimizer."""
+    """The hook before each step of an optimizer, which is also the first of `args`."""
     if is_dynamo_compiling() or not deferrals():
         return None
-    # a step begins with its closure, which may be what brings the gradients
+    # a step calls its closure first, and the closure may call scope.backward()
     has_closure = kwargs.get("closure") is not None or (len(args) > 1 and callable(args[1]))
     if not has_closure:
         refuse(deferrals, "optimizer.step()", parameters_of(optimizer))
@@ -107,7 +107,7 @@ def ask(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """Stand in for a function of torch that touches the gradients of `parameters`."""
+    """Called before a function of torch that reads or clears the gradients of `parameters`."""
     if is_dynamo_compiling() or not (waiting := [held for held in deferrals() if held.waiting()]):
         return NotImplemented
     tensors = Tensors(first) if isinstance(first, Iterator) else first
@@ -123,7 +123,7 @@ def refuse(deferrals: Deferrals, what: str, parameters: Iterable[Tensor]) -> Non
 
 
 class Tensors(list[Tensor]):
-    """What an iterator had, which others still want to go through."""
+    """The elements of an iterator, which can be iterated over again."""
 
     def again(self) -> Iterator[Tensor]:
         return (tensor for tensor in self)
@@ -148,7 +148,7 @@ def listed(tensors: Tensor | Iterable[Tensor], *_: Any, **__: Any) -> list[Tenso
 def owners_of(
     gradients: Tensor | Iterable[Tensor], *_: Any, waiting: list[Deferral]
 ) -> list[Tensor]:
-    """The parameters that wait for more, whose `.grad` is one of `gradients`."""
+    """The parameters with deferred gradients whose present `.grad` is one of `gradients`."""
     wanted = {id(gradient) for gradient in listed(gradients)}
     leaves = (leaf for deferral in waiting for leaf in deferral.leaves())
     return [leaf for leaf in leaves if leaf.grad is not None and id(leaf.grad) in wanted]

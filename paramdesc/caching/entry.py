@@ -1,8 +1,8 @@
-"""A kept value and what it was made from: when it may be used again.
+"""A kept value with what it was computed from, and the check whether it may be used again.
 
-An entry is *current* while a fresh evaluation would give the same tensor with the same
-gradient. It holds everything that it compares with, so nothing can be freed and come
-back under the same identity or address.
+An entry is *current* while a fresh evaluation would give the same tensor with the same gradient. It
+holds references to everything that it compares with, so that no new object can have the identity
+or address of one that was freed.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ get_default_dtype = torch.get_default_dtype
 class Entry:
     """The value of one chain of maps, with everything that it depends on.
 
-    `why_stale()` tells why a fresh evaluation, here and now, would not give `value`: None
-    while it would. `why_stale(True)` leaves the mode aside.
+    `why_stale()` returns why a fresh evaluation, here and now, would not give `value`, or None if
+    it would. `why_stale(True)` ignores the mode.
 
     Args:
-        chain: what was evaluated.
-        value: what came out.
+        chain: the chain that was evaluated.
+        value: the result.
         mode: the mode before the evaluation.
-        dependencies: what went into it.
+        dependencies: what the value depends on.
         record: where reads are counted.
-        lasts: whether it is kept for long, and served in inference mode and outside. Without
-            gradients, it is then the same for all; where it was evaluated with gradients
-            switched on and needs none, it is served with and without.
-        contents: what tells of writes that nobody counts, if that is looked at.
+        lasts: whether the value outlives its block. It needs no gradient, and is used both inside
+            and outside of inference mode. If gradients were enabled when it was evaluated, it is
+            used with and without them.
+        contents: the samples that detect uncounted writes, if they are compared.
     """
 
     __slots__ = (
@@ -82,8 +82,8 @@ class Entry:
         parts = (watch for entry in dependencies.entries for watch in entry.watches)
         self.expiry.tensors = frozenset(id(watch.tensor) for watch in (*self.watches, *parts))
         if value.grad_fn is not None:
-            # only the expiry is referenced from the value: an entry there would be a cycle,
-            # and the value would outlive its scope until the garbage collector runs
+            # a hook that refers to the entry would be a reference cycle: the value would outlive
+            # its scope until the garbage collector runs
             value.register_hook(self.expiry.consume)  # type: ignore[no-untyped-call]
         self.why_stale = make_check(
             value, self.expiry, mode, chain._modules, dependencies, lasts, contents
@@ -91,7 +91,7 @@ class Entry:
         track(chain, self.expiry)
 
     def may_be_kept(self) -> bool:
-        """Whether `why_stale` can tell this entry's circumstances from all others."""
+        """Whether `why_stale` can detect every change: not so for inference tensors."""
         if any(watch.version == UNCOUNTED for watch in self.watches):
             return False
         return not has_transforms() or belongs_to_transform(watch.tensor for watch in self.watches)
@@ -106,7 +106,7 @@ def make_check(
     lasts: bool,
     contents: Contents | None,
 ) -> Callable[..., Cause | None]:
-    """The check of one entry, with all that it needs in reach: it runs at every read."""
+    """The check of one entry. It runs at every read, so all that it needs is a local name."""
     maps = dict(children)
     version = UNCOUNTED if value.is_inference() else value._version
     is_leaf, needs_gradient = value.grad_fn is None, value.requires_grad
@@ -116,7 +116,7 @@ def make_check(
     gradients, inference, more = mode[0], mode[1], mode[2:]
     is_special = any(more)
     with_all_gradients = lasts and gradients
-    # numbers that a map of this library or torch makes are of the dtype of its input
+    # maps of this library and of torch create numbers in the dtype of their input
     dtype = torch.get_default_dtype() if dependencies.is_foreign else None
     check = dependencies.make_check()
     parts = tuple(dependencies.entries)

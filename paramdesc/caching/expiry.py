@@ -1,4 +1,4 @@
-"""Values that end before anybody compares them: told from outside, to all scopes and threads."""
+"""Expires kept values on events such as an optimizer step, in all scopes and threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Expiry", "expire", "track"]
 
 
 class Expiry:
-    """Whether a kept value has ended. It knows neither the value nor the chain."""
+    """Whether a kept value has expired, and why. Refers to neither the value nor the chain."""
 
     __slots__ = ("__weakref__", "cause", "tensors")
 
@@ -25,12 +25,12 @@ class Expiry:
         self.tensors: frozenset[int] = frozenset()  # the identities of what the value depends on
 
     def consume(self, gradient: Tensor) -> None:
-        """A hook of the value: a backward pass has gone through it."""
+        """Expire the value: called by its hook, when a backward pass goes through it."""
         self.cause = Cause(Reason.CONSUMED)
 
 
 def track(chain: Any, expiry: Expiry) -> None:
-    """Let `expire` and training steps reach the value of `chain` that `expiry` belongs to."""
+    """Register `expiry`, of a value of `chain`, for `expire` and for training steps."""
     watch_chain(chain)
     transient = transient_of(chain)
     if transient.expiries is None:
@@ -39,21 +39,21 @@ def track(chain: Any, expiry: Expiry) -> None:
 
 
 def live_of(chain: Any) -> list[Expiry]:
-    """The expiries of what is kept of `chain` now; another thread may add to them."""
+    """The expiries of the kept values of `chain`. A copy: another thread may add to them."""
     expiries = transient_of(chain).expiries
     references: Any = () if expiries is None else vars(expiries)["data"].copy()
     return [expiry for expiry in (reference() for reference in references) if expiry is not None]
 
 
 def expire(chain: Any, reason: Reason, name: str = "") -> None:
-    """End every kept value of `chain`, in all scopes and threads."""
+    """Expire every kept value of `chain`, in all scopes and threads."""
     cause = Cause(reason, name)
     for expiry in live_of(chain):
         expiry.cause = expiry.cause or cause
 
 
 def end_after_step(chain: Any, step: StepMade) -> None:
-    """End the kept values of `chain` that depend on what an optimizer has written."""
+    """Expire the kept values of `chain` that depend on a tensor to which an optimizer wrote."""
     for expiry in live_of(chain):
         if expiry.cause is None and step.wrote_any(expiry.tensors):
             expiry.cause = Cause(Reason.STEP)

@@ -1,4 +1,4 @@
-"""A fresh value, kept in a scope."""
+"""Evaluating a chain, and keeping the value in an ordinary scope."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["evaluate_into", "keep_in", "note_use"]
 
 
 def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any:
-    """A fresh value of `chain`, kept in `scope` if it can be told from others."""
+    """A fresh value of `chain`, kept in `scope` if every change to it can be detected."""
     record = scope.record_of(chain)
     record.misses += 1
     mode, dependencies = current_mode(), Dependencies(chain)
@@ -32,7 +32,7 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any
 def keep_in(
     scope: Scope | None, chain: Any, value: Any, mode: Mode, dependencies: Dependencies
 ) -> Any:
-    """What a reader gets of a fresh value, which `scope` keeps if it can."""
+    """Keep a fresh value in `scope` if possible, and return what the reader gets."""
     if scope is None or scope.is_closed or not isinstance(value, Tensor):
         return remembered(chain, value)
     record = scope.record_of(chain)
@@ -55,11 +55,11 @@ def keep_in(
 
 
 def note_use(entry: Entry) -> None:
-    """Tell the evaluations that are watched here, if any, that they use this value."""
+    """Note that the evaluations observed in this thread, if any, use this value."""
     if OBSERVED.count:
         OBSERVED.note(entry)
 
 
 def may_be_cut(value: Tensor) -> bool:
-    """Whether only a backward pass looks at the graph of `value`: no transform or trace does."""
+    """Whether the graph of `value` may be cut. Transforms, traces and forward AD need it."""
     return is_plain() and forward_ad.unpack_dual(value).tangent is None  # type: ignore[no-untyped-call]

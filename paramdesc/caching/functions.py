@@ -1,4 +1,4 @@
-"""What a function or class binds: closures, defaults, global names, members."""
+"""What is bound to a function or class: closures, defaults, global names and members."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from typing import Any
 
 from paramdesc.caching.holders import Attributes, Cells
 
-__all__ = ["Binding", "bindings_of", "is_trusted", "members_of", "methods_of"]
+__all__ = ["Binding", "bindings_of", "is_trusted", "members_of", "methods_of", "vars_of"]
 
 Binding = tuple[Any, Any, Any]
-"""A holder (None if nothing can be exchanged there), a key, and what is bound."""
+"""A holder (None if its content cannot be replaced), a key, and the bound object."""
 
 _TRUSTED = frozenset({"paramdesc", "torch", "numpy", *sys.stdlib_module_names})
-"""Where functions and classes depend on nothing but what is bound to them."""
+"""Packages whose functions and classes depend on nothing besides what is bound to them."""
 
 
 def is_trusted(thing: Any) -> bool:
-    """Whether a class, function or module is part of this library, torch or Python."""
+    """Whether a class, function or module is part of paramdesc, torch, NumPy or Python."""
     name = thing.__name__ if type(thing) is types.ModuleType else getattr(thing, "__module__", None)
-    return isinstance(name, str) and name.partition(".")[0] in _TRUSTED
+    return root_of(name) in _TRUSTED
+
+
+def root_of(name: Any) -> str:
+    return name.partition(".")[0] if isinstance(name, str) else ""
 
 
 def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
     """What is bound to a function, method or `functools.partial`.
 
-    `closely` also gives its code, and what holds nothing yet.
+    With `closely`, also its code, and attributes that are empty.
     """
     kind = type(function)
     if kind is types.MethodType:
@@ -39,6 +43,7 @@ def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
         yield None, "func", function.func
         yield None, "args", function.args
         yield None, "keywords", function.keywords
+        yield None, "__dict__", function.__dict__
     elif kind is types.FunctionType and not is_trusted(function):
         attributes = Attributes(function)
         for name in ("__code__", "__defaults__", "__kwdefaults__", "__dict__"):
@@ -50,11 +55,12 @@ def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
             with suppress(KeyError):
                 yield cells, number, cells[number]
                 yield from names_read_in(cells[number], names_in(function.__code__), set())
-        yield from names_read_by(function)
+        if root_of(function.__globals__.get("__name__")) not in _TRUSTED:
+            yield from names_read_by(function)  # else it is a decorator of torch's, say
 
 
 def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
-    """The global names that a function reads, and those of modules among them: `settings.scale`."""
+    """The global names that a function reads, also in modules: `scale`, or `settings.scale`."""
     names, found = names_in(function.__code__), function.__globals__
     for name in names:
         if name not in found:
@@ -77,13 +83,13 @@ def names_read_in(module: Any, names: Iterable[str], seen: set[int]) -> Iterator
 
 
 def names_in(code: types.CodeType) -> tuple[str, ...]:
-    """The names that `code` and the functions defined in it look up, global ones among them."""
+    """The global and attribute names used in `code` and in the functions defined inside it."""
     inner = [names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)]
     return tuple(dict.fromkeys([*code.co_names, *(name for names in inner for name in names)]))
 
 
 def methods_of(cls: type) -> Iterator[types.FunctionType]:
-    """The functions that are members of a class and of its bases, but for trusted ones."""
+    """The functions among the members of a class and its bases, except for trusted classes."""
     for _, _, member in members_of(cls):
         for function in (member, *map(member_function, ("__func__", "fget"), (member, member))):
             if type(function) is types.FunctionType:
@@ -97,8 +103,13 @@ def member_function(name: str, member: Any) -> Any:
 
 
 def members_of(cls: type) -> Iterator[Binding]:
-    """The members of a class and of its bases, but for trusted ones, with the dicts they are in."""
+    """The members of a class and its bases, except for trusted classes."""
     for base in type.mro(cls):
         if not is_trusted(base):
-            state = type.__dict__["__dict__"].__get__(base)
+            state = vars_of(base)
             yield from ((state, name, member) for name, member in list(state.items()))
+
+
+def vars_of(cls: type) -> Any:
+    """The members of a class itself, whatever its metaclass answers."""
+    return type.__dict__["__dict__"].__get__(cls)

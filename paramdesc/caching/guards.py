@@ -1,4 +1,4 @@
-"""What the guards of compiled code ask of scopes, before each call, and what it then fetches."""
+"""Kept values for compiled code: its guards call `keep`, and its graph input is `fetch`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["fetch", "keep"]
 
 
 def keep(chain: Any) -> Any:
-    """What an active scope keeps of `chain`, evaluated now if need be, or None.
+    """The value of `chain` that an active scope keeps, evaluated if necessary; None without one.
 
-    The guards of compiled code ask this before each call. They must not raise: what a map
-    raises, it raises again when the compiled code evaluates it.
+    The guards of compiled code call this before each call. They must not raise: an exception in a
+    map is raised again when the compiled code evaluates it.
     """
-    if is_inference():  # torch.compile traces without it: there, no tensor is an inference tensor
+    if is_inference():  # torch.compile traces outside of inference mode
         with torch.inference_mode(False), torch.no_grad():
             return keep(chain)
     lasting = find_scope(chain, lasts=True)
@@ -54,7 +54,7 @@ def keep(chain: Any) -> Any:
 
 
 def fetch(chain: Any) -> Any:
-    """`read` for compiled code whose guards have let `keep` evaluate."""
+    """`read` for compiled code, after its guards have called `keep`."""
     if is_inference():
         with torch.inference_mode(False), torch.no_grad():
             return fetch(chain)
@@ -63,6 +63,6 @@ def fetch(chain: Any) -> Any:
             scope.ahead.discard(chain)
             entry = scope.entries.get(chain)
             if entry is not None and entry.why_stale() is None:
-                return entry.value  # counted as a miss when it was evaluated
+                return entry.value  # already counted as a miss by `keep`
             entry = None
     return read(chain)

@@ -1,6 +1,6 @@
-"""Where things are bound, each looked up by `holder[key]` as in a dict.
+"""Holders of values other than dicts, with the same way of looking them up: `holder[key]`.
 
-No lookup runs code of the user's. It raises KeyError where nothing is bound any more.
+A lookup never runs code of the user. It raises KeyError if nothing is bound to the key any more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Attributes:
 
 
 class Cells:
-    """The variables that a function is closed over, by number."""
+    """The closure of a function, by the number of the variable."""
 
     __slots__ = ("cells",)
 
@@ -40,25 +40,30 @@ class Cells:
     def __getitem__(self, number: int) -> Any:
         try:
             return self.cells[number].cell_contents
-        except ValueError:  # it is not bound yet
+        except ValueError:  # the variable is not bound
             raise KeyError(number) from None
 
 
 class Items:
-    """The items of a container whose class may look them up in a way of its own."""
+    """The items of a list, tuple or dict whose class may look them up in a way of its own."""
 
-    __slots__ = ("look_up", "owner")
+    __slots__ = ("kind", "owner")
 
     def __init__(self, owner: Any, kind: Any) -> None:
         self.owner = owner
-        self.look_up = kind.__getitem__
+        self.kind = kind
 
     def __getitem__(self, key: Any) -> Any:
-        return self.look_up(self.owner, key)
+        if self.kind is not dict:
+            return self.kind.__getitem__(self.owner, key)
+        found = dict.get(self.owner, key, self)  # `[]` would ask `__missing__`
+        if found is self:
+            raise KeyError(key)
+        return found
 
 
 class Members:
-    """The members that a set has now, by number."""
+    """The present members of a set, by number."""
 
     __slots__ = ("listed", "owner")
 
@@ -84,6 +89,6 @@ def slots_of(cls: type) -> Iterator[str]:
 
 
 def has_hidden_state(cls: type) -> bool:
-    """Whether instances hold more than attributes: memory that C code has laid out."""
+    """Whether instances may hold data other than attributes, in memory that C code manages."""
     fields = cls.__dictoffset__ > 0, cls.__weakrefoffset__ > 0, *(True for _ in slots_of(cls))
     return cls.__itemsize__ > 0 or cls.__basicsize__ > object.__basicsize__ + _POINTER * sum(fields)

@@ -1,4 +1,4 @@
-"""A read while a scope is open, or of a chain that keeps its value by itself."""
+"""Reading a parametrized tensor while a scope is open, or with `auto_cache`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from paramdesc.torch_internals.mode import current_mode, is_inference
 __all__ = ["evaluate_and_keep", "read_in_scopes"]
 
 
-@run_eagerly  # where compiled code fails, Dynamo would trace the checks, and watch the maps
+@run_eagerly  # after a graph break, Dynamo would trace the checks and guard the maps
 def read_in_scopes(scopes: tuple[Scope, ...], chain: Any, evaluate: Callable[..., Any]) -> Any:
-    """The value of `chain`: a current one that one of `scopes` keeps, else a fresh one."""
+    """The value of `chain`: a current one from one of `scopes`, otherwise a fresh one."""
     for scope in scopes:
         entry = scope.entries.get(chain)
         if entry is not None:
@@ -38,12 +38,12 @@ def read_in_scopes(scopes: tuple[Scope, ...], chain: Any, evaluate: Callable[...
                 entry.record.hits += 1
                 return entry.value.detach()
             drop_stale(scope, chain, entry, cause)
-            entry = None  # the old value must be gone before the new one is made
+            entry = None  # free the old value before the new one is made
     return read_afresh(chain, evaluate)
 
 
 def serves_without_gradients(entry: Entry, cause: Cause) -> bool:
-    """Whether a leaf is right here but for its gradient: to evaluate anew would end it."""
+    """Whether a leaf is current except that gradients are off: a new evaluation would expire it."""
     if cause.reason is not Reason.GRAD_MODE or not entry.value.requires_grad or is_inference():
         return False
     with torch.enable_grad():
@@ -51,7 +51,7 @@ def serves_without_gradients(entry: Entry, cause: Cause) -> bool:
 
 
 def drop_stale(scope: Scope, chain: Any, entry: Entry, cause: Cause) -> None:
-    """Free a value that cannot be used, unless it serves again when the mode is back."""
+    """Free a value that cannot be used, unless it can be used again once the mode is back."""
     changed: Cause | None = cause
     if scope.lasts and cause.reason in MODES:
         # in a trace or transform nothing can be compared
@@ -63,7 +63,7 @@ def drop_stale(scope: Scope, chain: Any, entry: Entry, cause: Cause) -> None:
 
 
 def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
-    """A value that no open scope keeps, kept where it belongs, if that is anywhere."""
+    """A value that no open scope keeps: the one that `auto_cache` keeps, or a fresh one."""
     if AUTO_CACHED in chain.__dict__:
         entry = AUTO.entries.get(chain)
         if entry is not None:
@@ -78,11 +78,11 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
 
 
 def evaluate_and_keep(chain: Any, evaluate: Callable[..., Any]) -> Any:
-    """A fresh value, kept in the scope that it belongs to."""
+    """A fresh value, kept in the scope that it belongs to, if any."""
     dependencies = None
     lasting = find_scope(chain, lasts=True)
     if lasting is not None and may_last(chain):
-        with lasting.record_of(chain).lock:  # the others wait, and find it
+        with lasting.record_of(chain).lock:  # other threads wait, and then find the value
             entry = lasting.entries.get(chain)
             if entry is not None and entry.why_stale() is None:
                 entry.record.hits += 1

@@ -1,4 +1,4 @@
-"""Saying by hand that weights were written to, where nothing else tells it."""
+"""Reporting writes that cannot be detected."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ __all__ = ["invalidate"]
 def invalidate(*targets: Target) -> None:
     """Compute the parametrized tensors of `targets` anew when they are read next.
 
-    Call it after writes that cannot be detected, see the table in the guide to the cache: a
-    collective on a GPU, or a NumPy array that shares the memory. It reaches the values in
-    every open scope, of every thread, and those that outlive scopes. For maps with a warm start
-    it counts as a training step.
+    Call it after a write that cannot be detected, such as a collective on a GPU, or a write to a
+    NumPy array that shares memory with a tensor. The section "What is noticed" of the guide to the
+    cache (docs/guide/cache.md) lists all cases. Values expire in every open scope of every thread,
+    and so do those that outlive their block. For maps with a warm start, the call counts as a
+    training step.
 
     Args:
         targets: modules, `ParametrizationList`s, and sets or iterables of them, as `cached`
-            takes them. None at all: every parametrization whose values are kept.
+            takes them. Without targets: every parametrization that has kept values.
 
     Raises:
         TypeError: if a target is anything else.

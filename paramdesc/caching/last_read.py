@@ -1,8 +1,8 @@
-"""The memory of a value knows its chain.
+"""Links the memory of a value to its chain, so that a write to the value can be assigned.
 
-What writes to a value in place, as `torch.nn.init` does, is handed a tensor and nothing else:
-the value, a view of it, or another tensor object over its memory. So the chain is noted at the
-storage of its value, by a weak reference. It stays as long as the memory does, for all threads.
+A function that writes in place, such as those of `torch.nn.init`, receives only a tensor: the
+value, a view of it, or another tensor object over the same memory. So the storage of each value has
+a weak reference to the chain. It exists as long as the memory does, and all threads see it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.nn import Parameter
 __all__ = ["Place", "place_of", "remembered", "source_of"]
 
 Place = tuple[torch.Size, tuple[int, ...], int | torch.SymInt, torch.dtype]
-"""Which part of a storage a tensor is: size, stride, offset and dtype."""
+"""The part of a storage that a tensor occupies: size, stride, offset and dtype."""
 
 
 def remembered(chain: Any, value: Any) -> Any:
-    """`value`, known as one of `chain`."""
+    """Note at the storage of `value` that it is a value of `chain`, and return it."""
     try:
         base = value._base
-        if base is None:  # all of its memory: to note the place always would be 0.1 plain reads
+        if base is None:  # not a view. To note its place too would cost 0.1 plain reads
             value.untyped_storage().paramdesc = ref(chain)
-        elif type(base) is not Parameter:  # to write to a view of a parameter sets the parameter
+        elif type(base) is not Parameter:  # writing to a view of a parameter sets that
             value.untyped_storage().paramdesc = ref(chain), place_of(value)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-        pass  # no tensor, or one without memory of its own
+        pass  # not a tensor, or one without memory of its own
     return value
 
 
@@ -38,9 +38,9 @@ def place_of(tensor: Tensor) -> Place:
 
 
 def source_of(storage: Any) -> tuple[Any, Place | None]:
-    """The chain whose value last had this memory, and the place of the value if it is a view.
+    """The chain whose value is in this memory, and the place of the value if it is a view.
 
-    Both are None if there is none, or it is no more.
+    Both are None if the memory belongs to no value, or the chain has been freed.
     """
     noted = getattr(storage, "paramdesc", None)
     source, place = noted if isinstance(noted, tuple) else (noted, None)

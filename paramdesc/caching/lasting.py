@@ -1,4 +1,4 @@
-"""A fresh value that outlives the scope in which it is read."""
+"""Evaluating a chain, and keeping the value longer than the block in which it is read."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["evaluate_to_last", "may_last"]
 
 
 def may_last(chain: Any) -> bool:
-    """Whether a value made now may outlive its scope: in evaluation, without gradients.
+    """Whether a value evaluated now may outlive its block: in evaluation mode, without gradients.
 
-    In training mode a map may be random, or have a state that moves on. Another process may
-    write to shared memory.
+    In training mode a map may be random, or have a state that changes. Shared memory may be written
+    to by another process.
     """
     if chain.training:
         return False
@@ -46,15 +46,15 @@ def may_last(chain: Any) -> bool:
 def evaluate_to_last(
     scope: Scope, chain: Any, evaluate: Callable[..., Any]
 ) -> tuple[Any, Dependencies | None]:
-    """A fresh value, kept in `scope` if everything that has a part in it is known.
+    """A fresh value, kept in `scope` if everything that it depends on is known.
 
-    It is made as it is for all who enter: not in inference mode, and without gradients. If it
-    is not kept, what it depends on is returned beside it.
+    It is evaluated outside of inference mode, so that every thread and mode can use it. If it is
+    not kept, its dependencies are returned as well.
     """
     scope.entries.pop(chain, None)
     record = scope.record_of(chain)
     record.misses += 1
-    gradients = is_grad_enabled()  # leaving inference mode switches them on
+    gradients = is_grad_enabled()  # leaving inference mode enables gradients
     with torch.inference_mode(False), torch.set_grad_enabled(gradients):
         mode, dependencies = current_mode(), Dependencies(chain, closely=True)
         contents = contents_of(scope, chain, dependencies)
@@ -70,12 +70,12 @@ def evaluate_to_last(
             if entry.may_be_kept():
                 scope.entries[chain] = entry
                 return value, None
-    record.misses -= 1  # it belongs to another scope, if to any
+    record.misses -= 1  # an ordinary scope counts it, if there is one
     return value, dependencies
 
 
 def contents_of(scope: Scope, chain: Any, dependencies: Dependencies) -> Contents | None:
-    """What tells of uncounted writes to the tensors, as the user has chosen."""
+    """The samples that detect uncounted writes to the tensors, as chosen by `check_contents`."""
     chosen = scope.check_contents_of(chain)
     if chosen is False:
         return None

@@ -1,9 +1,9 @@
-"""Scopes whose end was never run: an interrupt has come right before it.
+"""Finds scopes that an interrupt has left open.
 
-Python runs a signal handler, which raises KeyboardInterrupt, when a function begins: also when
-`__exit__` does, before its first line. No code in it can prevent that. So a scope knows the
-frame that has opened it, and where in its code, and the next entry or exit tells whether the
-block around it, or the call of the model, is over.
+Python may run a signal handler, which raises KeyboardInterrupt, when `__exit__` is called and
+before its first line. No code in `__exit__` can prevent that. So a scope remembers the frame that
+opened it, and the instruction there. The next entry or exit then finds out whether the block of
+the scope, or the call of its model, is over.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENER
 
 
 def remember_opener(scope: Any, frame: FrameType) -> None:
-    """`scope` is opened in `frame`, where that stands now."""
+    """Remember that `scope` is opened in `frame`, at its present instruction."""
     scope.frame, scope.place = frame, frame.f_lasti
 
 
 def left_open(scopes: tuple[Any, ...], frame: FrameType | None) -> list[Any]:
-    """Those of the open `scopes` that are over while `frame` runs, innermost first."""
+    """The open scopes among `scopes` whose block is over, seen from `frame`; innermost first."""
     known = [scope for scope in scopes if scope.frame is not None]
     if not known:
         return []
     running = frames_from(frame, {id(scope.frame) for scope in known})
     ended = [scope for scope in known if id(scope.frame) in running and has_left_block(scope)]
     gone = [scope for scope in known if id(scope.frame) not in running and ends_with_frame(scope)]
-    if gone:  # these are rare, and the frames of other threads many
+    if gone:  # rare, and the frames of all other threads must be searched
         wanted = {id(scope.frame) for scope in gone}
         for other in sys._current_frames().values():
             running |= frames_from(other, wanted)
@@ -44,7 +44,7 @@ def left_open(scopes: tuple[Any, ...], frame: FrameType | None) -> list[Any]:
 
 
 def frames_from(frame: FrameType | None, wanted: set[int]) -> set[int]:
-    """Which of the `wanted` frames are `frame` and its callers, by identity."""
+    """The identities in `wanted` that belong to `frame` or one of its callers."""
     found: set[int] = set()
     while frame is not None and len(found) < len(wanted):
         if id(frame) in wanted:
@@ -54,13 +54,13 @@ def frames_from(frame: FrameType | None, wanted: set[int]) -> set[int]:
 
 
 def has_left_block(scope: Any) -> bool:
-    """Whether its frame, which runs, is no more in the block that has opened it."""
+    """Whether the frame of `scope`, which is running, has left the block of the scope."""
     frame = scope.frame
     return not scope.is_call and not may_be_inside(frame.f_code, scope.place, frame.f_lasti)
 
 
 def ends_with_frame(scope: Any) -> bool:
-    """Whether it is over when its frame is in no stack: that of a generator may wait elsewhere."""
+    """Whether `scope` is over if its frame is on no stack: a generator may be suspended."""
     code = scope.frame.f_code
     if code.co_flags & _SUSPENDS:
         return False
@@ -71,7 +71,7 @@ def ends_with_frame(scope: Any) -> bool:
 def may_be_inside(code: CodeType, place: int, here: int) -> bool:
     """Whether `code`, when it is at `here`, is in the block of the `with` at `place`.
 
-    True also where that is not known: a call of `__enter__` is not in a `with`.
+    True also where that is unknown, as for a direct call of `__enter__`.
     """
     opener = next((step for step in dis.get_instructions(code) if step.offset == place), None)
     if opener is None or opener.opname not in _OPENS_BLOCK:
@@ -86,7 +86,7 @@ def may_be_inside(code: CodeType, place: int, here: int) -> bool:
 
 
 def handlers_of(entries: Any, offset: int) -> Iterator[int]:
-    """Where an error at `offset` is handled, and then one in that place, and so on."""
+    """The handlers of an exception at `offset`, from the innermost to the outermost."""
     seen: set[int] = set()
     while True:
         found = [entry.target for entry in entries if entry.start <= offset < entry.end]

@@ -1,4 +1,4 @@
-"""Watching an evaluation: the tensors that enter it, and the kept values that it uses."""
+"""Observing an evaluation: the tensors that enter it, and the kept values that it uses."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["OBSERVED", "Observer"]
 
 
 class Observed(threading.local):
-    """The evaluations that are watched in this thread, outermost first."""
+    """The evaluations that are observed in this thread, outermost first."""
 
     def __init__(self) -> None:
         self.observers: tuple[Observer, ...] = ()
 
 
 class Switch:
-    """How many evaluations are watched, in all threads: reads ask only while there are any."""
+    """The number of observed evaluations in all threads: zero, almost always."""
 
     def __init__(self) -> None:
         self.count = 0
         self.here = Observed()
 
     def note(self, entry: Any) -> None:
-        """The kept value of `entry` is used in the evaluations that are watched here."""
+        """Note that the evaluations observed in this thread use the value of `entry`."""
         for observer in self.here.observers:
             observer.entries.append(entry)
 
@@ -40,9 +40,10 @@ OBSERVED = Switch()
 
 
 class Observer(TorchFunctionMode):
-    """While it is active, notes each tensor that goes into a function and did not come out of one.
+    """Notes each tensor that is passed to a function and is not the result of an earlier one.
 
-    `entered` has them by identity. `written` has those that a function wrote to.
+    `entered` has these tensors by identity, and `written` the identities of those that a function
+    wrote to.
     """
 
     changes_nothing = True
@@ -57,7 +58,7 @@ class Observer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if is_dynamo_compiling():
-            return func(*args, **kwargs)  # a compiled function in a map; its graph tells nothing
+            return func(*args, **kwargs)  # a compiled function in a map cannot be observed
         seen = [x for x in tensors_in((args, kwargs)) if not self.is_made(x)]
         versions = [0 if x.is_inference() else x._version for x in seen]
         result = func(*args, **kwargs)
@@ -72,13 +73,13 @@ class Observer(TorchFunctionMode):
         return result
 
     def is_made(self, tensor: Tensor) -> bool:
-        """Whether it came out of a function that was watched."""
+        """Whether `tensor` is the result of an observed function."""
         made = self._made.get(id(tensor))
         return made is not None and made() is tensor
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch what the calling thread does inside."""
+        """Observe the calling thread inside the block."""
         here, outer = OBSERVED.here, OBSERVED.here.observers
         OBSERVED.count += 1
         here.observers = (*outer, self)

@@ -1,9 +1,9 @@
 """Deferred gradients in `torch.distributed.pipelining`.
 
-A stage divides `.grad` of its parameters by the number of micro-batches when the last of them
-is done. The gradients that wait for these parameters reach them right before. A backward pass
-that is split into one for inputs and one for parameters knows the parameters of the stage
-alone, and would leave the leaves of a scope out: it is refused, before anything is sent.
+After the last micro-batch, a stage divides `.grad` of its parameters by the number of
+micro-batches. Right before that, the deferred gradients are sent to these parameters. Schedules
+that split the backward pass into one for inputs and one for parameters are refused before anything
+is sent: the second pass knows only the parameters of the stage, and would miss the leaves.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["watch_pipelines"]
 _ROOM = "torch.distributed.pipelining"
 
 Deferred = Callable[[], list[Any]]
-"""The scopes that defer gradients and are open in the calling thread or task."""
+"""Returns the open scopes of the calling thread or task that defer gradients."""
 
 
 def watch_pipelines(deferred: Deferred) -> None:
-    """From now on, let pipelines ask the scopes that `deferred` returns, if there are any.
+    """From now on, let pipelines check the scopes that `deferred` returns.
 
-    torch's module is large, so it is not imported here.
+    Does nothing until the program has imported torch's module, which is large.
     """
 
     stages, schedules = (sys.modules.get(f"{_ROOM}.{name}") for name in ("stage", "schedules"))
@@ -60,7 +60,7 @@ def parameters_of(stage: Any) -> list[Tensor]:
 
 
 def split_stages(stage: Any, backward_type: str, *args: Any, **kwargs: Any) -> list[Any]:
-    """The stage, if this is one of the two parts of its backward pass."""
+    """The stage, if `backward_type` is one part of a split backward pass."""
     return [] if backward_type == "full" else [stage]
 
 
@@ -72,14 +72,14 @@ def split_in_schedule(schedule: Any, *args: Any, **kwargs: Any) -> list[Any]:
 
 
 def settle(scopes: Iterable[Any], parameters: Iterable[Tensor]) -> None:
-    """Let what waits in `scopes` for `parameters` reach them."""
+    """Send the deferred gradients of `parameters` to them, from all `scopes`."""
     parameters = list(parameters)
     for scope in scopes:
         scope.deferral.backward(parameters=parameters)
 
 
 def refuse(scopes: list[Any], stages: Iterable[Any]) -> None:
-    """Stop if `scopes` hand out leaves in `stages`."""
+    """Raise if one of `scopes` covers a tensor in `stages`."""
     for stage in stages if scopes else ():
         for name, chain in find_chains(stage.submod, set()):
             if any(scope.covers(chain) for scope in scopes):

@@ -1,7 +1,7 @@
 """The chains of scripted programs: finding them, and opening scopes on them.
 
-A scripted program keeps its values itself, since no Python runs where it reads them. It is
-recognised by the names of its classes, so that a loaded one is as good as a fresh one.
+A scripted program keeps its values itself, because it reads them without running Python. Its chains
+are recognised by the name of their class, so that loaded programs work too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLASS_NAME = "ScriptedParametrizationList"
 
 
 def is_scripted_list(module: object) -> bool:
-    """Whether it is what TorchScript made of a `ParametrizationList`."""
+    """Whether `module` is a scripted `ParametrizationList`."""
     return isinstance(module, RecursiveScriptModule) and module.original_name == CLASS_NAME
 
 
@@ -34,17 +34,17 @@ class OpenProgram:
         self.is_open = False
 
     def open(self) -> None:
-        """Open the scope. If anything raises, `close` still knows what was done."""
+        """Open the scope. If this raises, `close` undoes what was done."""
         on_step(forget_after_step)
         _OPEN.add(self)
         before = self.chain.scopes, self.chain.entered
         try:
             self.chain.open_scope()
             self.is_open = True
-        except BaseException:  # an interrupt may come after it
+        except BaseException:  # an interrupt may come after open_scope
             self.is_open = (self.chain.scopes, self.chain.entered) != before
             raise
-        # TorchScript cannot tell that a backward pass has gone through what it keeps
+        # TorchScript cannot detect that a backward pass has gone through a kept value
         for parameter in self.chain.parameters():
             if parameter.requires_grad and parameter.is_leaf:
                 self.hooks.append(parameter.register_hook(self.forget))
@@ -62,7 +62,7 @@ class OpenProgram:
         try:
             self.chain.close_scope()
             self.is_open = False
-        except BaseException:  # an interrupt may come after it
+        except BaseException:  # an interrupt may come after close_scope
             self.is_open = self.chain.scopes == before
             raise
 
@@ -71,7 +71,7 @@ _OPEN: WeakSet[OpenProgram] = WeakSet()
 
 
 def forget_after_step(step: StepMade) -> None:
-    """Let open programs evaluate anew: TorchScript sees what torch counts, and no more."""
+    """Drop the values of open programs: TorchScript detects only writes that torch counts."""
     for program in list(_OPEN):
         if step.wrote(program.chain.parameters(), ()):
             program.chain.forget()
@@ -80,7 +80,7 @@ def forget_after_step(step: StepMade) -> None:
 def open_programs(covered: Iterable[Any], opened: list[OpenProgram]) -> None:
     """Open a scope on each of the scripted chains in `covered`.
 
-    Each is in `opened` before it is open, so that the caller can close what was opened.
+    Each is added to `opened` before it is open, so that the caller can close it after an error.
     """
     for chain in filter(is_scripted_list, covered):
         program = OpenProgram(chain)

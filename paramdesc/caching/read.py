@@ -1,7 +1,8 @@
-"""Reading a parametrized tensor: the way in, for every read.
+"""Reading a parametrized tensor: every read starts here.
 
-Each regime is a file of its own: no scope (here), a scope (`in_scope`), what outlives scopes
-(`lasting`), a checkpointed region (`region`), and compiled code (`compiled`, `guards`).
+Each situation has a file of its own: no scope (this file), an open scope (`in_scope`), values that
+outlive their block (`lasting`), checkpointed regions (`region`), and compiled code (`compiled`,
+`guards`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["read"]
 
 
 def read(chain: Any) -> Any:
-    """The value of `chain`: a kept one in a scope that has a current one, else a fresh one."""
+    """The value of `chain`: a current one that a scope keeps, otherwise a fresh one."""
     if is_dynamo_compiling():
         return read_traced(chain)
     scopes = active_scopes()

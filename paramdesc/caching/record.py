@@ -1,4 +1,4 @@
-"""How a scope has served one chain: reads, evaluations, times, and why values were dropped."""
+"""The statistics of one chain in a scope: reads, evaluations, times, and reasons for drops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["MODES", "Cause", "Reason", "Record"]
 
 
 class Reason(Enum):
-    """Why a kept value could not be used any more."""
+    """Why a kept value could not be used again."""
 
     WRITTEN = "written to"
     REWRITTEN = "written to without being counted"
@@ -32,11 +32,11 @@ class Reason(Enum):
 
 
 MODES = frozenset({Reason.GRAD_MODE, Reason.INFERENCE_MODE, Reason.OTHER_MODE})
-"""The reasons that may pass: back in the mode of its evaluation, the value is right again."""
+"""The reasons that are temporary: back in the mode of its evaluation, a value is current again."""
 
 
 class Cause(NamedTuple):
-    """A reason, and the name of the tensor or attribute that it is about, if any."""
+    """A reason, and the name of the tensor or attribute concerned, if any."""
 
     reason: Reason
     name: str = ""
@@ -46,7 +46,7 @@ class Cause(NamedTuple):
 
 
 class Record:
-    """What one scope remembers of one chain, its values apart."""
+    """What a scope remembers about one chain, apart from the value."""
 
     __slots__ = ("_lock", "dropped", "dropped_at", "hits", "misses", "name", "seconds")
 
@@ -61,9 +61,9 @@ class Record:
 
     @property
     def lock(self) -> Any:
-        """Where threads share the scope, one of them evaluates."""
+        """Held during an evaluation, if threads share the scope."""
         return self._lock()
 
     def drop(self, cause: Cause | None) -> None:
-        """Remember why the last value is gone."""
+        """Remember why the last value was dropped."""
         self.dropped, self.dropped_at = cause, time.time()

@@ -1,4 +1,4 @@
-"""A read in a checkpointed region, which runs twice and must be given the same tensors."""
+"""Reading in a checkpointed region, whose two runs must get the same tensors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ __all__ = ["read_in_region"]
 
 
 def read_in_region(hooks: Any, scopes: tuple[Scope, ...], chain: Any) -> Any:
-    """A read in `scopes` where these hooks for saved tensors are set, by a checkpointed region
-    mostly.
-    """
+    """Read `chain` in `scopes` while hooks for saved tensors are set, mostly by a checkpoint."""
     outermost = scopes[0]
     if isinstance(outermost, RerunScope):
-        # a region in a region is not remembered: nothing that it saves now is ever asked for
+        # a region inside a region that is recomputed: its saved tensors are never used
         return outermost.rerun.read(chain, evaluate) if is_rerun(hooks) else evaluate(chain)
     if is_rerun(hooks):
         return evaluate(chain)  # no scope was open the first time
@@ -34,7 +32,8 @@ def read_in_region(hooks: Any, scopes: tuple[Scope, ...], chain: Any) -> Any:
 
     def evaluate_watched(chain: Any, clock: Clock | None = None) -> Any:
         owner = find_scope(chain)
-        # the graph behind a leaf is no part of the region, which ends with its backward pass
+        # the graph behind a leaf is not part of the region: the backward pass of the region stops
+        # at the leaf
         is_apart = owner is not None and owner.deferral is not None
         with unsaved() if is_apart else nullcontext():
             evaluated.append(evaluate(chain, clock))
@@ -46,5 +45,5 @@ def read_in_region(hooks: Any, scopes: tuple[Scope, ...], chain: Any) -> Any:
 
 
 def unsaved() -> saved_tensors_hooks:
-    """Inside, the hooks for saved tensors that are set outside have no part in what is saved."""
+    """Save tensors without the hooks that are set outside."""
     return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)

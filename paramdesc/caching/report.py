@@ -1,4 +1,4 @@
-"""What a scope tells of itself: an object, and a readable table."""
+"""The report of a scope: an object, which prints as a table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,21 +11,23 @@ from paramdesc.caching.record import Cause, Record
 __all__ = ["CacheReport", "CacheRow"]
 
 
-# its annotations are no text: that would be looked up in the module that pickles name
+# no `from __future__ import annotations`: annotations that are strings would be looked up in the
+# module that pickles name
 @dataclass(frozen=True)
 class CacheRow:
     """How one parametrized tensor was served by one scope.
 
     Attributes:
-        name: Its path in the target of the scope, `encoder.0.weight`; without a target its class.
+        name: Its path in the target, such as `encoder.0.weight`. Without targets, its name after
+            the class of the module, `Linear.weight`.
         hits: How many reads a kept value answered.
         misses: How many reads were evaluated.
-        seconds: The time in all evaluations, by map; on a GPU, until its work was queued.
+        seconds: The total time of each map; on a GPU, until the work was queued.
         value: Shape, dtype and device of the kept value; empty if none is kept.
         bytes: The size of the kept value.
         since: When the kept value was evaluated.
-        dropped: Why the value before was thrown away, when a read found it out.
-        dropped_at: When that was.
+        dropped: Why the last value was dropped, as a read has found out.
+        dropped_at: When that read was.
     """
 
     name: str
@@ -40,7 +42,7 @@ class CacheRow:
 
     @classmethod
     def of(cls, record: Record, entry: Entry | None) -> "CacheRow":
-        """The row of a chain, and of what is kept of it."""
+        """The row of a chain, from its record and its kept value."""
         value = None if entry is None else entry.value
         return cls(
             name=record.name,
@@ -70,7 +72,7 @@ class CacheReport(Sequence[CacheRow]):
     @overload
     def __getitem__(self, key: slice) -> Sequence[CacheRow]: ...
     def __getitem__(self, key: int | str | slice) -> CacheRow | Sequence[CacheRow]:
-        """A row by place or by name."""
+        """A row by index or by name."""
         if not isinstance(key, str):
             return self._rows[key]
         for row in self._rows:

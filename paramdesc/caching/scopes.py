@@ -1,4 +1,4 @@
-"""A scope: which chains it covers, what it holds of them, and how it has served."""
+"""A scope: the chains that it covers, their kept values, and its statistics."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["AUTO", "Scope"]
 
 
 class Scope:
-    """One active `with cached(...)`: what it covers, what it holds and how it has served.
+    """An active `with cached(...)` block: what it covers, what it keeps, and its statistics.
 
-    `hits` and `misses` count the reads that this scope answered with a kept value and with
-    a fresh one; those of a persistent scope, all that were made in it so far. Threads that
-    share a scope may lose counts, never values. `report()` tells more.
+    `hits` and `misses` count the reads that were answered with a kept value and with a fresh
+    one. A persistent scope counts over all of its blocks. If threads share a scope, counts may
+    be lost, but never values. `report()` has details.
 
     Args:
         covered: the chains, with names for the report; None covers all.
-        lasts: whether it takes only values that outlive it.
-        lasting: the scope that does so on behalf of this one.
-        deferral: takes the gradients of the values here, if they are deferred.
+        lasts: whether this scope keeps only values that outlive their block.
+        lasting: the scope with `lasts` that belongs to this one.
+        deferral: collects the gradients of the values, if they are deferred.
         entries: where values are kept, if not in the scope itself.
-        records: where is kept how it has served, if not in the scope itself.
-        check_contents: whether what lasts is compared with its tensors again; None for tensors
-            on a CPU.
+        records: where the statistics are kept, if not in the scope itself.
+        check_contents: whether values that outlive their block are compared with their tensors;
+            None compares tensors on a CPU.
     """
 
     is_call = False
-    """Whether it ends with the call that `frame` runs, and not with a block."""
+    """Whether the scope ends with the call that `frame` runs, and not with a block."""
 
     __slots__ = (
         "_covered",
@@ -78,18 +78,18 @@ class Scope:
         self.records: Any = {} if records is None else records
         self.owns_records = records is None
         self.check_contents = check_contents
-        self.ahead: Any = ()  # chains evaluated for a read of compiled code to come
-        self.refused: Any = ()  # chains whose values compiled code cannot be given
+        self.ahead: Any = ()  # chains evaluated for a later read in compiled code
+        self.refused: Any = ()  # chains whose values compiled code cannot use
         self.traced: dict[Any, Any] = {}
         self.opened: OpenScopes | None = None
         self.programs: list[OpenProgram] = []
         self.is_closed = False
-        self.frame: FrameType | None = None  # which has opened it,
-        self.place = 0  # at this instruction of its code
+        self.frame: FrameType | None = None  # the frame that opened it,
+        self.place = 0  # and the instruction there
 
     @property
     def covered(self) -> Any:
-        """The chains that it was made for; None for all."""
+        """The covered chains; None for all."""
         return self._covered
 
     def covers(self, chain: Any) -> bool:
@@ -97,11 +97,11 @@ class Scope:
         return not self.is_closed and (self._covered is None or chain in self._covered)
 
     def chains(self) -> list[Any]:
-        """What it tells of: all that it was made for, or has met."""
+        """The chains of the report: the covered ones, or without targets those that were read."""
         return list(self._covered if isinstance(self._covered, dict) else self.records)
 
     def view(self) -> Scope:
-        """For one more opening: another scope that covers and holds the same."""
+        """Another scope with the same targets and values, for one more block."""
         return Scope(
             self._covered,
             lasts=True,
@@ -111,11 +111,11 @@ class Scope:
         )
 
     def check_contents_of(self, chain: Any) -> bool | None:
-        """Whether what lasts of `chain` is compared with its tensors again."""
+        """The setting of `check_contents` for `chain`."""
         return chain.__dict__[AUTO_CACHED].check_contents if self is AUTO else self.check_contents
 
     def record_of(self, chain: Any) -> Record:
-        """What is remembered of `chain`."""
+        """The statistics of `chain`."""
         record: Record | None = self.records.get(chain)
         if record is None:
             named = self._covered.get(chain) if isinstance(self._covered, dict) else None
@@ -124,29 +124,29 @@ class Scope:
         return record
 
     def drop(self, chain: Any) -> None:
-        """Hold no value of `chain` any more, whatever it depends on."""
+        """Drop the value of `chain`."""
         entry = self.entries.pop(chain, None)
         if entry is not None:
             entry.record.drop(Cause(Reason.FORGOTTEN))
         self.refused = [other for other in self.refused if other is not chain]
 
     def refuse(self, chain: Any) -> None:
-        """Give compiled code no value of `chain`."""
+        """Note that compiled code cannot use a value of `chain`."""
         self.refused = [*self.refused, chain]
 
     def announce(self, chain: Any) -> None:
-        """A value of `chain` is there for a read of compiled code to come."""
+        """Note that a value of `chain` was evaluated for a later read in compiled code."""
         if not self.ahead:
             self.ahead = WeakSet()  # the read may not come
         self.ahead.add(chain)
 
     def backward(self, retain_graph: bool = False) -> None:
-        """Run the backward pass of the maps, for all gradients that wait in this scope.
+        """Run the backward pass of the maps, for all gradients that are deferred in this scope.
 
-        They are added to `.grad` of the originals, all of them or, if a map raises, none.
-        After it each value is evaluated anew when it is read next; a gradient that reaches an
-        earlier one raises. With `retain_graph=True` they stay, for further backward passes.
-        Values that belong to an outer scope are left to that.
+        The results are added to `.grad` of the originals; if a map raises, to none of them. Each
+        value is then evaluated again when it is read next, and a gradient that reaches an old
+        value raises. With `retain_graph=True` the values stay, for more backward passes.
+        Values that belong to an outer scope are left to that scope.
 
         Raises:
             RuntimeError: if the scope was not opened with `deferred=True`.
@@ -166,28 +166,28 @@ class Scope:
         return sum(record.misses for record in self.known())
 
     def known(self) -> list[Record]:
-        """How it has served each of them."""
+        """The records of `chains()`."""
         found = (self.records.get(chain) for chain in self.chains())
         return [record for record in found if record is not None]
 
     def held(self) -> dict[Any, Entry]:
-        """What it holds at the moment, by chain; also what outlives it."""
+        """The kept values by chain, including those that outlive the block."""
         own = {} if self.is_closed and not self.lasts else self.entries
         found = {chain: entry for chain in self.chains() for entry in [own.get(chain)] if entry}
         return found if self.lasting is None else {**self.lasting.held(), **found}
 
     def report(self) -> CacheReport:
-        """What is kept, since when, why values were thrown away, and what all took."""
+        """What is kept and since when, why values were dropped, and how long the maps took."""
         held = {entry.record: entry for entry in self.held().values()}
         return CacheReport([CacheRow.of(record, held.get(record)) for record in self.known()])
 
     def close(self) -> None:
-        """Free the values. A task that still runs inside keeps none here from now on."""
+        """Free the values. A task that is still running inside keeps no more values here."""
         self.is_closed = True
         self.frame = None
         if not self.lasts:
             self.entries.clear()
-        if self.owns_records:  # the counts stay, and hold no chain
+        if self.owns_records:  # keep the counts, but no reference to a chain
             self.records = dict(enumerate(self.records.values()))
             self._covered = None
         self.ahead = self.refused = ()
@@ -210,4 +210,4 @@ class Scope:
 
 
 AUTO = Scope(AutoCached(), lasts=True, **IN_SLOTS)
-"""Around all other scopes, always: keeps what lasts of these chains."""
+"""The scope around all others: keeps the values of chains with `auto_cache` between calls."""

@@ -1,7 +1,7 @@
-"""What lasts of a chain without any scope that is written, held by the chain itself.
+"""Where `auto_cache` keeps the value of a chain: in a slot of the chain itself.
 
-`auto_cache` puts a slot into each chain. To a scope, the slots of all chains look like one
-dict of entries and one of records, and no module is kept alive by them.
+To a scope, the slots of all chains look like one dict of entries and one of records. They keep no
+module alive.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from paramdesc.caching.record import Record
 __all__ = ["AUTO_CACHED", "IN_SLOTS", "AutoCached", "InSlots", "Slot"]
 
 AUTO_CACHED = "_auto_cached"
-"""The attribute of the chains that `auto_cache` has been called on: a `Slot`."""
+"""The attribute of a chain that holds its `Slot`, after a call of `auto_cache`."""
 
 
 class Slot:
-    """What lasts of one chain, held by the chain itself. A copy of it is empty."""
+    """The kept value and the record of one chain. A copy of a slot is empty."""
 
     __slots__ = ("check_contents", "entry", "record")
 
@@ -36,14 +36,14 @@ class Slot:
 
 
 class AutoCached:
-    """The set of these chains."""
+    """The set of the chains that have a slot."""
 
     def __contains__(self, chain: object) -> bool:
         return AUTO_CACHED in chain.__dict__
 
 
 class InSlots:
-    """Entries, or records, of these chains: as a dict has them, and each in its chain."""
+    """The entries, or the records, of all chains with a slot, with the interface of a dict."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -54,7 +54,7 @@ class InSlots:
 
     def __setitem__(self, chain: Any, value: Any) -> None:
         slot = chain.__dict__.get(AUTO_CACHED)
-        if slot is not None:  # it was switched off meanwhile
+        if slot is not None:  # None if `auto_cache` was switched off meanwhile
             setattr(slot, self.kind, value)
 
     def setdefault(self, chain: Any, value: Any) -> Any:
@@ -70,7 +70,7 @@ class InSlots:
         return found
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(())  # nobody knows all of the chains
+        return iter(())  # there is no list of all chains
 
 
 IN_SLOTS: dict[str, Any] = {"entries": InSlots("entry"), "records": InSlots("record")}

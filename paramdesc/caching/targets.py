@@ -19,7 +19,7 @@ Target: TypeAlias = Module | Iterable["Target"]
 
 
 def flatten(targets: Iterable[Any]) -> Iterator[Module]:
-    """The modules and lists among `targets`, out of the iterables that hold them."""
+    """The modules and lists in `targets`, with nested iterables flattened."""
     for target in targets:
         if isinstance(target, Module):
             yield target
@@ -30,7 +30,7 @@ def flatten(targets: Iterable[Any]) -> Iterator[Module]:
 
 
 def get_covered(modules: Iterable[Module]) -> dict[Any, str]:
-    """The chains at and below `modules`, each with its path in the first that has it."""
+    """The chains at and below `modules`, each with its path in the first module that has it."""
     covered: dict[Any, str] = {}
     for module in modules:
         if isinstance(module, Chain) or is_scripted_list(module):

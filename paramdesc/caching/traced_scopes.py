@@ -1,4 +1,4 @@
-"""What compiled code knows of scopes: torch.compile cannot follow a context variable."""
+"""The open scopes as compiled code sees them: torch.compile cannot follow a context variable."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["TRACED", "OpenScopes"]
 
 
 class OpenScopes:
-    """Whether eager code has a scope open that it opened in this thread.
+    """Whether eager code has opened a scope in this thread that is still open.
 
-    Other tasks of the thread see it too: it tells compiled code where to look, and not what
-    it finds. Only `any` is read there, so that one scope more compiles nothing anew.
+    Other tasks of the thread see this too, so compiled code must still look for its scope. It reads
+    only `any`, so that one more scope does not cause a recompilation.
     """
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class OpenScopes:
 
 
 class TracedScopes(threading.local):
-    """What compiled code knows of scopes: torch.compile cannot follow a context variable.
+    """The open scopes of one thread, for compiled code.
 
-    `scopes` are those that it has opened itself. They open and end within one call of that
-    code, so no other task comes between.
+    `scopes` are those that the compiled code itself has opened. They are opened and closed within
+    one call, so other tasks never see them.
     """
 
     def __init__(self) -> None:

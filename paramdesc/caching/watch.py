@@ -1,4 +1,4 @@
-"""Watching one tensor, attribute or container, to tell later whether it is still as it was."""
+"""Watching tensors, attributes and containers for changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNCOUNTED = -1  # torch does not count the changes of inference tensors
 
 
 class Place(NamedTuple):
-    """Where something is bound: `holder[key]` gives it as long as nobody replaces it."""
+    """Where something is bound: `holder[key] is value` until it is replaced."""
 
     holder: Any
     key: Any
@@ -25,16 +25,16 @@ class Place(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """One tensor, where it was found and in which state."""
+    """A tensor, where it was found, and the state that it had."""
 
     holder: Any
     key: Any
     tensor: Tensor
     version: int
-    address: int  # in bytes; 0 where there is none to compare (meta, fake, wrapped, empty)
-    form: Any  # compared there, and for a value that is kept for long: `.data` may be a part
+    address: int  # in bytes; 0 if there is none (meta, fake, wrapped, empty)
+    form: Any  # compared without an address, and with `closely`: `.data` may become a part of it
     needs_gradient: bool
-    storage: Any  # held so that its address is not given to another tensor
+    storage: Any  # a reference, so that no other tensor gets its address
 
 
 def watch(place: Place, closely: bool = False) -> Watch:
@@ -49,13 +49,13 @@ def watch(place: Place, closely: bool = False) -> Watch:
 
 
 def form_of(tensor: Tensor, is_exact: bool) -> Any:
-    """What tells it from another tensor without an address; or at the same one, if `is_exact`."""
-    # no function that leaves the interpreter, as is_set_to does: other threads would come first
+    """What distinguishes `tensor` from others without an address, or with its own if `is_exact`."""
+    # not is_set_to, which releases the interpreter lock: other threads would run in between
     return (tensor.shape, tensor.stride() if is_exact else tensor.dtype, tensor.device)
 
 
 def why_changed(watch: Watch) -> Cause:
-    """What has happened to a tensor that is not as it was."""
+    """How a watched tensor has changed."""
     tensor, name = watch.tensor, str(watch.key)
     if watch.holder[watch.key] is not tensor:
         return Cause(Reason.REPLACED, name)
@@ -72,11 +72,11 @@ def make_check(
     sizes: list[int],
     empty: Sequence[Any],
 ) -> Callable[[], Cause | None]:
-    """What tells why something is not as it was, None while all is: it runs at every read.
+    """A function that returns why something has changed, or None. It runs at every read.
 
-    Most chains have one tensor to watch. It is compared in line, any others in a loop.
+    Most chains have one tensor to watch. It is compared inline, any others in a loop.
     """
-    # plain tuples: to take a named one apart takes twice as long
+    # plain tuples: unpacking a named one takes twice as long
     first: Any
     first, *others = [tuple(watch) for watch in watches] or [({}, None, None, 0, 0, None, 0, None)]
     holder, key, tensor, version, start, form, needs_gradient, _ = first

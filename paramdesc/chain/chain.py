@@ -18,16 +18,16 @@ __all__ = ["Chain"]
 
 
 class Chain(torch_engine.ParametrizationList):
-    """What is evaluated: the originals, and the maps in order.
+    """The originals of one tensor, and its maps in order, as they are evaluated.
 
-    `ParametrizationList` adds what changes a chain: registration, assignment, copies.
+    `ParametrizationList` adds the operations that change a chain: registration, assignment, copies.
     """
 
     tensor_name: str
     host: str
     is_applied_plainly: ClassVar[bool] = True
-    """Whether a call of the chain is its hooks and the `forward` below: not so if a subclass
-    has others of its own."""
+    """Whether a call of the chain runs its hooks and the `forward` below, and nothing else. False
+    if a subclass overrides these methods."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -35,13 +35,13 @@ class Chain(torch_engine.ParametrizationList):
 
     def maps(self) -> Iterator[Module]:
         """The registered maps, first to last."""
-        # as they are now: another thread may add one
+        # a copy: another thread may add a map
         return (child for name, child in tuple(self._modules.items()) if name.isdigit())
 
     def named_modules(
         self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Module]]:
-        """The chain and all below it, as they are now: another thread may add a map."""
+        """The chain and all modules below it, from copies: another thread may add a map."""
         memo = set() if memo is None else memo
         if self in memo:
             return
@@ -54,11 +54,11 @@ class Chain(torch_engine.ParametrizationList):
                 yield from child.named_modules(memo, path, remove_duplicate)
 
     def original_names(self) -> list[str]:
-        """What the originals are called here."""
+        """The names of the originals in this chain."""
         return ["original"] if self.is_tensor else [f"original{i}" for i in range(self.ntensors)]
 
     def own_originals(self) -> dict[str, Tensor]:
-        """The originals that are not parametrized in their turn, by name."""
+        """The originals that are not parametrized themselves, by name."""
         return dict((*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)))
 
     def originals(self) -> tuple[Tensor, ...]:
@@ -72,7 +72,7 @@ class Chain(torch_engine.ParametrizationList):
         clock = None if is_dynamo_compiling() else take_clock()
         values: tuple[Any, ...] = self.originals()
         if clock is not None:
-            clock.start()  # an original that is parametrized itself is not this chain's work
+            clock.start()  # not counted: originals that are parametrized themselves
         parametrization = None
         try:
             for place, parametrization in enumerate(self.maps()):
@@ -87,5 +87,5 @@ class Chain(torch_engine.ParametrizationList):
 
 
 def is_inherited(cls: type[Chain], *names: str) -> bool:
-    """Whether these methods of `cls` are those of `Chain`."""
+    """Whether `cls` inherits these methods from `Chain`."""
     return all(getattr(cls, name) is getattr(Chain, name) for name in names)

@@ -1,4 +1,4 @@
-"""How long each map of a chain takes."""
+"""Measures how long each map of a chain takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Adds up the seconds that each map of one chain takes, by its place and class."""
+    """Sums the seconds that each map of a chain takes, by index and class."""
 
     __slots__ = ("last", "seconds")
 
@@ -18,11 +18,11 @@ class Clock:
         self.last = time.perf_counter()
 
     def start(self) -> None:
-        """The next lap begins here."""
+        """Begin the next lap."""
         self.last = time.perf_counter()
 
     def lap(self, place: int, parametrization: Any) -> None:
-        """What has passed since the last lap was spent in this map."""
+        """Add the time since the last lap to `parametrization`."""
         now = time.perf_counter()
         name = f"{place} {type(parametrization).__name__}"
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last

@@ -1,4 +1,4 @@
-"""Evaluating a chain of maps, on the path of every read."""
+"""Evaluating a chain of maps. Every read without a cached value runs this code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["evaluate", "evaluate_traced", "take_clock"]
 
 
 class Handed(threading.local):
-    """The clock that goes with the next call of a chain: hooks see the arguments of a call."""
+    """The clock for the next call of a chain. Not an argument, since hooks see those."""
 
     clock: Clock | None = None
 
@@ -36,7 +36,7 @@ _HANDED = Handed()
 
 
 def take_clock() -> Clock | None:
-    """The clock that the caller of a chain has handed to it."""
+    """The clock that `call_timed` has left for this call of a chain, if any."""
     clock, _HANDED.clock = _HANDED.clock, None
     return clock
 
@@ -50,20 +50,20 @@ def call_timed(chain: Module, clock: Clock) -> Any:
 
 
 def evaluate(chain: Any, clock: Clock | None = None) -> Any:
-    """A fresh value of `chain`: what its call gives, at a fraction of the price.
+    """A fresh value of `chain`: the result of `chain()`, at a fraction of the cost.
 
-    The call of a module costs nine times what an empty `forward` does, so it is made only
-    where it does more: for hooks, for a `forward` that was set on the chain, for what compiles or
-    replaces the call, and for torch.fx. `clock` is told when each map is done.
+    Calling a module takes nine times as long as an empty `forward`. So modules are called only
+    where a call does more than run `forward`: with hooks, with a `forward` set on the chain, where
+    the call was compiled or replaced, and under torch.fx. `clock` measures each map.
     """
     state = chain.__dict__
     parameters = state["_parameters"]
     value = parameters.get("original")
     if (
-        # several of them may be buffers, or parametrized themselves
+        # several originals, some of them buffers or parametrized themselves
         (value is None and len(parameters) != state["ntensors"])
         or Module.__call__ is not CALL
-        or "forward" in state  # offloading sets one, which fetches the originals
+        or "forward" in state  # set by offloading, to fetch the originals
         or "_call_impl" in state
         or "_compiled_call_impl" in state
         or not type(chain).is_applied_plainly
@@ -81,7 +81,7 @@ def evaluate(chain: Any, clock: Clock | None = None) -> Any:
         return call_as_leaf(chain) if is_symbolic() else chain()
     if "_steps" in state and state["training"] and has_stepped(chain):
         mark_due(chain)
-    maps = iter((*state["_modules"].values(),))  # as they are now: another thread may add one
+    maps = iter((*state["_modules"].values(),))  # a copy: another thread may add a map
     place = 0
     parametrization: Any = None
     try:
@@ -117,9 +117,9 @@ def evaluate(chain: Any, clock: Clock | None = None) -> Any:
 
 @answered_by_tracer
 def is_applied_only(chain: Any) -> bool:
-    """Whether evaluating `chain` is to apply the `forward` of each map, and nothing else.
+    """Whether to evaluate `chain` means to apply the `forward` of each map, and nothing else.
 
-    As with torch's own tracing of modules, hooks that are added later are not seen.
+    Hooks that are added later are not noticed, as when torch itself traces modules.
     """
     modules = [chain, *chain._modules.values()]
     return (
@@ -144,7 +144,7 @@ def does_more_when_called(module: Any) -> bool:
 
 
 def evaluate_traced(chain: Module) -> Any:
-    """`evaluate` in compiled code, where each thing that is looked at costs time to compile."""
+    """`evaluate` in compiled code, where every check adds to the compile time."""
     if not is_applied_only(chain):
         return evaluate(chain)
     state = chain.__dict__

@@ -1,4 +1,4 @@
-"""The address of an error: which map, of which tensor, of which module in the model."""
+"""Notes on exceptions: which map, of which tensor, of which module in the model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["explain"]
 def explain(
     error: BaseException, chain: Module, doing: str, parametrization: Module | None
 ) -> None:
-    """Note on `error` what `chain` was doing with which of its maps when it was raised."""
+    """Add a note to `error` that says what `chain` was doing, and with which of its maps."""
     if is_dynamo_compiling():
-        return  # Python evaluates it again, and raises
+        return  # the evaluation is repeated in eager code, which raises with a note
     host = str(chain.host)
     path = find_path(chain)
     if path:
@@ -32,14 +32,14 @@ def explain(
 def find_path(chain: Module) -> str:
     """The path of the module that `chain` belongs to, in the outermost module that is running.
 
-    Searched in the callers' frames, since no module knows its parent: empty if none of
-    them runs a module that contains the chain.
+    It is searched for in the frames of the callers, since a module does not know its parent. Empty
+    if none of them runs a module that contains the chain.
     """
     found = ""
     seen: set[int] = set()
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        # only where it is a method: a look into a running function keeps its variables alive
+        # only methods: reading f_locals of a function keeps its variables alive
         is_method = frame.f_code.co_varnames[:1] == ("self",)
         runner = frame.f_locals["self"] if is_method else None
         if isinstance(runner, Module) and runner is not chain and id(runner) not in seen:

@@ -1,4 +1,4 @@
-"""Plain functions, and other objects that are no modules, as maps."""
+"""Plain functions and other objects that are not modules, as maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FunctionMap", "InvertibleFunctionMap", "as_map"]
 
 
 class FunctionMap(Module):
-    """Applies a function. It pickles if the function does: a named one, not a lambda."""
+    """Applies a function. It can be pickled if the function can: a named one, not a lambda."""
 
     def __init__(self, function: TensorMap) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class FunctionMap(Module):
 
 
 class InvertibleFunctionMap(FunctionMap):
-    """Applies a function, and another one in the direction of assignment."""
+    """Applies a function, and another function as its `right_inverse`."""
 
     def __init__(self, function: TensorMap, inverse: Callable[[Tensor], Any]) -> None:
         super().__init__(function)
@@ -47,11 +47,11 @@ def as_map(
     parametrization: ParametrizationProto | TensorMap,
     right_inverse: Callable[[Tensor], Any] | None = None,
 ) -> Module:
-    """`parametrization` as a module: itself if it is one, else one that calls it.
+    """`parametrization` as a module: itself if it is a module, otherwise one that calls it.
 
     Raises:
-        MapError: a TypeError, if it cannot be applied to tensors, or is a module and
-            `right_inverse` is given beside it.
+        MapError: a TypeError, if it cannot be applied to tensors.
+        TypeError: if it is a module, and `right_inverse` is given as well.
     """
     if isinstance(parametrization, type):
         raise MapError(parametrization)

@@ -1,4 +1,4 @@
-"""The base class of maps, with the schema for state that speeds up the next evaluation."""
+"""The base class of maps: their constraint, and the state that speeds up the next evaluation."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ __all__ = ["Parametrization"]
 
 
 class Parametrization(Module):
-    """A map on the full schema. Derive from it and define `forward`, see `ParametrizationProto`.
+    """Base class of maps. Subclasses define `forward`, see `ParametrizationProto`.
 
-    A map whose values are not all tensors of their shape declares which ones they are:
+    A map that does not reach every tensor of its shape declares which tensors it reaches:
 
-    - `constraint` says it in a word that a message can use, "symmetric" say.
-    - `deviation(Y)` measures how far a tensor is from being one, and `tolerance(Y)` what
-      rounding may make of it. `paramdesc.testing` checks values by them.
-    - `right_inverse(Y)` calls `self.admit(Y)` first, which refuses a value outside if the map
-      is `strict`. Otherwise it goes on to a nearby value.
+    - `constraint` is a word for them that completes an error message, such as "symmetric".
+    - `deviation(Y)` measures how far a tensor is from the constraint, and `tolerance(Y)` is the
+      deviation that rounding may cause. `paramdesc.testing` checks values with them.
+    - `right_inverse(Y)` calls `self.admit(Y)` first, which refuses other values if the map is
+      `strict`. If it is not, `right_inverse` continues with a nearby value.
 
-    A map that finds its value by iteration starts best from where it ended last time. It
-    declares that state once, and the schema does the rest:
+    A map that computes its value by iteration is faster if it starts from its last result. It
+    declares this state, and the base class keeps it up to date:
 
     - `warm_start` names the tensors of the state. They are buffers of the map, so that they
-      are saved, loaded and moved with it. `ParametrizationSet.warm_start_names` gives their
-      names in a model: leave them out when you average models, and copy them instead. The
-      average of two solutions solves nothing.
-    - `guess(X)` is a first solution, `refine(X, *state)` a better one from the last.
+      are saved, loaded and moved with it. `ParametrizationSet.warm_start_names` returns their
+      names in a model: copy these buffers when you average models, since the average of two
+      solutions is not a solution.
+    - `guess(X)` returns a first state, and `refine(X, *state)` a better one.
     - `forward(X)` calls `self.follow(X)` first, and then reads the state.
 
-    Under torch's own engine, `follow` takes an input that is no leaf for a step each time.
+    Under torch's own engine, each call of `follow` counts as a step if its input is not a leaf.
 
     The state moves once per **training step**: at the first evaluation in training mode after
-    an original was written to. All reads until the next step see the same state, also in
-    several forward passes, and when a checkpoint recomputes its activations. Evaluation mode
-    never moves it.
+    an original was written to. All reads until the next step see the same state, also over
+    several forward passes, and when activations are recomputed. In evaluation mode it never
+    moves.
 
     - The step of an optimizer counts, fused and sharded ones included, if the original had a
       gradient. So does a write that raises the `_version` of an original.
-    - On a CPU, so does a write through `.data`, which is found by comparing a few entries. On
-      other devices, call `paramdesc.invalidate` after such a write.
-    - Registering, assigning and `reset` start the state anew, and so does loading originals
+    - On a CPU, a write through `.data` counts too. It is found by comparing a sample of the
+      entries. On other devices, call `paramdesc.invalidate` after such a write.
+    - Registering, assigning and `reset` start from a new state, and so does loading originals
       without their state.
-    - Copies and state_dicts hold the state, and whether it has yet to follow a step. So a run
-      that is resumed gives the same numbers as one that was not interrupted.
+    - Copies and state_dicts hold the state, and whether a step is pending that it has not
+      followed. So a resumed run gives the same numbers as one that was not interrupted.
 
-    >>> class Balanced(Parametrization):  # divides each row by its length, as far as it is known
+    >>> class Balanced(Parametrization):  # divides each row by an estimate of its length
     ...     warm_start = ("length",)
     ...     def guess(self, X):
     ...         return (X.norm(dim=-1, keepdim=True),)
@@ -78,13 +78,13 @@ class Parametrization(Module):
     def deviation(self, Y: Tensor) -> Tensor:
         """How far `Y` is from what `forward` reaches: a real scalar, zero where it is reached.
 
-        The docstring of a map says which norm of which equation it is. A map that reaches
-        every tensor leaves it undefined.
+        The docstring of a map says which norm of which equation this is. A map that reaches
+        every tensor does not define it.
         """
         raise NotImplementedError(f"{type(self).__name__} declares no constraint.")
 
     def tolerance(self, Y: Tensor) -> float:
-        """The deviation that rounding may give a value of the dtype and shape of `Y`."""
+        """The deviation that rounding may cause in a value of the dtype and shape of `Y`."""
         return 20 * epsilon(Y) * math.sqrt(Y.shape[-2:].numel())
 
     def extra_repr(self) -> str:
@@ -108,16 +108,16 @@ class Parametrization(Module):
         )
 
     def refine(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """A better state for these inputs, from the last one, which follows them."""
+        """A better state, from the inputs of `forward` followed by the last state."""
         return self.guess(*args[: -len(self.warm_start)])
 
-    is_led = False  # whether a chain of ours says when a step was made
-    is_due = False  # what it says: one was made, and the state has not moved since
+    is_led = False  # whether a chain of paramdesc sets `is_due`
+    is_due = False  # whether a step was made since the state moved last
 
     def follow(self, *originals: Tensor) -> None:
-        """Have a state, and move it on if a step was made.
+        """Create the state if there is none, and move it if a step was made.
 
-        An engine that says nothing of steps is watched instead.
+        Under torch's own engine, changes of the inputs count as steps.
         """
         if not self.has_state():
             self.reset(*originals)
@@ -133,11 +133,11 @@ class Parametrization(Module):
                 self.advance(*originals)
 
     def has_state(self) -> bool:
-        """Whether the state was ever set."""
+        """Whether there is a state."""
         return all(self._buffers.get(name) is not None for name in self.warm_start)
 
     def lose_state(self) -> None:
-        """Have no state until the next evaluation, which starts anew."""
+        """Delete the state. The next evaluation makes a new one."""
         for name in self.warm_start:
             if name in self._buffers:
                 self._buffers[name] = None
@@ -146,17 +146,17 @@ class Parametrization(Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         remember_saved(destination.get(f"{prefix}{name}") for name in self.warm_start)
 
-    @torch.inference_mode(False)  # a state made there could not be trained on elsewhere
+    @torch.inference_mode(False)  # inference tensors could not be used in training later
     @torch.no_grad()
     def reset(self, *originals: Tensor) -> None:
-        """Start anew from `guess`. Does nothing for a map that declares no state."""
+        """Set the state to `guess(*originals)`. No-op for a map without `warm_start`."""
         if self.warm_start:
             for name, tensor in zip(self.warm_start, self.guess(*originals), strict=True):
                 self.register_buffer(name, tensor)
 
     @torch.no_grad()
     def advance(self, *originals: Tensor) -> None:
-        """Move the state on by one `refine`. It is written in place, as DDP and graphs need it."""
+        """Replace the state by `refine`, in place: DDP and compiled graphs hold the buffers."""
         state: list[Any] = [self._buffers[name] for name in self.warm_start]
         for tensor, better in zip(state, self.refine(*originals, *state), strict=True):
             tensor.copy_(better)

@@ -1,7 +1,7 @@
-"""Tensors of a state_dict that were written to since it was made.
+"""Detects that the tensors of a state_dict were overwritten after it was made.
 
-`torch.distributed.checkpoint` loads into the tensors of a state_dict of the model that is loaded.
-The metadata of that state_dict then speaks of numbers that are no longer in it.
+`torch.distributed.checkpoint` takes a state_dict of the model and loads into its tensors.
+Afterwards the metadata of the state_dict still describes the old numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ def remember_saved(tensors: Iterable[Any]) -> None:
 
 
 def is_overwritten(tensor: Any) -> bool:
-    """Whether it was put into a state_dict and written to afterwards. A copy was not."""
+    """Whether `tensor` was put into a state_dict and written to afterwards. False for a copy."""
     version = _VERSIONS.get(tensor) if isinstance(tensor, Tensor) else None
     return version is not None and version != tensor._version

@@ -1,8 +1,8 @@
-"""Telling a training step from a read, for the maps whose state moves with the one only.
+"""Detects training steps, for maps with a warm start, whose state moves once per step.
 
-What is trained was written to if one of three witnesses says so: an optimizer that has made a
-step (`watched`), the version that torch counts, or a few entries of the tensor, on a CPU. A chain
-remembers what its last evaluation in training mode saw.
+There are three signs of a step: an optimizer has stepped (`watched`), the version of a trained
+tensor has changed, or, on a CPU, entries in a sample of it have. A chain compares with what its
+last evaluation in training mode saw.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ __all__ = [
 
 
 def is_warm(parametrization: Module) -> TypeGuard[Parametrization]:
-    """Whether it keeps a state that its next evaluation starts from."""
+    """Whether `parametrization` has a warm start."""
     return isinstance(parametrization, Parametrization) and bool(parametrization.warm_start)
 
 
 class Steps:
-    """What a chain remembers: the tensors that are trained in it, by identity, with the version
-    and a few entries of each, and the maps that keep a state. Modules that are added to maps later
-    are not seen.
+    """What a chain remembers between steps.
+
+    These are the tensors that are trained in it, by identity, with the version and a sample of
+    each, and its maps with a warm start. Modules that are added to a map later are not seen.
     """
 
     __slots__ = ("children", "holders", "lent", "modules", "own", "samples", "versions", "warm")
@@ -58,8 +59,9 @@ class Steps:
         self.versions = self.versions_now(chain)
         self.samples = self.samples_now(chain)
         self.own = set(self.versions)
-        # of others, a new one may get the identity of one that is no more. Not of its own:
-        # what a weak reference leads to cannot be swapped
+        # a freed tensor may pass its identity to a new one, so tensors that come later are also
+        # compared by weak references. Not the own ones: tensors with weak references cannot be
+        # swapped by torch.utils.swap_tensors
         self.lent: dict[int, Any] = {}
 
     def tensors(self, chain: Any) -> Iterator[Tensor]:
@@ -67,7 +69,7 @@ class Steps:
             yield from (x for x in holder.values() if x is not None)
 
     def lent_now(self, chain: Any) -> dict[int, Any]:
-        """References to the tensors that were not there when the steps were counted."""
+        """Weak references to the tensors that were not in the chain when this object was made."""
         return {id(x): ref(x) for x in self.tensors(chain) if id(x) not in self.own}
 
     def look_into(self, chain: Any) -> None:
@@ -77,7 +79,7 @@ class Steps:
         self.warm = warm_maps(chain)
 
     def versions_now(self, chain: Any) -> dict[int, int]:
-        if len(chain._modules) != self.children:  # an original was parametrized, or is no more
+        if len(chain._modules) != self.children:  # an original was parametrized, or no longer is
             self.look_into(chain)
         return {id(x): 0 if x.is_inference() else x._version for x in self.tensors(chain)}
 
@@ -85,19 +87,19 @@ class Steps:
         return {id(x): sample(x) for x in self.tensors(chain)}
 
     def is_rewritten(self, chain: Any) -> bool:
-        """Whether a tensor holds other numbers than it did, though nothing has counted a write.
+        """Whether a sample shows a write that torch has not counted.
 
-        One entry alone is no step: numerical derivatives move the entries one by one.
+        A change of one entry does not count: numerical differentiation moves the entries singly.
         """
         if not is_plain():
-            return False  # numbers that are fake, or would be recorded
+            return False  # the numbers are fake, or the comparison would be recorded
         seen = self.samples
         return any(
             differs(x, seen[id(x)], at_least=2) for x in self.tensors(chain) if id(x) in seen
         )
 
     def has_changed(self, now: dict[int, int], lent: dict[int, Any]) -> bool:
-        """Whether a tensor was written to since these versions were remembered."""
+        """Whether a tensor was written to since its version was remembered."""
         before, met = self.versions, self.lent
         return any(
             before.get(place, version) != version
@@ -106,7 +108,7 @@ class Steps:
         )
 
     def remember(self, chain: Any, now: dict[int, int], lent: dict[int, Any]) -> None:
-        """Take all writes up to here for seen."""
+        """Consider all writes so far as seen."""
         is_short = len(self.versions) < 4 * len(now)
         self.versions = {**self.versions, **now} if is_short else now
         self.lent = {**self.lent, **lent} if is_short else lent
@@ -115,20 +117,20 @@ class Steps:
 
 
 def count_steps(chain: Module) -> None:
-    """Take all steps that were made for seen, and notice those to come."""
+    """Consider all steps so far as seen, and notice later ones."""
     chain.__dict__["_steps"] = Steps(chain)
     watch_chain(chain)
 
 
 def notice_step(chain: Any, step: StepMade) -> None:
-    """Remember that an optimizer has written to what is trained in `chain`."""
+    """Note a step of an optimizer, if it wrote to a trained tensor of `chain`."""
     steps: Steps | None = chain.__dict__.get("_steps")
     if steps is not None and step.wrote(steps.tensors(chain), (chain, *steps.modules)):
         say_stepped(chain)
 
 
 def say_stepped(chain: Any) -> None:
-    """Let the next evaluation of `chain` in training mode be the first after a step."""
+    """Make the next evaluation of `chain` in training mode the first one after a step."""
     if chain.__dict__.get("_steps") is not None:
         chain.__dict__["_stepped"] = True
 
@@ -137,15 +139,16 @@ tell_of_steps(notice_step)
 
 
 def has_stepped(chain: Module) -> bool:
-    """Whether what is trained in `chain` was written to since it was last asked.
+    """Whether a trained tensor of `chain` was written to since the last call.
 
-    Not if it is other tensors now: `functional_call` lends them, conversions make them.
+    Tensors that were exchanged do not count: `functional_call` lends others, conversions make new
+    ones.
     """
     if is_dynamo_compiling():
-        # versions cannot be compiled: where guards do not watch them, each call is a step
+        # versions cannot be read in compiled code: without guards on them, each call is a step
         return not is_led_by_guards(chain)
     if has_transforms():
-        return False  # what a transform wraps is lent, too
+        return False  # tensors wrapped by a transform are lent, too
     is_told = bool(chain.__dict__.pop("_stepped", False))
     steps: Steps | None = chain.__dict__["_steps"]
     if steps is None:
@@ -172,13 +175,13 @@ def is_step_pending(chain: Module) -> bool:
 
 
 def warm_maps(chain: Any) -> dict[str, Parametrization]:
-    """The maps in `chain` that keep a state, those inside of other maps too, by their paths.
+    """The maps in `chain` with a warm start, by path, including those inside other maps.
 
-    Not those of tensors in it that are parametrized in their turn: their own chains lead them.
+    Not the maps on parametrized tensors of a map: these belong to chains of their own.
     """
     found: dict[str, Module] = {str(i): module for i, module in enumerate(chain.maps())}
     places = list(found)
-    for place in places:  # it grows
+    for place in places:  # the list grows
         for name, child in found[place].named_children():
             if name != "parametrizations":
                 found[f"{place}.{name}"] = child
@@ -187,16 +190,16 @@ def warm_maps(chain: Any) -> dict[str, Parametrization]:
 
 
 def mark_due(chain: Any) -> None:
-    """Tell the maps in `chain` that a step was made: the next evaluation moves their states."""
+    """Mark the states of the maps in `chain` as due: the next evaluation moves them."""
     steps: Steps | None = chain.__dict__["_steps"]
     for parametrization in (steps.warm if steps else warm_maps(chain)).values():
         parametrization.__dict__["is_due"] = parametrization.training
 
 
 def start_maps(chain: Any, *, anew: bool) -> None:
-    """Give the maps in `chain` that keep a state their first one; all of them if `anew`.
+    """Give the maps in `chain` a first state, if they have none. With `anew`, all get a new one.
 
-    An evaluation does that: only there does a map inside of another meet what it is applied to.
+    This takes an evaluation: only then is it known what a map inside another map is applied to.
     """
     warm = warm_maps(chain)
     if not warm:
@@ -216,7 +219,7 @@ def start_maps(chain: Any, *, anew: bool) -> None:
 
 
 def follow_steps(chain: Any) -> None:
-    """Move the states of the maps in `chain` on, if a training step was made."""
+    """Move the states of the maps in `chain`, if a training step was made."""
     if chain.training and "_steps" in chain.__dict__ and has_stepped(chain):
         mark_due(chain)
         apply_maps(chain)
@@ -225,27 +228,27 @@ def follow_steps(chain: Any) -> None:
 @torch.inference_mode(False)
 @torch.no_grad()
 def apply_maps(chain: Any) -> None:
-    """Evaluate `chain` for what that does to the states of its maps."""
+    """Evaluate `chain`, to create or move the states of its maps."""
     values: tuple[Any, ...] = chain.originals()
     for parametrization in chain.maps():
         values = (parametrization(*values),)
 
 
-# A state_dict has the states of the maps, and in its metadata whether a step was made after the
-# last move. A run that is resumed from it then moves them when the uninterrupted one does.
+# A state_dict holds the states of the maps. Its metadata says whether a step is pending that they
+# have not followed, so a resumed run moves them when the uninterrupted run does.
 
 PENDING = "paramdesc.step_pending"
 
 
 def save_pending(chain: Module, destination: Any, prefix: str) -> None:
-    """Say in the metadata of a state_dict that is made whether a step waits for an evaluation."""
+    """Store in the metadata of a state_dict whether a step is pending."""
     metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
     if metadata is not None and chain.__dict__.get("_steps") is not None:
         metadata[PENDING] = is_step_pending(chain)
 
 
 def state_keys(chain: Module, prefix: str) -> list[str]:
-    """Where the states of the maps in `chain` are in a state_dict."""
+    """The keys of a state_dict under which the states of the maps in `chain` are stored."""
     return [
         f"{prefix}{place}.{name}"
         for place, parametrization in warm_maps(chain).items()
@@ -254,10 +257,10 @@ def state_keys(chain: Module, prefix: str) -> list[str]:
 
 
 def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> None:
-    """Look at what is about to be loaded into `chain`, for `count_loaded`.
+    """Inspect what is about to be loaded into `chain`, for `count_loaded`.
 
-    What says nothing of steps was saved after one, as is usual, or by torch's engine, whose
-    states move at each evaluation.
+    Without metadata, a step counts as pending: most programs save after `optimizer.step()`, and
+    under torch's engine states move at each evaluation anyway.
     """
     if "_steps" not in chain.__dict__:
         return
@@ -267,7 +270,7 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     }
     states = [state_dict.get(key) for key in state_keys(chain, prefix)]
     if any(is_same_memory(tensor, own[name]) for name, tensor in originals.items()):
-        is_pending = is_step_pending(chain)  # nothing changes: it is loaded into itself
+        is_pending = is_step_pending(chain)  # a state_dict of the chain itself: nothing changes
     elif any(is_overwritten(state) for state in states):
         is_pending = True
     else:
@@ -284,9 +287,10 @@ def is_same_memory(a: Any, b: Any) -> bool:
 
 
 def count_loaded(chain: Any, incompatible_keys: Any) -> None:
-    """Loading a state_dict is no step. Originals without the states that go with them start anew.
+    """Do not count the loading of a state_dict as a step.
 
-    A hook that runs when `chain` and its maps are loaded.
+    Originals that are loaded without their states get new ones. A hook that runs after `chain` and
+    its maps were loaded.
     """
     loaded = chain.__dict__.pop("_loading", None)
     if loaded is None or not loaded["originals"]:
@@ -295,5 +299,5 @@ def count_loaded(chain: Any, incompatible_keys: Any) -> None:
         count_steps(chain)
         chain.__dict__["_stepped"] = loaded["pending"]
     else:
-        with suppress(Exception):  # what a map raises, it raises again when it is evaluated
+        with suppress(Exception):  # an exception in a map is raised again at the next evaluation
             start_maps(chain, anew=True)

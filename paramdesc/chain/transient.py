@@ -1,4 +1,4 @@
-"""What this process has found out about a chain. Copies and pickles start without it."""
+"""Data about a chain that copies and pickles do not take along."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from weakref import WeakSet
 __all__ = ["TRANSIENT", "Transient", "transient_of"]
 
 TRANSIENT = "_transient"
-"""The attribute of a chain that holds it."""
+"""The attribute of a chain that holds its `Transient`."""
 
 
 class Transient:
-    """Facts about one chain that other files look after.
+    """Data about one chain, which the cache maintains.
 
-    - `bound` is what the last walk over its maps has found.
-    - `expiries` end the values that are kept of it, in whatever scope and thread.
+    - `bound`: the result of the last walk over its maps.
+    - `expiries`: the expiries of its kept values, in all scopes and threads.
     """
 
     __slots__ = ("bound", "expiries")
@@ -32,7 +32,7 @@ class Transient:
 
 
 def transient_of(chain: Any) -> Transient:
-    """The facts about `chain`, none yet if it is new."""
+    """The `Transient` of `chain`, created if necessary."""
     found: Transient = chain.__dict__.get(TRANSIENT) or chain.__dict__.setdefault(
         TRANSIENT, Transient()
     )

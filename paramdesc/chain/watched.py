@@ -1,4 +1,4 @@
-"""The chains that are told of the training steps that optimizers make."""
+"""Passes the steps of optimizers on to the chains that may depend on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paramdesc.torch_internals.optimizers import StepMade, on_step
 
 __all__ = ["StepMade", "tell_of_steps", "watch_chain", "watched_chains"]
 
-_CHAINS: dict[int, ref[Any]] = {}  # by identity, each until its chain is freed
+_CHAINS: dict[int, ref[Any]] = {}  # by identity; removed when the chain is freed
 _LISTENERS: list[Callable[[Any, StepMade], None]] = []
 
 
@@ -20,7 +20,7 @@ def tell_of_steps(listener: Callable[[Any, StepMade], None]) -> None:
 
 
 def watch_chain(chain: Any) -> None:
-    """Let the listeners hear of `chain` from now on, for its life."""
+    """Watch `chain` from now on, as long as it exists."""
     key = id(chain)
     if key not in _CHAINS:
         _CHAINS[key] = ref(chain, lambda _: _CHAINS.pop(key, None))
@@ -28,7 +28,7 @@ def watch_chain(chain: Any) -> None:
 
 
 def watched_chains() -> list[Any]:
-    """The watched chains that are alive."""
+    """The watched chains that still exist."""
     found = (reference() for reference in _CHAINS.copy().values())
     return [chain for chain in found if chain is not None]
 

@@ -1,4 +1,4 @@
-"""The polar factor where numbers may be looked at, or where its derivative is known."""
+"""The polar factor in eager and compiled code, with its own derivative."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paramdesc.torch_internals.in_graph import keep_in_graph
 __all__ = ["is_orthonormal_soon", "polar_factor"]
 
 ROUNDS = 6
-"""How often the polynomials are applied again at most: they reach any rank."""
+"""The most rounds of polynomials, enough for any condition number."""
 
 
 def polar_factor(X: Tensor, size: Tensor, complete: bool) -> Tensor:
@@ -63,9 +63,9 @@ def evaluated(
 def completed(
     X: Tensor, size: Tensor, complete: bool, rounds: list[Round] | None
 ) -> tuple[Tensor, Tensor]:
-    """The same for what is singular to rounding."""
+    """The same for matrices that are singular to rounding."""
     is_zero = size <= smallest_normal(size)
-    # no polynomial finds a direction of which there is nothing
+    # no polynomial of X can restore a direction that is missing from X
     added = noise_like(X) * ~is_zero
     if complete:
         added = added + eye_like(X) * is_zero
@@ -140,14 +140,14 @@ def change(ctx: Any, tangent: Tensor) -> Tensor:
 def is_orthonormal_soon(inner: Tensor) -> Tensor:
     """Whether the last polynomial makes `Y` orthonormal, from `Yᴴ Y`: `(*, n, n) -> (*, 1, 1)`.
 
-    By then no singular value is above one, so that the trace tells of any that is below.
+    No singular value is above one at this point, so the trace shows whether one is below.
     """
     trace = torch.real(inner.diagonal(dim1=-2, dim2=-1)).sum(-1, keepdim=True).unsqueeze(-1)
     return torch.logical_not(trace < least_trace(inner))  # NaN stays NaN
 
 
 def are_orthonormal_soon(inner: Tensor) -> bool:
-    """Whether it does so for all of a batch; faster for a single matrix, which most are."""
+    """Whether this holds for all matrices of a batch. Faster for a single matrix."""
     if inner.ndim == 2 and not inner.is_complex():
         return not inner.trace().item() < least_trace(inner)
     return bool(is_orthonormal_soon(inner).all())
@@ -162,7 +162,7 @@ def least_trace(inner: Tensor) -> float:
 def noise_like(X: Tensor) -> Tensor:
     """A fixed matrix of the size of rounding in `X`, with entries up to one, and of full rank.
 
-    By a formula that any device has, of which nothing is needed but that it has no structure.
+    It comes from a formula that works on any device. Only its lack of structure matters.
     """
     m, n = X.shape[-2], X.shape[-1]
     is_double = X.dtype == torch.float64 or X.dtype == torch.complex128

@@ -1,6 +1,6 @@
-"""Polynomials that bring singular values to one, and the derivative of the polar factor from them.
+"""Polynomials that move singular values to one, and the derivative of the polar factor by them.
 
-Without postponed annotations: TorchScript takes those of a function as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of a function as objects.
 """
 
 from typing import List, Optional, Tuple  # noqa: UP035 - TorchScript knows them
@@ -25,7 +25,7 @@ Step = Tuple[float, float, float]  # noqa: UP006
 """The coefficients of `s`, `s³` and `s⁵`."""
 
 Round = Tuple[List[Step], List[Tensor]]  # noqa: UP006
-"""What `approached` was called with, and what it recorded."""
+"""The polynomials of one call of `approached`, and the tensors that it recorded."""
 
 
 def fast_steps(lifts: int) -> List[Tuple[float, float, float]]:  # noqa: UP006
@@ -44,7 +44,7 @@ def fast_steps(lifts: int) -> List[Tuple[float, float, float]]:  # noqa: UP006
             (3.286586217027956, -2.4647201345312775, 0.5073576938614541),
             (2.273749994434036, -1.644660367908067, 0.4161909274978861),
             (1.8887161973518343, -1.2651572253386103, 0.37651892555749505),
-            # from here on, what rounding did shall shrink too: the limit, with slope zero at one
+            # the limit, with slope zero at one, also reduces rounding errors
             (1.875, -1.25, 0.375),
             (1.875, -1.25, 0.375),
         ]
@@ -131,7 +131,7 @@ def derivative(Y: Tensor, rounds: List[Round], G: Tensor) -> Tensor:  # noqa: UP
 
 
 def positive(size: Tensor) -> Tensor:
-    """`size` as a constant to divide by: one where it vanishes. The polar factor has no scale."""
+    """`size` as a constant divisor: one where it vanishes. The polar factor is scale-invariant."""
     size = size.detach()
     return torch.where(size > smallest_normal(size), size, torch.ones_like(size))
 

@@ -41,7 +41,7 @@ def largest_singular_triple(
             None makes all iterations, and asks nothing of the data.
 
     Raises:
-        ValueError: if `M` is no matrix, or a number is out of its range.
+        ValueError: if `M` is not a matrix, or a number is out of its range.
 
     Source: G. H. Golub and W. Kahan, *Calculating the singular values and pseudo-inverse of
     a matrix*, SIAM J. Numer. Anal. 2 (1965), section 3, with all vectors orthogonalised anew.

@@ -90,26 +90,26 @@ def best_pair(
     left = unless_zero(left, u)
     image = unless_zero(image, v)
     length = norm(image)
-    is_found = torch.isfinite(length)  # or the map is not finite, and must not spoil the state
+    is_found = torch.isfinite(length)  # a map that is not finite must not spoil the state
     return torch.where(is_found, left / norm(left), u), torch.where(is_found, image / length, v)
 
 
 def orthogonal_part(w: Tensor, basis: List[Tensor]) -> tuple[Tensor, Tensor]:  # noqa: UP006
     """The direction of what of `w` is orthogonal to the orthonormal `basis`, and its length.
 
-    Zero where rounding alone leaves something: the vectors have met all that they will.
+    Zero if only rounding errors are left: the basis then spans everything that can be reached.
     """
     rows = torch.stack(basis, -2)
     is_double = w.dtype == torch.float64 or w.dtype == torch.complex128
     noise = norm(w) * (1e-15 if is_double else 5e-7)
-    for _ in range(2):  # once is not enough where little is left
+    for _ in range(2):  # once is not accurate enough if little is left
         w = minus_times(w, rows.mT, times(rows.conj(), w))
     length = norm(w)
     return w / torch.where(length > noise, length, math.inf), length
 
 
 def leading_combination(products: List[Tensor]) -> tuple[Tensor, Tensor]:  # noqa: UP006
-    """How to combine vectors for the longest result: all squared lengths, and the coefficients."""
+    """The coefficients of the longest combination of `products`, and all squared lengths."""
     rows = torch.stack(products, -2)
     gram = rows.conj() @ rows.mT
     finite = torch.where(gram.isfinite(), gram, 0.0)  # eigh raises otherwise
@@ -121,7 +121,7 @@ def leading_combination(products: List[Tensor]) -> tuple[Tensor, Tensor]:  # noq
 
 
 def is_converged(products: list[Tensor], length: Tensor, tolerance: float) -> bool:
-    """Whether the relative error of the leading value is below `tolerance`, as far as one knows.
+    """Whether the estimated relative error of the leading value is below `tolerance`.
 
     By Temple's bound: the squared residual over the distance to the next value. Both are
     those of the squared map. `length` is the size of what the next iteration adds.
@@ -135,8 +135,8 @@ def is_converged(products: list[Tensor], length: Tensor, tolerance: float) -> bo
 
 
 def some_vector(size: int, like: Tensor) -> Tensor:
-    """A unit vector with no direction of its own, the same each time."""
-    # a generator of its own: the user's random numbers are not shifted
+    """A unit vector of random direction, the same each time."""
+    # a separate generator, so that the random numbers of the user stay the same
     generator = torch.Generator("cpu").manual_seed(size)
     vector = torch.randn(size, dtype=like.dtype, generator=generator, device="cpu").to(like.device)
     unit: Tensor = vector / norm(vector).clamp_min(smallest_normal(vector))
@@ -144,10 +144,10 @@ def some_vector(size: int, like: Tensor) -> Tensor:
 
 
 def scattered(like: Tensor) -> Tensor:
-    """Vectors `(*, n)` of length one, about, with no structure, by a formula that any device has.
+    """Vectors `(*, n)` of length about one, without structure, by a formula for any device.
 
-    Next to nothing of it in a start is enough to find what the last solution cannot lead to,
-    where the map falls into parts: there, one part would be followed for ever.
+    A tiny multiple of it is added to a start vector. If the map decomposes into independent parts,
+    an iteration that starts in one part would otherwise never leave it.
     """
     n = like.shape[-1]
     places = torch.arange(n, dtype=like.dtype, device=like.device)
@@ -155,11 +155,11 @@ def scattered(like: Tensor) -> Tensor:
     return waves * math.sqrt(2.0 / n)
 
 
-# for vectors, and batches of them: with the fewest operations where there is one
+# for vectors and batches of vectors, with the fewest operations for a single one
 
 
 def unless_zero(x: Tensor, otherwise: Tensor) -> Tensor:
-    """`x` and next to nothing of `otherwise`, whose direction stays where `x` is zero.
+    """`x` plus a tiny multiple of `otherwise`, which gives the direction where `x` is zero.
 
     The square of the factor is a normal number.
     """

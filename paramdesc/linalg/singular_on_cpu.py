@@ -1,4 +1,4 @@
-"""A few iterations for the largest singular value of one matrix on a CPU, in numbers of Python."""
+"""A few iterations for the largest singular value of one matrix on a CPU, with Python numbers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["improve_on_cpu", "leading_of_bidiagonal"]
 
 
 def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor] | None:
-    """What `improve_triple` gives for one matrix after a few iterations, at half its price.
+    """The result of `improve_triple` for one matrix and a few iterations, at half the cost.
 
-    Its coefficients are numbers of Python, which cost the CPU less than small tensors do, and
-    the vectors come from the recurrence of Golub and Kahan, for as long as rounding keeps
-    them orthogonal. One more product with the adjoint gives the new `v`.
+    The coefficients are Python numbers, which are faster than small tensors on a CPU. The vectors
+    come from the recurrence of Golub and Kahan, as long as rounding leaves them orthogonal. One
+    more product with the adjoint gives the new `v`.
 
-    None where that does not do: tensors elsewhere or traced, and a scale out of range.
+    None where this does not apply: on other devices, in traces, or if the scale is out of range.
     """
     if M.device.type != "cpu" or M.is_complex() or is_dynamo_compiling() or not is_plain():
         return None
@@ -34,7 +34,7 @@ def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tenso
     count = min(iterations, *M.shape)
     for k in range(1, count + 1):
         z = torch.addmv(z, adjoint, w, beta=-alpha / beta, alpha=1 / alpha)
-        if k == 1:  # near the solution, little is left of it: what rounding makes of v goes
+        if k == 1:  # near the solution, little is left: remove the rounding error along v
             z = torch.sub(z, v, alpha=torch.dot(v, z).item())
         beta = length_on_cpu(z)
         betas.append(beta)
@@ -47,7 +47,7 @@ def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tenso
             break
         lefts.append(w)
         alphas.append(alpha)
-    w = lefts[0]  # what ended the loop may be rounding alone
+    w = lefts[0]  # the vector that ended the loop may be rounding error only
     if len(lefts) > 1:
         factors = [y / a for y, a in zip(leading_of_bidiagonal(alphas, betas), alphas, strict=True)]
         w = lefts[0] * factors[0]
@@ -59,7 +59,7 @@ def improve_on_cpu(M: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tenso
 
 
 def length_on_cpu(x: Tensor) -> float:
-    """The length of a real vector of moderate scale, faster than `vector_norm` is called."""
+    """The length of a real vector of moderate scale, faster than a call of `vector_norm`."""
     return math.sqrt(torch.dot(x, x).item())
 
 
@@ -68,12 +68,12 @@ def leading_of_bidiagonal(alphas: list[float], betas: list[float]) -> list[float
 
     It is the leading eigenvector of a tridiagonal matrix. Newton's method finds the largest
     eigenvalue from above, where the pivots of an elimination from the bottom are positive; the
-    vector is their product. LAPACK would take longer to be called for so few numbers.
+    vector is their product. For so few numbers, calling LAPACK would take longer.
     """
     diagonal = [a * a + b * b for a, b in zip(alphas, betas, strict=True)]
     beside = [a * b for a, b in zip(alphas[1:], betas, strict=False)]
     last = len(beside)
-    around = [0.0, *beside, 0.0]  # of the rows, as in Gershgorin's circles
+    around = [0.0, *beside, 0.0]  # for the rows, as in Gershgorin's circle theorem
     value = max(d + around[i] + around[i + 1] for i, d in enumerate(diagonal))
     least = 1e-16 * value
     pivots = [0.0] * (last + 1)

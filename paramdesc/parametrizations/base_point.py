@@ -1,4 +1,4 @@
-"""Maps that start from a base point, which assigning moves to the value."""
+"""The base class of maps relative to a base point, which an assignment moves to the value."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["BasePoint"]
 
 
 class BasePoint(Parametrization):
-    """A map with a buffer `base`. Derive from it and define `forward`, `check` and `rebase`.
+    """A map with a buffer `base`. Subclasses define `forward`, `check` and `rebase`.
 
-    The base point is None until a value is assigned, or the map is registered on a weight.
+    The base point is None until the map is registered on a weight or a value is assigned.
     """
 
-    if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
+    if TYPE_CHECKING:  # TorchScript infers the type of a buffer that is not annotated
         base: Tensor | None
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -26,14 +26,14 @@ class BasePoint(Parametrization):
         self.register_buffer("base", None)
 
     def check(self, X: Tensor) -> None:
-        """Refuse a tensor that the map cannot take, whatever its entries are."""
+        """Raise if the map cannot take a tensor of this shape or dtype."""
         raise NotImplementedError
 
     def rebase(self, Y: Tensor) -> Tensor:
         """Set `base` for the value `Y`, and return the original that gives `Y` from there."""
         raise NotImplementedError(f"{type(self).__name__} defines no rebase().")
 
-    @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
+    @torch.inference_mode(False)  # an inference tensor could not be used in training later
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.check(Y)

@@ -24,7 +24,7 @@ _COMPAT_HOOK = "weight_norm.<locals>._weight_norm_compat_hook"
 
 
 def adopt(model: M) -> M:
-    """What torch's engine registered anywhere in `model` will be paramdesc's, in place.
+    """Convert everything in `model` that torch's engine has parametrized, in place.
 
     Also through `torch.nn.utils.parametrizations`. Values, Parameter objects, maps, hooks
     and state_dict keys stay; each module gets the class back that it had before.

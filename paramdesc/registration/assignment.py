@@ -1,4 +1,4 @@
-"""Assigning to a parametrized tensor: through the maps' inverses, into the originals."""
+"""Assigning to a parametrized tensor: the value goes through `right_inverse` to the originals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["assign"]
 
 
 def assign(chain: Chain, value: Tensor) -> None:
-    """Set the originals such that `chain` evaluates to `value`, all of them or none."""
+    """Set the originals such that `chain` evaluates to `value`. On an error, none is changed."""
     replaced, written = split_tensors(chain)
     snapshot = Snapshot(chain.modules(), replaced, written)
     try:
@@ -29,11 +29,11 @@ def assign(chain: Chain, value: Tensor) -> None:
             results = invert(chain, value)
             news = check_originals(chain, results[-1][1] if results else value)
             check_inverted(results, value, chain.tensor_name)
-        forget(chain)  # a kept graph would stand in the way of swapping the originals
+        forget(chain)  # the graph of a kept value would prevent swapping the originals
         own = chain.own_originals()
         for name, new in zip(chain.original_names(), news, strict=True):
             original = own.get(name)
-            if original is None:  # it is parametrized itself
+            if original is None:  # the original is parametrized itself
                 setattr(chain, name, new)
             else:
                 replace_data(original, new.clone() if shares_storage(new, value) else new)
@@ -44,7 +44,7 @@ def assign(chain: Chain, value: Tensor) -> None:
 
 
 def invert(chain: Chain, value: Tensor) -> list[tuple[Module, Any]]:
-    """The maps, last to first, each with what its `right_inverse` returns in turn."""
+    """The maps, last to first, each with the result of its `right_inverse`."""
     results: list[tuple[Module, Any]] = []
     result: Any = value
     for parametrization in reversed(list(chain.maps())):

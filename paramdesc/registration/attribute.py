@@ -1,4 +1,4 @@
-"""The data descriptor that a parametrized name is."""
+"""The data descriptor behind a parametrized name."""
 
 from __future__ import annotations
 

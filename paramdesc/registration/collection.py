@@ -74,7 +74,7 @@ class ParametrizationSet(Set[ParametrizationList]):
         map_type: type[Module] | tuple[type[Module], ...] | None = None,
         path: str | None = None,
     ) -> ParametrizationSet:
-        """Those that match everything that is given.
+        """The lists that match all given conditions.
 
         Args:
             tensor_name: the name of the tensor in its module, `weight`.

@@ -1,4 +1,4 @@
-"""What copies of modules need that their namespace cannot tell by itself."""
+"""Support for copies of modules: replicas, and deep copies of recurrent layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ReplicaChains", "detach_flat_weights"]
 
 
 class ReplicaChains:
-    """The chains of one replica of a module by tensor name, looked up in it at each read."""
+    """The chains of a replica by tensor name. Each read looks them up in the replica."""
 
     def __init__(self, replica: weakref.ref[nn.Module]) -> None:
         self.replica = replica
@@ -24,10 +24,10 @@ class ReplicaChains:
 
 
 def detach_flat_weights(copier: FrameType, memo: dict[int, Any]) -> None:
-    """Let `nn.RNN`, `nn.LSTM` and `nn.GRU` be deep-copied.
+    """Make deep copies of `nn.RNN`, `nn.LSTM` and `nn.GRU` possible.
 
-    They keep the values of their weights in a list of their own, which `copy.deepcopy` would
-    refuse for its graphs. `copier` is the frame that copies the attributes of a module.
+    They keep a list of their weights, whose values have graphs, and `copy.deepcopy` refuses these.
+    `copier` is the frame that copies the attributes of a module.
     """
     state = copier.f_locals.get("x")
     for value in state.get("_flat_weights", ()) if isinstance(state, dict) else ():

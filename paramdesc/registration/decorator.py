@@ -21,7 +21,7 @@ _P = ParamSpec("_P")
 
 
 class Decorator(Protocol):
-    """What `parametrized(...)` returns: it gives back what it is applied to, typed as that."""
+    """What `parametrized(...)` returns: a decorator that keeps the type of its target."""
 
     @overload
     def __call__(self, target: type[M], /) -> type[M]: ...
@@ -38,23 +38,24 @@ def parametrized(
     unsafe: bool = False,
     right_inverse: Callable[[Tensor], Any] | None = None,
 ) -> Decorator:
-    """`module.<tensor_name>` will be parametrized, for the modules that this is applied to.
+    """Parametrize `module.<tensor_name>` of the modules that the decorator is applied to.
 
-    - A module class: every instance, as soon as the `__init__` of this class has run, with a
-      deep copy of `parametrization` of its own. The class itself is returned: it pickles,
-      can be subclassed and keeps its signature. A subclass that replaces the tensor does so
+    - A module class: every instance, as soon as the `__init__` of this class has run, with its
+      own deep copy of `parametrization`. The class itself is returned. It can be pickled and
+      subclassed, and keeps its signature. If a subclass assigns to the tensor, the value goes
       through `right_inverse`.
-    - A function that returns a module: every module that it returns, likewise.
-    - A module: that one, now, with `parametrization` itself.
+    - A function that returns a module: every module that it returns, in the same way.
+    - A module: this module, at once, with `parametrization` itself.
 
     Stacked decorators apply bottom-up.
 
     Args: as `register_parametrization`.
 
     Raises:
-        TypeError: if it is applied to anything else; when the function returns no module.
-        ValueError: at construction, if the instance has no such tensor, or the map does not
-            fit it.
+        TypeError: if it is applied to anything else, or a decorated function returns something
+            that is not a module.
+        ValueError: when an instance is constructed, if it has no such tensor or the map does not
+            fit the tensor.
 
     >>> @parametrized("weight", Symmetric())
     ... class SymmetricLinear(torch.nn.Linear):
@@ -62,7 +63,7 @@ def parametrized(
     >>> is_parametrized(SymmetricLinear(3, 3), "weight")
     True
     """
-    as_map(parametrization, right_inverse)  # refuses here what no module could take
+    as_map(parametrization, right_inverse)  # raises here if it is not a map
 
     def register(module: M, own: Any) -> M:
         return register_parametrization(
@@ -87,12 +88,12 @@ def parametrized(
 
 
 def register_instances(cls: type[M], register: Callable[[Module], Module]) -> type[M]:
-    """Let `register` follow the `__init__` of `cls`."""
+    """Call `register` on each instance, after the `__init__` of `cls`."""
     inherited = "__init__" not in vars(cls)
 
     def initialize(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> None:
-        # an inherited __init__ is found anew for each instance: in a subclass with several
-        # bases, another one may come between
+        # an inherited __init__ is looked up for each instance: with several bases, the next class
+        # in the method resolution order depends on the class of the instance
         (super(cls, instance).__init__ if inherited else wrapped)(*args, **kwargs)
         register(instance)
 
@@ -101,7 +102,7 @@ def register_instances(cls: type[M], register: Callable[[Module], Module]) -> ty
 
 
 class Factory(wrapt.FunctionWrapper):  # type: ignore[type-arg]
-    """A decorated function. It is pickled and copied as functions are: by its name, as itself."""
+    """A decorated function. Like plain functions, it is pickled by name, and copies are itself."""
 
     def __reduce_ex__(self, protocol: Any) -> str:
         return str(self.__qualname__)
@@ -114,14 +115,14 @@ class Factory(wrapt.FunctionWrapper):  # type: ignore[type-arg]
 
 
 def register_results(function: Any, register: Callable[[Module], Module]) -> Any:
-    """Let `register` follow each call of `function`."""
+    """Call `register` on each module that `function` returns."""
 
     def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         module = wrapped(*args, **kwargs)
         if not isinstance(module, Module):
             raise TypeError(
                 f"{wrapped.__qualname__} is decorated with parametrized(...) and returned "
-                f"{type(module).__name__}, which is no module. Return the module that it makes."
+                f"{type(module).__name__}, which is not a module. Return the module that it makes."
             )
         return register(module)
 

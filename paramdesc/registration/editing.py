@@ -18,14 +18,15 @@ __all__ = ["edit_maps"]
 
 @torch.no_grad()
 def edit_maps(chain: Any, maps: list[Module]) -> None:
-    """Let `chain` have these maps on the originals that it has, if it can be evaluated with them.
+    """Replace the maps of `chain` by `maps`, and keep its originals.
 
-    What keeps a state starts anew, since what it is applied to may be another tensor now.
+    Maps with a warm start get a new state, since they may now be applied to another tensor.
 
     Raises:
-        ChainError: a ValueError, if there are none, or shape or dtype of the value would change.
-        SharedMapError: if a new one has a state that belongs to another tensor.
-        Exception: whatever the maps raise. In every case the chain is as it was before.
+        ChainError: a ValueError, if `maps` is empty, or the shape or dtype of the value would
+            change.
+        SharedMapError: if a new map has a state that belongs to another tensor.
+        Exception: whatever the maps raise. In all cases the chain stays as it was.
     """
     if not maps:
         raise ChainError.emptied(chain.tensor_name, chain.host)
@@ -58,9 +59,9 @@ def edit_maps(chain: Any, maps: list[Module]) -> None:
 
 
 def set_maps(chain: Any, maps: list[Module]) -> None:
-    """Let `chain` have these maps, and keep whatever else is below it."""
+    """Set the maps of `chain`, and keep its other children."""
     modules: dict[str, Any] = chain._modules
-    # never empty in between: another thread may read
+    # never empty in between, since another thread may read
     modules.update({str(i): part for i, part in enumerate(maps)})
     for name in [name for name in modules if name.isdigit() and int(name) >= len(maps)]:
         del modules[name]

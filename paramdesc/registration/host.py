@@ -1,4 +1,4 @@
-"""What a module holds: its chains, and its plain tensors."""
+"""Looking up the chains and plain tensors of a module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["chains_of", "find_tensor", "tensors_of"]
 
 
 def chains_of(module: Module) -> list[Module]:
-    """`module.parametrizations`, if it has one, in a list."""
+    """A list with `module.parametrizations`, or an empty list."""
     chains = module._modules.get("parametrizations")
     return [] if chains is None else [chains]
 
@@ -28,6 +28,6 @@ def find_tensor(module: Module, tensor_name: str) -> Tensor:
 
 
 def tensors_of(module: Module, tensor_name: str) -> list[Tensor]:
-    """The plain tensor of that name that has data, if there is one, in a list."""
+    """A list with the plain tensor of that name, empty if there is none or it has no data yet."""
     found = (module._parameters.get(tensor_name), dict(module._buffers.items()).get(tensor_name))
     return [tensor for tensor in found if tensor is not None and not is_lazy(tensor)]

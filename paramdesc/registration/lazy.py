@@ -68,7 +68,7 @@ def register_when_materialized(
 
 
 def cancel_pending(module: Module, tensor_name: str) -> bool:
-    """Forget the maps that wait for the tensor; whether there were any."""
+    """Cancel the pending registrations for the tensor. False if there were none."""
     waiting = [
         hook
         for hook in module._forward_pre_hooks.values()

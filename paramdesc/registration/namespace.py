@@ -1,8 +1,8 @@
-"""The place where a module's parametrized names live: the one door to wrapt's proxies.
+"""The namespace that holds the parametrized names of a module. Only this file uses wrapt's proxies.
 
-`nn.Module` looks names up in `_buffers` by `in`, `[]`, `[] =` and `del`. An
-`AttributeNamespace` stands there in place of the dict, wraps it, and lets the
-descriptors in it answer. Everything else sees the real buffers only.
+`nn.Module` looks names up in `_buffers` by `in`, `[]`, `[] =` and `del`. An `AttributeNamespace`
+replaces this dict, wraps it, and lets the descriptors in it answer. Everything else sees the real
+buffers only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REPLICATE = nn.Module._replicate_for_data_parallel.__code__
 
 
 class Lent(NamedTuple):
-    """A tensor in whose place another one is lent."""
+    """A tensor that is replaced by a lent one for the time of a call."""
 
     tensor: Tensor | None
 
@@ -38,8 +38,8 @@ class Lent(NamedTuple):
 class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     """A module's buffer dict, in which some names are descriptors.
 
-    The descriptors are values of the wrapped dict. Asking for `keys()` shows them too:
-    `nn.Module.__dir__` does, and nothing else.
+    The descriptors are values of the wrapped dict. `keys()` includes them; only
+    `nn.Module.__dir__` calls it.
     """
 
     def __init__(self, buffers: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
                 return prepare
             raise
         if type(value) is ParametrizedTensor:
-            return read(value.chains[name])  # what its __get__ does, a call sooner
+            return read(value.chains[name])  # the same as its __get__, with one call less
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -91,7 +91,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
             del self.__wrapped__[name]
 
     def discard(self, name: str) -> None:
-        """Make room for a Parameter or Module, as `nn.Module.__setattr__` asks for it.
+        """Remove `name`, as `nn.Module.__setattr__` does before it sets a Parameter or Module.
 
         Raises:
             AssignmentError: if the name is parametrized.
@@ -101,13 +101,13 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         self.__wrapped__.pop(name, None)
 
     def install(self, attribute: ParametrizedTensor) -> None:
-        """Let `attribute` answer for its name."""
+        """Add the descriptor `attribute` under its name."""
         self.__wrapped__[attribute.name] = attribute
 
     def lends(self, name: str, value: Any) -> bool:
-        """Whether it is `swap` that lets `value` take its place under `name`.
+        """Whether `swap` handles `value` under `name`.
 
-        That is so for a tensor, where the name is parametrized, and for what `swap` returned.
+        True for a tensor if the name is parametrized, and for everything that `swap` returned.
         """
         if isinstance(value, (ParametrizedTensor, Lent)):
             return True
@@ -117,9 +117,9 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     def swap(self, name: str, value: Any) -> Any:
         """Lend the tensor `value` to `name`, or put back what a swap has returned.
 
-        Nothing is evaluated or assigned. Returns what was there: for a tensor the descriptor,
-        or a `Lent`; and for these the tensor. A module at two paths is lent to twice, and gets
-        the first back first: after the descriptor, nothing may take its place.
+        Nothing is evaluated or assigned. Returns what was there: the descriptor or a `Lent` for a
+        tensor, and the tensor for these. A module at two paths is lent to twice, and the first loan
+        is returned first: once the descriptor is back, a `Lent` must not replace it.
         """
         current = self.__wrapped__[name]
         if isinstance(value, ParametrizedTensor):
@@ -145,7 +145,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         """The descriptors in it."""
         return (value for value in self.__wrapped__.values() if type(value) is ParametrizedTensor)
 
-    # what a mapping is asked for besides: the real buffers
+    # the rest of the interface of a dict: the real buffers
 
     def items(self) -> list[tuple[str, Any]]:
         return [
@@ -182,9 +182,9 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
     # copies
 
     def copy(self) -> Any:
-        """The real buffers; for the replicas of `nn.DataParallel`, a namespace of their own.
+        """A dict of the real buffers, or a new namespace for a replica of `nn.DataParallel`.
 
-        A replica gets its own chains only after its copy of this, so they are looked up late.
+        A replica gets its chains after its copy of the namespace, so each read looks them up.
         """
         caller = sys._getframe(1)
         if caller.f_code is not _REPLICATE:
@@ -207,7 +207,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
 
 
 def namespace_of(module: nn.Module) -> AttributeNamespace:
-    """The namespace of `module`, put in the place of its buffer dict if it has none yet."""
+    """The namespace of `module`. Replaces the buffer dict by a namespace if there is none yet."""
     buffers: Any = module._buffers
     if isinstance(buffers, AttributeNamespace):
         return buffers
@@ -217,11 +217,11 @@ def namespace_of(module: nn.Module) -> AttributeNamespace:
 
 
 def give_back(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put `tensor` in the place of the parametrized `name` of `module`.
+    """Replace the parametrized `name` of `module` by `tensor`.
 
-    When no name is parametrized any more, `module` gets a buffer dict of its own again.
-    Another thread may be reading: it finds the tensor before the chain is gone, or it has found
-    the descriptor in the old namespace, and goes on with that.
+    When no parametrized name is left, `module` gets a plain buffer dict again. Another thread may
+    be reading: it finds either the tensor, or the descriptor in the old namespace, which still
+    works.
     """
     news = dict(namespace_of(module).__wrapped__)
     if isinstance(tensor, nn.Parameter):

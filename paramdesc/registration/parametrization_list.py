@@ -128,17 +128,17 @@ class ParametrizationList(Chain):
         """For the guards of compiled code, which ask before each call: nothing, but the states
         of the maps have followed the training steps then.
         """
-        with suppress(Exception):  # what a map raises, it raises again when it is evaluated
+        with suppress(Exception):  # an exception in a map is raised again at the next evaluation
             follow_steps(self)
 
     def add_map(self, module: Module) -> str:
-        """Add a map after the others, unchecked; its name."""
+        """Append a map without a check. Returns its name."""
         name = str(len(list(self.maps())))
         self.add_module(name, module)
         return name
 
     def append(self, module: Module) -> ParametrizationList:
-        """Add a map after the others, if the chain can be evaluated with it.
+        """Append a map, if the chain can be evaluated with it.
 
         torch's engine comes here for a name that is parametrized already.
         """
@@ -158,7 +158,7 @@ class ParametrizationList(Chain):
         return self
 
     def extend(self, modules: Iterable[Module]) -> ParametrizationList:
-        """Add maps after the others, if the chain can be evaluated with them; all or none."""
+        """Append maps, if the chain can be evaluated with them: all of them or none."""
         if "unsafe" in self.__dict__:
             edit_maps(self, [*self.maps(), *modules])
         else:
@@ -166,7 +166,7 @@ class ParametrizationList(Chain):
         return self
 
     def insert(self, index: int, module: Module) -> None:
-        """Add a map before the one with that index, if the chain can be evaluated with it."""
+        """Insert a map before the given index, if the chain can be evaluated with it."""
         maps = list(self.maps())
         maps.insert(index, module)
         edit_maps(self, maps)
@@ -187,7 +187,7 @@ class ParametrizationList(Chain):
         edit_maps(self, maps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParametrizationList:
-        forget(self)  # a kept graph would stand in the way of swapping the originals
+        forget(self)  # the graph of a kept value would prevent swapping the originals
         is_due = self.__dict__.get("_steps") is not None and is_step_pending(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if "_steps" in self.__dict__:
@@ -218,8 +218,8 @@ class ParametrizationList(Chain):
         assign(self, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # sharded training puts the gathered tensor here before each use and takes it away after,
-        # and gathers into the same memory again: nothing else tells that its values are others
+        # FSDP puts the gathered tensor here before each use, and gathers into the same memory
+        # each time: nothing else shows that its values have changed
         if name.startswith("original"):
             expire(self, Reason.REPLACED, name)
         super().__setattr__(name, value)

@@ -1,4 +1,4 @@
-"""Putting maps on a module's tensors."""
+"""Registering parametrizations."""
 
 from __future__ import annotations
 
@@ -42,23 +42,24 @@ def register_parametrization(
     unsafe: bool = False,
     right_inverse: Callable[[Tensor], Any] | None = None,
 ) -> M:
-    """`module.<tensor_name>` will be `parametrization(original)`, evaluated at each read.
+    """Make `module.<tensor_name>` equal to `parametrization(original)`, evaluated at each read.
 
-    A second registration on the same name adds a map after those that are there. The
-    original is `module.parametrizations.<tensor_name>.original`, the same Parameter object
-    as before, unless the map's `right_inverse` returns a sequence: then the originals are
-    `original0`, `original1`, ..., new Parameters that an existing optimizer must be given.
-    Assigning a tensor, `module.<tensor_name> = X`, goes through `right_inverse`.
+    A second registration on the same name appends its map to the chain. The original is
+    `module.parametrizations.<tensor_name>.original`, the same Parameter object as before,
+    unless the map's `right_inverse` returns a sequence: then the originals are `original0`,
+    `original1`, ..., new Parameters that must be added to an existing optimizer. Assigning a
+    tensor, `module.<tensor_name> = X`, goes through `right_inverse`.
 
     Args:
-        module: where the tensor is.
-        tensor_name: a parameter or buffer of `module` itself. One that is not initialised yet
-            is parametrized as soon as the module's first call has given it a shape.
+        module: the module with the tensor.
+        tensor_name: a parameter or buffer of `module` itself. A lazy tensor is parametrized
+            as soon as the first call of the module has given it a shape.
         parametrization: an `nn.Module`, or a function from tensor to tensor. A module without
             state, or with Parameters to share, may be registered on several tensors.
         unsafe: whether the map may change the tensor's dtype and shape. Then nothing is
-            checked. By default the map and its `right_inverse` are tried once.
-        right_inverse: for a plain function, the function that assignment goes through.
+            checked. By default the map and its `right_inverse` are called once as a test.
+        right_inverse: for a plain function, the function that computes the original at an
+            assignment.
 
     Returns:
         `module`, of the same type.
@@ -69,7 +70,7 @@ def register_parametrization(
             tensor that another module holds, or gives NaN.
         RuntimeError: if FSDP manages `module`.
         TypeError: if `parametrization` is not a map.
-        Exception: whatever the map raises. In every case `module` is as it was before.
+        Exception: whatever the map raises. In all cases `module` stays as it was.
 
     >>> linear = torch.nn.Linear(3, 3)
     >>> linear = register_parametrization(linear, "bias", torch.neg, right_inverse=torch.neg)

@@ -1,4 +1,4 @@
-"""Taking maps off a module's tensors."""
+"""Removing parametrizations."""
 
 from __future__ import annotations
 
@@ -33,22 +33,24 @@ M = TypeVar("M", bound=Module)
 
 
 def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: bool = True) -> M:
-    """`module.<tensor_name>` will be a plain parameter or buffer again.
+    """Turn `module.<tensor_name>` back into a plain parameter or buffer.
 
     Args:
-        module: where the tensor is.
+        module: the module with the tensor.
         tensor_name: a parametrized name.
-        leave_parametrized: whether it keeps the value that it has now. If not, it gets the
-            value of the original. The Parameter object is the original's in both cases,
-            unless another tensor shares it (`tie`, `transfer_parametrizations_and_params`) or
-            there are several originals: then it is a new one. With several, False is refused.
+        leave_parametrized: whether the tensor keeps its present value. If False, it gets the
+            value of the original, and several originals are refused. The Parameter object is
+            that of the original, unless another tensor shares it (`tie`,
+            `transfer_parametrizations_and_params`) or there are several originals: then it is
+            a new one.
 
     Returns:
         `module`, of the same type.
 
     Raises:
-        ValueError: if the name is not parametrized, or there is no one original to go back to.
-        Exception: whatever the maps raise. In every case `module` is as it was before.
+        ValueError: if the name is not parametrized, or with `leave_parametrized=False` has several
+            originals.
+        Exception: whatever the maps raise. In all cases `module` stays as it was.
     """
     if is_dynamo_compiling():
         return uncompiled(remove_parametrizations)(module, tensor_name, leave_parametrized)
@@ -75,7 +77,7 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
             module.register_buffer(tensor_name, tensor, persistent=persistent)
         if len(chains) == 1:
             delattr(module, "parametrizations")
-        attribute.chains = {tensor_name: chain}  # for a thread that has it in hand
+        attribute.chains = {tensor_name: chain}  # for a thread that is reading it
         del chains[tensor_name]
         leave(chain)
         return module
@@ -87,7 +89,7 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
 def tensor_to_leave(
     module: Module, tensor_name: str, chain: ParametrizationList, leave_parametrized: bool
 ) -> Tensor:
-    """The tensor that will stand where the chain's value stood."""
+    """The tensor that will take the place of the parametrized tensor."""
     for name in filter(lambda name: is_parametrized(chain, name), chain.original_names()):
         remove_parametrizations(chain, name)
     if not chain.is_tensor:
@@ -104,7 +106,7 @@ def tensor_to_leave(
         return Parameter(value.clone(), original.requires_grad) if is_trained else value.clone()
     if leave_parametrized:
         value = evaluate_detached(chain)
-        # another thread that reads the chain finds what it was made from
+        # another thread that reads the chain still finds the old original
         holder: Any = chain._parameters if "original" in chain._parameters else chain._buffers
         holder["original"] = alias(original)
         replace_data(original, value)
@@ -113,7 +115,7 @@ def tensor_to_leave(
 
 @torch.no_grad()
 def evaluate_detached(chain: ParametrizationList) -> Tensor:
-    """A last value of `chain`, when no scope keeps one: its graph would hold the originals."""
+    """A last value of `chain`. Drops kept values first: their graphs would hold the originals."""
     forget(chain)
     value: Tensor = evaluate(chain)
     return value

@@ -1,4 +1,4 @@
-"""Modules that FSDP manages: it knows their parameters by module and name."""
+"""Refuses changes to modules that FSDP manages: it addresses parameters by module and name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["refuse_sharded"]
 
 
 def refuse_sharded(module: Module, tensor_name: str, doing: str) -> None:
-    """Refuse to change what `tensor_name` is, if FSDP would put its sharded Parameter back.
+    """Refuse to change `tensor_name` if FSDP would put its sharded Parameter back.
 
-    Both versions of FSDP mark what they manage. Buffers are not sharded, and tensors that tensor
-    parallelism alone has made DTensors are looked up at each read, as any others.
+    Both versions of FSDP mark the modules that they manage. Buffers are not sharded, and DTensors
+    that come from tensor parallelism alone are looked up at each read, like other tensors.
 
     Raises:
         ShardedModuleError: a RuntimeError, with the order to use.

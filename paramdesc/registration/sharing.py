@@ -1,4 +1,4 @@
-"""Which chains a map belongs to: a state that fits one tensor must not be written for another."""
+"""Tracks which chains a map belongs to, so that a state is never used for two tensors."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from paramdesc.registration.snapshot import Snapshot, below, differs
 __all__ = ["check_shared", "is_shared", "join", "leave", "shares_original"]
 
 _CHAINS: WeakKeyDictionary[Module, WeakSet[Any]] = WeakKeyDictionary()
-"""The chains of each map, and of each module inside of it. Copies of a map belong to none."""
+"""The chains of each map and of each module inside it. A copy of a map belongs to no chain."""
 
 
 def join(chain: Any) -> None:
-    """Note that the maps of `chain` are its maps."""
+    """Note that the maps of `chain` belong to it."""
     for part in below(chain.maps()):
         _CHAINS.setdefault(part, WeakSet()).add(chain)
 
 
 def leave(chain: Any) -> None:
-    """Note that `chain` is registered no longer. Somebody may still hold it."""
+    """Note that `chain` is no longer registered, although it may still exist."""
     for part in below(chain.maps()):
         _CHAINS.get(part, WeakSet()).discard(chain)
 
 
 def chains_with(part: Module) -> Iterator[Any]:
-    """The chains that `part` belongs to now: a map may have been taken out by hand."""
+    """The chains that contain `part` now: maps may have been deleted from them."""
     for chain in list(_CHAINS.get(part, ())):
         if any(found is part for found in below(chain.maps())):
             yield chain
 
 
 def is_shared(parametrization: Module, chain: Any = None) -> bool:
-    """Whether it, or a module inside of it, belongs to a chain, other than `chain`."""
+    """Whether `parametrization`, or a module inside it, belongs to a chain other than `chain`."""
     return any(
         owner is not chain for part in parametrization.modules() for owner in chains_with(part)
     )
@@ -57,10 +57,11 @@ def shares_original(chain: Any) -> bool:
 
 
 def check_shared(parametrization: Module, tensor: Tensor, tensor_name: str) -> None:
-    """Refuse a map that belongs to a tensor already, and has a state that fits that one only.
+    """Refuse a map that belongs to a tensor already and has a state that fits only this tensor.
 
-    Such are the states that the schema declares, and whatever its `right_inverse` writes to it.
-    A map without any, or with trained tensors only, may be on as many tensors as you like.
+    The state is what the map declares as `warm_start`, and whatever its `right_inverse` writes to
+    the map. Maps without a state, or with trained tensors only, may be shared by any number of
+    tensors.
 
     Raises:
         SharedMapError: a ValueError.
@@ -79,7 +80,7 @@ def check_shared(parametrization: Module, tensor: Tensor, tensor_name: str) -> N
 
 
 def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Module]) -> list[str]:
-    """What `right_inverse` writes to in `parts`, found by a trial that leaves nothing behind."""
+    """The names in `parts` that `right_inverse` writes to, found by a trial that is undone."""
     right_inverse: Any = getattr(parametrization, "right_inverse", None)
     if right_inverse is None:
         return []
@@ -91,7 +92,7 @@ def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Modu
         after = [state_of(part) for part in parts]
         written = {id(x) for x, numbers in snapshot.numbers if differs(x, numbers)}
     except Exception:
-        return []  # registration meets it, too
+        return []  # registration raises it again
     finally:
         snapshot.restore()
     return [
@@ -103,7 +104,7 @@ def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Modu
 
 
 def tensors_in(module: Module) -> Iterator[Tensor]:
-    """The trained tensors and buffers of `module` and of what is below it."""
+    """The parameters and buffers of `module` and of the modules below it."""
     yield from module.parameters()
     yield from module.buffers()
 
@@ -117,12 +118,12 @@ def state_of(part: Module) -> dict[str, Any]:
 
 
 def is_other(old: Any, new: Any) -> bool:
-    """Whether an attribute was given another value."""
+    """Whether an attribute has another value."""
     if old is new:
         return False
     if old is None or new is None or isinstance(old, Tensor) or isinstance(new, Tensor):
         return True
     try:
         return bool(old != new)
-    except (RuntimeError, TypeError, ValueError):  # it compares by elements
+    except (RuntimeError, TypeError, ValueError):  # arrays compare by elements
         return True

@@ -1,4 +1,4 @@
-"""All or nothing: the state of some modules, to be put back if a change to them fails."""
+"""The state of some modules, to be restored if a change to them fails."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Snapshot", "below", "differs", "split_tensors"]
 
 
 class Snapshot:
-    """The classes, attributes, tensors and hooks of modules, and the data of tensors, as they are.
+    """The present classes, attributes, tensors and hooks of modules, and data of tensors.
 
     Args:
-        modules: those whose own state is kept: name a child to include it.
-        tensors: those that may be given other data.
-        written: those that may be written in place, by a `right_inverse` say. Their numbers
-            are copied.
+        modules: the modules to restore, without their children unless these are listed too.
+        tensors: tensors whose data may be replaced.
+        written: tensors that may be written to in place, for example by a `right_inverse`. Their
+            numbers are copied.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Snapshot:
         self.numbers = [(x, x.detach().clone()) for x in written if not is_lazy(x)]
 
     def restore(self) -> None:
-        """Put everything back, in place: the same dicts, the same objects in the same order."""
+        """Restore everything in place: the same dicts, with the same objects in the same order."""
         for module, cls, state, attributes in self.states:
             if type(module) is not cls:
                 module.__class__ = cls
@@ -64,7 +64,7 @@ class Snapshot:
 
 @torch.no_grad()
 def write_back(tensor: Tensor, numbers: Tensor) -> None:
-    """Let `tensor` have these numbers. Equal ones are not written: that would count as a change."""
+    """Write `numbers` to `tensor` if they differ: a write of equal numbers would count, too."""
     if tensor.shape != numbers.shape:
         replace_data(tensor, numbers)
     elif differs(tensor, numbers):
@@ -74,7 +74,7 @@ def write_back(tensor: Tensor, numbers: Tensor) -> None:
 
 @torch.no_grad()
 def differs(tensor: Tensor, numbers: Tensor) -> bool:
-    """Whether `tensor` has other numbers, `.data` written to it say. NaN is equal to NaN here."""
+    """Whether the numbers of `tensor` differ from `numbers`. NaN equals NaN here."""
     if tensor.shape != numbers.shape:
         return True
     if not has_numbers(tensor) or torch.equal(tensor, numbers):
@@ -84,9 +84,9 @@ def differs(tensor: Tensor, numbers: Tensor) -> bool:
 
 
 def put_back(container: Any, content: Any) -> None:
-    """Let the dict or set hold `content` again, in its order.
+    """Make the dict or set hold `content` again, in its order.
 
-    What has not changed is never gone: another thread may be reading it.
+    If the order is unchanged, no item is missing at any time: another thread may be reading.
     """
     for added in [key for key in container if key not in content]:
         container.discard(added) if isinstance(container, set) else container.pop(added)
@@ -97,13 +97,15 @@ def put_back(container: Any, content: Any) -> None:
 
 
 def is_counted(tensor: Tensor) -> bool:
-    """Whether torch counts the changes of `tensor`."""
+    """Whether torch counts the writes to `tensor`."""
     return not tensor.is_inference()
 
 
 def split_tensors(chain: Module) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors of `chain`: originals, which assignment gives other data, and those of its maps,
-    which a `right_inverse` may write in place. Chains of originals are split alike.
+    """The originals of `chain`, and the tensors of its maps.
+
+    Assignment replaces the data of originals; a `right_inverse` may write to tensors of its map.
+    Originals that are parametrized themselves are split in the same way.
     """
     replaced: list[Tensor] = []
     written: list[Tensor] = []

@@ -1,8 +1,8 @@
-"""Tensors that several modules hold, whose data registration must not overwrite unasked.
+"""Detects tensors that several modules share, which registration must not overwrite.
 
-A module does not know who else holds its tensors, so the references to them are looked up. That
-takes tens of milliseconds in a large process, and is done only where there are references besides
-the module's own, and registration would write other numbers.
+A module does not know which other modules hold its tensors, so the garbage collector is asked for
+references to them. That takes tens of milliseconds in a large process. It is done only if there are
+references other than that of the module, and registration would write different numbers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["has_other_holders", "refuse_overwriting", "warn_of_untying"]
 
 
 def has_other_holders(module: Module, tensor_name: str) -> bool:
-    """Whether anybody but `module` refers to its tensor: an optimizer, a variable, a module.
+    """Whether anything but `module` refers to the tensor: an optimizer, a variable, a module.
 
-    To be called where no variable of ours refers to it.
+    Must be called while no local variable of paramdesc refers to the tensor.
     """
     return count_references(module.__dict__, tensor_name) > _ALONE
 
@@ -40,11 +40,11 @@ def count_references(state: dict[str, Any], tensor_name: str) -> int:
 
 
 _ALONE = count_references({"_parameters": {"one": object()}, "_buffers": {}}, "one")
-"""What the count is for one reference: Python counts those of the caller differently by version."""
+"""The count for a single reference. It depends on the version of Python."""
 
 
 def refuse_overwriting(module: Module, tensor_name: str, tensor: Tensor, new: Tensor) -> None:
-    """Refuse to give `tensor`, which `module` holds, the numbers of `new` if others hold it, too.
+    """Refuse to overwrite `tensor` of `module` with `new`, if another module holds it too.
 
     Raises:
         TiedParameterError: a ValueError.
@@ -56,7 +56,7 @@ def refuse_overwriting(module: Module, tensor_name: str, tensor: Tensor, new: Te
 
 
 def warn_of_untying(module: Module, tensor_name: str, tensor: Tensor) -> None:
-    """Warn if others keep `tensor`, in whose place `module` will have several originals."""
+    """Warn if another module holds `tensor`, which `module` will replace by several originals."""
     holder = find_holder(module, tensor_name, tensor)
     if holder:
         warnings.warn(
@@ -75,19 +75,19 @@ def is_written(tensor: Tensor, new: Tensor) -> bool:
 
 
 def find_holder(module: Module, tensor_name: str, tensor: Tensor) -> str:
-    """Where `tensor` is, but as `module.<tensor_name>`: a name and a class; empty if nowhere."""
+    """Where else `tensor` is held, as a name and a class. Empty if nowhere."""
     own: list[dict[str, Any]] = [module._parameters, dict(module._buffers.items())]
     for name, x in [item for holder in own for item in holder.items()]:
         if x is tensor and name != tensor_name:
             return f"{name!r} of the same module"
     if next(holders_of(tensor, module), None) is None:
         return ""
-    gc.collect()  # what is not in use any more, but not freed yet, is no reason to refuse
+    gc.collect()  # garbage that is not freed yet must not count
     return next(holders_of(tensor, module), "")
 
 
 def holders_of(tensor: Tensor, besides: Module) -> Iterator[str]:
-    """The modules that hold `tensor`, with its name there."""
+    """The modules that hold `tensor`, each with its name there."""
     buffers: Any = besides._buffers
     own = (besides._parameters, getattr(buffers, "__wrapped__", buffers))
     holding = {
@@ -103,14 +103,14 @@ def holders_of(tensor: Tensor, besides: Module) -> Iterator[str]:
         for kind in ("_parameters", "_buffers"):
             holder = state.get(kind)
             if id(holder) in holding and "_non_persistent_buffers_set" in state:
-                # other dicts of this form are copies of what a module has, a snapshot say
+                # other dicts of this form are copies of the state of a module, as in a snapshot
                 for module in filter(is_module, [owner, *gc.get_referrers(state)]):
                     if vars(module) is state:
                         yield from names_in(state[kind], tensor, type(module).__name__)
 
 
 def is_module(x: object) -> bool:
-    return issubclass(type(x), Module)  # isinstance would ask proxies what they stand for
+    return issubclass(type(x), Module)  # not isinstance, which would trigger proxies
 
 
 def names_in(holder: dict[str, Any], tensor: Tensor, owner: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Letting a module share the maps and originals of another."""
+"""Sharing the maps and originals of one module with another."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ M = TypeVar("M", bound=Module)
 def transfer_parametrizations_and_params(
     from_module: Module, to_module: M, tensor_name: str | None = None
 ) -> M:
-    """`to_module` will share the maps and originals of `from_module`.
+    """Make `to_module` share the maps and originals of `from_module`.
 
-    A tensor that `to_module` lacks is made. Nothing happens if `from_module` is plain. Nothing of
-    `from_module` is written to. From then on an assignment to either is one to both, and
-    `remove_parametrizations` on one of them leaves the other as it is.
+    A tensor that `to_module` lacks is created. No-op if `from_module` is not parametrized.
+    `from_module` is not changed. From then on, an assignment to one module changes both, and
+    `remove_parametrizations` on one module leaves the other as it is.
 
     Args:
-        from_module: where the maps are; it keeps them.
-        to_module: where they are registered too.
-        tensor_name: one parametrized name; None for all.
+        from_module: the module with the maps, which keeps them.
+        to_module: the module that gets them too.
+        tensor_name: a parametrized name; None for all.
 
     Returns:
         `to_module`, of the same type.
 
     Raises:
-        Exception: as `register_parametrization` does. Then `to_module` is as it was before.
+        Exception: as `register_parametrization`. In all cases `to_module` stays as it was.
     """
     if is_dynamo_compiling():
         return uncompiled(transfer_parametrizations_and_params)(from_module, to_module, tensor_name)
@@ -72,9 +72,9 @@ def transfer_parametrizations_and_params(
 
 
 def share_chain(source: Any, to_module: Module, tensor_name: str) -> None:
-    """Let `to_module` have a chain with the maps and originals of `source`, the same objects.
+    """Give `to_module` a chain with the same map and original objects as `source`.
 
-    They fit one another, so nothing is tried, and nothing is written to what `source` has.
+    They fit each other, so nothing is evaluated or written.
     """
     chain = ParametrizationList.sharing(source, tensor_name, type(to_module).__name__)
     chain.training = to_module.training
@@ -84,22 +84,22 @@ def share_chain(source: Any, to_module: Module, tensor_name: str) -> None:
         chain._non_persistent_buffers_set.clear()
         chain._non_persistent_buffers_set.update(chain._buffers if is_temporary else ())
     if hasattr(to_module, tensor_name):
-        find_tensor(to_module, tensor_name)  # nothing else may be replaced
+        find_tensor(to_module, tensor_name)  # raises if this is not a tensor
     place_chain(to_module, tensor_name, chain)
     if tensor_name in to_module._parameters:
         delattr(to_module, tensor_name)
     to_module._non_persistent_buffers_set.discard(tensor_name)
-    if is_parametrized(source):  # its originals
+    if is_parametrized(source):  # originals that are parametrized themselves
         for name, inner in source.parametrizations.items():
             share_chain(inner, chain, name)
     start_maps(chain, anew=False)
 
 
 def add_to_chain(source: Any, to_module: Module, tensor_name: str) -> None:
-    """Add the maps of `source` to those that are there, and let the chain have its originals."""
+    """Append the maps of `source` to the chain of `to_module`, and share its originals."""
     for parametrization in [source[i] for i in range(len(source)) if str(i) in source._modules]:
         register_parametrization(to_module, tensor_name, parametrization, unsafe=source.unsafe)
     target: Any = to_module.parametrizations
     for name in source._parameters.keys() | dict(source._buffers.items()).keys():
         setattr(target[tensor_name], name, getattr(source, name))
-    transfer_parametrizations_and_params(source, target[tensor_name])  # of the originals
+    transfer_parametrizations_and_params(source, target[tensor_name])  # for parametrized originals

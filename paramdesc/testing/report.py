@@ -61,7 +61,7 @@ class Report:
         ]
         for outcome in self.failed:
             lines += ["", f"{outcome.check}: {outcome.detail}"]
-            lines += textwrap.wrap(f"To mend it: {outcome.advice}", 98, subsequent_indent="  ")
+            lines += textwrap.wrap(f"To fix this: {outcome.advice}", 98, subsequent_indent="  ")
         return "\n".join(line.rstrip() for line in lines)
 
     def __repr__(self) -> str:

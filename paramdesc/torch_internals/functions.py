@@ -1,12 +1,14 @@
-"""Standing in for a function of torch that stays the same object.
+"""Stand-ins for functions of torch, which keep the function object.
 
-Its code is exchanged for torch's own with a question in front: does one of ours answer this
-call? So `is`, pickles, tables by function, signatures and source are what they were, whenever
-and wherever the function was imported. TorchScript reads torch's source, and Dynamo traces
-torch's code. Where no stand-in answers, not even the stack is another one.
+The code of the function is replaced by the same code with a question in front: does a stand-in
+answer this call? Since the object stays the same, identity, pickles, tables keyed by the function,
+its signature and its source are unchanged, no matter when and where the function was imported.
+TorchScript reads torch's source, and Dynamo traces torch's code. If no stand-in answers, even the
+stack is the same.
 
-The new code is compiled from torch's source, if that gives the present code exactly. Else, as
-where no source is shipped, it asks and then calls the present code.
+The new code is compiled from torch's source, if compiling the unchanged source reproduces the
+present code. Otherwise, as when torch is installed without sources, it asks and then calls the
+present code.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ __all__ = ["answer", "give_back", "own", "stand_in_for"]
 
 
 class StandIn(NamedTuple):
-    """What answers calls of `function`, and torch's own, which is called by nobody else."""
+    """What answers calls of `function`, and a function with torch's own code."""
 
     function: FunctionType
     ours: Callable[..., Any]
@@ -34,23 +36,24 @@ _STAND_INS: dict[str, StandIn] = {}
 
 
 def stand_in_for(function: Any, ours: Callable[..., Any], when: str = "True") -> bool:
-    """From now on, ask `ours` at each call of `function`; False if that cannot be arranged.
+    """From now on, ask `ours` at each call of `function`. False if `function` is not in Python.
 
-    `ours(own, *args, **kwargs)` returns what the caller gets, and may call torch's own. If it
-    returns NotImplemented, the call goes on as without it. The first stand-in stays.
+    `ours(own, *args, **kwargs)` returns the result of the call, and may call torch's own code by
+    `own`. If it returns NotImplemented, the call continues as usual. A later stand-in for the same
+    function is ignored.
 
     Args:
-        function: in Python; a method is asked for with its class.
-        ours: what is asked.
-        when: an expression of the parameters of `function`, for those that are called often:
-            to ask takes a microsecond.
+        function: a function or method of torch.
+        ours: the stand-in.
+        when: an expression in the parameters of `function`; if it is False, `ours` is not asked.
+            For functions that are called often, since asking takes a microsecond.
     """
     function = innermost(function)
     if function is None:
         return False
     key = key_of(function)
     if key not in _STAND_INS:
-        # without a lock, for a fork: threads that come here at once make the same of it
+        # no lock, which a fork might leave locked: concurrent threads compile the same code
         code = own_code(function)
         new = asking(function, code, question_of(code, key, when))
         _STAND_INS.setdefault(key, StandIn(function, ours, copy_of(function, code)))
@@ -65,21 +68,21 @@ def answer(key: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def own(function: Any) -> Any:
-    """Torch's own `function`, without a stand-in."""
+    """`function` with torch's own code, without a stand-in."""
     inner = innermost(function)
     found = None if inner is None else _STAND_INS.get(key_of(inner))
     return function if found is None else found.own
 
 
 def give_back() -> None:
-    """Give all functions their own code back, as for a test."""
+    """Restore the code of all functions, for tests."""
     while _STAND_INS:
         function, _, own = _STAND_INS.popitem()[1]
         function.__code__ = own.__code__
 
 
 def innermost(function: Any) -> Any:
-    """The function that decorators are wrapped around; None if it is not written in Python."""
+    """The function below all decorators; None if it is not written in Python."""
     inner = inspect.unwrap(function)
     return inner if isinstance(inner, FunctionType) else None
 
@@ -89,7 +92,7 @@ def key_of(function: FunctionType) -> str:
 
 
 def own_code(function: FunctionType) -> CodeType:
-    """The code that `function` came with: ours holds it, should this file be imported twice."""
+    """torch's own code of `function`, even if an earlier import of this file has replaced it."""
     code = function.__code__
     if __name__ not in code.co_names:
         return code
@@ -97,7 +100,7 @@ def own_code(function: FunctionType) -> CodeType:
 
 
 def copy_of(function: FunctionType, code: CodeType) -> FunctionType:
-    """Another function of that code."""
+    """A copy of `function` with `code`."""
     names = function.__globals__, function.__name__, function.__defaults__, function.__closure__
     copy = FunctionType(code, *names)
     copy.__kwdefaults__ = function.__kwdefaults__
@@ -106,13 +109,13 @@ def copy_of(function: FunctionType, code: CodeType) -> FunctionType:
 
 
 def asking(function: FunctionType, code: CodeType, question: str) -> CodeType:
-    """`code`, which asks before it does anything else."""
+    """`code` with the question in front."""
     new = from_source(function, code, question) or around(code, question)
     return disguised(new, code).replace(co_consts=(*new.co_consts, code))
 
 
 def disguised(new: CodeType, code: CodeType) -> CodeType:
-    """`new`, under the name and at the place of `code`."""
+    """`new`, with the name, file and line of `code`."""
     names: dict[str, Any] = {"co_filename": code.co_filename, "co_name": code.co_name}
     if hasattr(code, "co_qualname"):  # from Python 3.11 on
         names["co_qualname"] = code.co_qualname
@@ -120,7 +123,7 @@ def disguised(new: CodeType, code: CodeType) -> CodeType:
 
 
 def question_of(code: CodeType, key: str, when: str) -> str:
-    """What asks. The name is a local one of torch's function: the globals stay as they are."""
+    """The source of the question. It uses a local name, so that the globals stay unchanged."""
     return f"""
   if {when}:
     from {__name__} import answer as paramdesc
@@ -145,13 +148,13 @@ def parameters(code: CodeType) -> Iterator[tuple[str, str]]:
 
 
 def arguments(code: CodeType) -> list[str]:
-    """The parameters as they are passed on."""
+    """The parameters as arguments of a call."""
     forms = {"/": "{0}", "": "{0}", "*": "*{0}", "k": "{0}={0}", "**": "**{0}"}
     return [forms[kind].format(name) for name, kind in parameters(code)]
 
 
 def signature(code: CodeType) -> str:
-    """The parameters as they are declared. Their defaults are the function's, not the code's."""
+    """The parameters as in a `def`. The defaults belong to the function, not to its code."""
     declared: list[str] = []
     kinds = [kind for _, kind in parameters(code)]
     for place, (name, kind) in enumerate(parameters(code)):
@@ -164,7 +167,7 @@ def signature(code: CodeType) -> str:
 
 
 def from_source(function: FunctionType, code: CodeType, question: str) -> CodeType | None:
-    """Torch's source with the question in front; None if there is none, or not of this code."""
+    """torch's source with the question, compiled. None if the source is missing or differs."""
     try:
         source = inspect.getsource(code)
         indented = source[:1].isspace()
@@ -174,7 +177,7 @@ def from_source(function: FunctionType, code: CodeType, question: str) -> CodeTy
     ast.increment_lineno(tree, code.co_firstlineno - 1 - indented)
     outer: Any = tree.body[0] if indented else tree
     definition = outer.body[0]
-    # Python compiles calls of what a file imports in another way
+    # Python compiles calls of imported modules differently
     tree.body[:0] = ast.parse("".join(map("import {}\n".format, modules_in(function)))).body
     if compiled(tree, code) != code:
         return None
@@ -188,13 +191,13 @@ def from_source(function: FunctionType, code: CodeType, question: str) -> CodeTy
 
 
 def modules_in(function: FunctionType) -> list[str]:
-    """The global names of modules, where `function` is defined."""
+    """The global names of modules in the file of `function`."""
     names = function.__globals__.items()
     return [name for name, x in names if isinstance(x, ModuleType) and name.isidentifier()]
 
 
 def compiled(tree: ast.Module, code: CodeType) -> CodeType | None:
-    """The code of the one function in `tree`, as `code` was compiled."""
+    """The code of the only function in `tree`, compiled with the flags of `code`."""
     flags = future_flags(code)
     module = compile(tree, code.co_filename, "exec", flags=flags, dont_inherit=True)
     found = [x for x in module.co_consts if isinstance(x, CodeType) and x.co_name == code.co_name]
@@ -202,14 +205,14 @@ def compiled(tree: ast.Module, code: CodeType) -> CodeType | None:
 
 
 def future_flags(code: CodeType) -> int:
-    """The `from __future__ import` that `code` was compiled under."""
+    """The flags of the `from __future__ import` under which `code` was compiled."""
     flags = {getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
-    # the first of them have the bits of other properties of code by now
+    # the oldest flags share their bits with other properties of code objects
     return sum(x for x in flags if x > inspect.CO_ASYNC_GENERATOR and code.co_flags & x)
 
 
 def around(code: CodeType, question: str) -> CodeType:
-    """A function that asks, and else calls `code`, which is a function inside of it."""
+    """Code that asks, and otherwise calls `code` as an inner function."""
     free = "".join(f"{name}, " for name in code.co_freevars)
     text = f"""
 def outer({free}):

@@ -1,4 +1,4 @@
-"""Functions that Dynamo puts into the graph as they are, for the compiler behind it to read."""
+"""Functions that Dynamo puts into the graph without tracing them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _T = TypeVar("_T")
 
 
 def keep_in_graph(function: Callable[..., _T]) -> Callable[..., _T]:
-    """A call of `function`, which Dynamo does not look into; elsewhere an ordinary call.
+    """Make Dynamo put `function` into the graph as one node. Eager calls are ordinary calls.
 
-    For functions that call an `autograd.Function`: to trace one, Dynamo makes an object of it,
-    at which torch warns (torch 2.13). `function` takes and returns tensors and constants, and
-    must be a global. `torch.compiler.allow_in_graph` would say so to Dynamo at once, and import
-    all of it, which takes a second.
+    For functions that call an `autograd.Function`: when Dynamo traces one, it creates an instance,
+    and torch warns about that (torch 2.13). `function` takes and returns tensors and constants, and
+    must be global. `torch.compiler.allow_in_graph` is called late, since it imports all of Dynamo,
+    which takes a second.
     """
 
     def tell(_: Any) -> None:

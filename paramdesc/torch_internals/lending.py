@@ -1,13 +1,13 @@
 """Lending a tensor to a parametrized name, as `torch.func.functional_call` does.
 
-torch swaps each tensor in, and back after the call, by one function that reads the old one
-and assigns the new one. On a parametrized name that would evaluate the maps and overwrite
-the originals. So with the first namespace, that function gets a stand-in: there the descriptor
-itself is swapped, the lent tensor *is* the weight, and nothing is evaluated. All else is left
-to torch's own.
+torch swaps each tensor in, and back after the call, with one function that reads the old tensor and
+assigns the new one. On a parametrized name that would evaluate the maps and overwrite the
+originals. So the first namespace installs a stand-in for this function. On a parametrized name, the
+stand-in swaps the descriptor itself: the lent tensor *is* the weight, and nothing is evaluated.
+Other names are left to torch.
 
-To recognise torch's function on the stack, as it is done elsewhere, would need no change to
-torch, and every read of a parametrized tensor would pay for it: 0.2 plain reads.
+Recognising torch's function on the stack would need no stand-in, but every read of a parametrized
+tensor would pay for it: 0.2 plain reads.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["lend_through"]
 
 @cache
 def lend_through(namespace_type: type[Any]) -> None:
-    """Let the namespaces of this type swap what they `lend`, from now on.
+    """From now on, let namespaces of this type do the swaps for the names that they lend.
 
-    `namespace.lends(name, tensor)` says whether it does, `namespace.swap(name, tensor)` gives
-    what had the name before.
+    `namespace.lends(name, tensor)` says whether the namespace does the swap, and
+    `namespace.swap(name, tensor)` returns what had the name before.
     """
 
     def swap(own: Any, module: Module, name: str, tensor: Any, *args: Any) -> Any:
@@ -37,6 +37,6 @@ def lend_through(namespace_type: type[Any]) -> None:
             return namespace.swap(name, tensor)
         return NotImplemented
 
-    # a model has many plain tensors beside those
+    # most tensors of a model are plain, and must not pay for it
     when = "type(getattr(module, '_buffers', None)) is not dict"
     stand_in_for(_named_member_accessor.swap_tensor, swap, when)

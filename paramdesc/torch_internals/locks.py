@@ -1,4 +1,4 @@
-"""Locks of one process: what a thread holds at a fork is never released in the child."""
+"""Locks that survive a fork: a lock held by another thread is never released in the child."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["ProcessLock", "in_child"]
 class ProcessLock:
     """A reentrant lock for the threads of one process. A forked child gets a new one.
 
-    Enter what the call returns: `with lock():`. A thread that forks inside of the block then
-    releases what it has acquired, in the child too.
+    Use it as `with lock():`. A thread that forks inside the block then releases the lock that it
+    acquired, in the child too.
     """
 
     __slots__ = ("generation", "lock")
@@ -28,16 +28,16 @@ class ProcessLock:
             with _renewing:
                 if self.generation != _generation:
                     self.lock = threading.RLock()
-                    self.generation = _generation  # last: other threads look at it first
+                    self.generation = _generation  # last, because other threads check it first
         return self.lock
 
 
-_generation = 0  # how many forks lie between the first process and this one
+_generation = 0  # the number of forks between the first process and this one
 _renewing = threading.Lock()
 
 
 def renew() -> None:
-    """Let the locks of the parent be locks of the parent only."""
+    """Replace the locks of the parent."""
     global _generation, _renewing
     _generation += 1
     _renewing = threading.Lock()

@@ -1,9 +1,9 @@
-"""The state of torch in which a value is evaluated: the one door to its private getters.
+"""The state of torch in which a value is evaluated, read through torch's private getters.
 
 Two evaluations give the same tensor only if they run in the same mode: with or without
 gradients, in inference mode or not, under the same autocast, the same dispatch modes
 (fake tensors, proxies of an export) and the same `torch.jit` trace. Function transforms
-are told apart by the tensors that they wrap, see `belongs_to_transform`.
+are distinguished by the tensors that they wrap, see `belongs_to_transform`.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def current_mode() -> Mode:
     )
 
 
-# by name: to import them takes a third of the time of this library
+# by name: importing them takes a third of the import time of this library
 DEFAULT_DEVICE = ("torch.utils._device", "DeviceContext")
 FLOP_COUNTER = ("torch.utils.flop_counter", "_FlopCounterMode")
 
 
 def is_called(mode: Any, name: tuple[str, str]) -> bool:
-    """Whether `mode` is of the class of this module and name."""
+    """Whether `mode` is an instance of the class with this module and name."""
     return (type(mode).__module__, type(mode).__name__) == name
 
 
@@ -94,7 +94,7 @@ def dispatch_modes() -> tuple[Any, ...] | bool:
 def function_modes() -> Any:
     """The active function modes that may change a value, outermost first; False for none.
 
-    A default device is told by what it is, and not by the object that is entered.
+    A default device is represented by its device, since each `with` creates a new mode.
     """
     modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
     return (
@@ -108,12 +108,12 @@ def function_modes() -> Any:
 
 
 def has_numbers(x: Tensor) -> bool:
-    """Whether there are numbers in `x` to look at: there are none on meta, nor in a fake tensor."""
+    """Whether `x` holds numbers: meta and fake tensors do not."""
     return not (x.is_meta or isinstance(x, FakeTensor))
 
 
 def is_plain() -> bool:
-    """Whether tensors are what they seem: nothing wraps, fakes or records them."""
+    """Whether tensors are plain: not wrapped by a transform, faked, or recorded."""
     return not (has_transforms() or (count_dispatch_modes() and dispatch_modes()) or is_tracing())
 
 

@@ -1,4 +1,4 @@
-"""What the call of a module does besides its `forward`: hooks, and what tracers make of it."""
+"""What calling a module does besides `forward`: hooks and tracers."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ __all__ = [
 ]
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-"""Where a module keeps its hooks. The dicts above are those of all modules."""
+"""The attributes in which a module keeps its hooks. The imported dicts hold global hooks."""
 
 CALL = Module.__call__
 IMPLEMENTATION: Any = Module._call_impl
 
 
 def is_symbolic() -> bool:
-    """Whether `torch.fx.symbolic_trace` is running, where values are no tensors.
+    """Whether `torch.fx.symbolic_trace` is running, where values are not tensors.
 
-    It follows the calls of modules. So do tracers that work on tensors, in a dispatch mode.
+    It patches the call of modules. So do tracers that work on tensors, but in a dispatch mode.
     """
     is_traced = is_fx_symbolic_tracing() and Module.__call__ is not CALL
     return is_traced and not count_dispatch_modes()
 
 
 def call_as_leaf(chain: Module) -> Any:
-    """Call `chain` such that torch.fx takes it for one of torch's own modules.
+    """Call `chain` such that torch.fx treats it as one of torch's own modules.
 
-    Those are a single node each, so the maps need not be traceable: they ask for the shape
-    of what they are given, which a tracer does not know.
+    Each of these is a single node, so the maps need not be traceable. They use shapes, which are
+    unknown to the tracer.
     """
     chain.__dict__["__module__"] = torch_engine.__name__
     try:

@@ -1,8 +1,8 @@
-"""Steps of optimizers, told by the hooks that torch calls around each of them.
+"""Notices the steps of optimizers, through the hooks that torch calls before and after each step.
 
-A step need not show in the versions of the tensors that it writes to: fused kernels, `.data` and
-the wrappers of sharded training do not raise them. torch calls these hooks for every `Optimizer`,
-third-party ones included. Parameters are only looked at.
+The versions of parameters do not show every step: fused kernels, writes to `.data` and the wrappers
+of sharded training do not raise them. torch calls the hooks for every `Optimizer`, including those
+of other packages. The hooks only read parameters.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["StepMade", "on_step"]
 
 _LISTENERS: list[Callable[[StepMade], None]] = []
 _WITH_GRADIENT: WeakKeyDictionary[Optimizer, set[int]] = WeakKeyDictionary()
-"""The parameters that had a gradient when an optimizer began its step, which may clear it."""
+"""The parameters with a gradient before the step, which may clear the gradients."""
 _FLAT = "torch.distributed.fsdp._flat_param"
 
 
 class StepMade:
-    """What one step of one optimizer has written to."""
+    """The parameters that one step of an optimizer has written to."""
 
     def __init__(self, parameters: list[Tensor]) -> None:
-        self.parameters = parameters  # held: their identities stay theirs
+        self.parameters = parameters  # references, so that the identities stay valid
         self.identities = {id(parameter) for parameter in parameters}
 
     def wrote_any(self, identities: frozenset[int]) -> bool:
@@ -43,7 +43,7 @@ class StepMade:
     def wrote(self, tensors: Iterable[Tensor], modules: Iterable[Any]) -> bool:
         """Whether the step wrote to one of `tensors`, or to a tensor of one of `modules`.
 
-        Also if the tensor is a part of a flat buffer, and the optimizer has that instead.
+        This includes tensors that are part of a flat buffer, if the optimizer has the buffer.
         """
         listed = list(tensors)
         if any(id(tensor) in self.identities for tensor in listed):
@@ -55,12 +55,12 @@ class StepMade:
 
     @cached_property
     def places(self) -> set[int | None]:
-        """Where the memory of the parameters is."""
+        """The addresses of the memory of the parameters."""
         return {place_of(parameter) for parameter in self.parameters} - {None}
 
     @cached_property
     def flattened(self) -> set[int]:
-        """The identities of the modules whose parameters FSDP has joined into one of these."""
+        """The identities of the modules whose parameters FSDP has flattened into one of these."""
         if _FLAT not in sys.modules:
             return set()
         found = (getattr(parameter, "_param_infos", ()) for parameter in self.parameters)
@@ -68,7 +68,7 @@ class StepMade:
 
 
 def is_part(tensor: Tensor) -> bool:
-    """Whether the memory of `tensor` is larger than the tensor."""
+    """Whether `tensor` is part of a larger storage."""
     try:
         return tensor.untyped_storage().nbytes() > tensor.nbytes
     except (NotImplementedError, RuntimeError):
@@ -76,7 +76,7 @@ def is_part(tensor: Tensor) -> bool:
 
 
 def place_of(tensor: Tensor) -> int | None:
-    """Equal for tensors that share memory; None if it has none of its own."""
+    """The address of the storage, equal for tensors that share it. None without a storage."""
     try:
         storage = tensor.untyped_storage()
         return storage.data_ptr() or None
@@ -85,7 +85,7 @@ def place_of(tensor: Tensor) -> int | None:
 
 
 def on_step(listener: Callable[[StepMade], None]) -> None:
-    """Call `listener` after each step that any optimizer makes, from now on."""
+    """From now on, call `listener` after each step of any optimizer."""
     if listener in _LISTENERS:
         return
     if not _LISTENERS:
@@ -121,6 +121,6 @@ def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
 
 
 def was_skipped(optimizer: Optimizer) -> bool:
-    """Whether a fused step found infinite gradients, and wrote nothing. To ask a GPU would wait."""
+    """Whether a fused step wrote nothing, because of infinite gradients. Checked on a CPU only."""
     found = getattr(optimizer, "found_inf", None)
     return isinstance(found, Tensor) and found.device.type == "cpu" and bool(found.any())

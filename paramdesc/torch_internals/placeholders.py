@@ -1,4 +1,4 @@
-"""Tensors that have a shape and no numbers, and that nobody records."""
+"""Tensors without numbers: on the meta device, or fake."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["is_placeholder"]
 
 
 def is_placeholder(X: Tensor) -> bool:
-    """Whether the shape of a result made of `X` is all that anyone can learn from it.
+    """Whether only the shape of a result matters, since `X` has no numbers.
 
-    True on meta and for fake tensors, except where a graph is recorded: it will run on numbers.
+    True for meta and fake tensors, except while a graph is recorded, which will run on numbers.
     """
     return not is_dynamo_compiling() and not has_numbers(X) and get_proxy_mode() is None

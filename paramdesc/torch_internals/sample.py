@@ -1,4 +1,4 @@
-"""A few entries of a tensor, which tell whether it was rewritten without being counted."""
+"""Samples of tensors, to detect writes that torch does not count."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from paramdesc.torch_internals.mode import has_numbers
 __all__ = ["differs", "sample"]
 
 MOST = 64
-"""About how many entries are compared."""
+"""The approximate number of entries that are compared."""
 
 
 def sample(tensor: Tensor, anywhere: bool = False) -> Tensor | None:
-    """A copy of up to `MOST` entries, spread over the tensor; None where they cost too much.
+    """A copy of about `MOST` entries, spread over the tensor; None if it cannot be sampled.
 
-    That is on other devices than a CPU, where to compare them waits for the device, unless
-    `anywhere`; and where there are none to look at.
+    Without `anywhere`, only tensors on a CPU are sampled: on other devices, a comparison waits for
+    the device. Sparse tensors, subclasses and tensors without numbers are never sampled.
     """
     if not (anywhere or tensor.device.type == "cpu"):
         return None
@@ -27,12 +27,12 @@ def sample(tensor: Tensor, anywhere: bool = False) -> Tensor | None:
 
 
 def differs(tensor: Tensor, before: Tensor | None, at_least: int = 1) -> bool:
-    """Whether `tensor` holds other numbers than when the sample was taken, as far as it tells.
+    """Whether `tensor` differs from a sample that was taken of it.
 
     Args:
-        tensor: what the sample was taken of.
-        before: the sample.
-        at_least: how many entries must have changed, if it has so many.
+        tensor: the tensor that was sampled.
+        before: the sample; None never differs.
+        at_least: the number of entries that must differ. Smaller samples must differ in all.
     """
     if before is None:
         return False
@@ -44,17 +44,17 @@ def differs(tensor: Tensor, before: Tensor | None, at_least: int = 1) -> bool:
             return True
         changed = (now != before) & ~(now.isnan() & before.isnan())
         return int(changed.sum()) >= min(at_least, before.numel())
-    except RuntimeError:  # it is of another dtype or device now
+    except RuntimeError:  # the dtype or device has changed
         return True
 
 
 def picked(tensor: Tensor) -> Tensor:
-    """A view of some entries: of each dimension every so many."""
+    """A view of some entries, evenly spaced in each dimension."""
     return tensor.detach()[steps_over(tensor.shape)]
 
 
 def steps_over(shape: torch.Size) -> tuple[slice, ...]:
-    """The slices that take up to `MOST` entries of a tensor of this shape."""
+    """The slices that take about `MOST` entries of a tensor of this shape."""
     slices, left = [], MOST
     for dimension, size in enumerate(shape):
         count = max(1, round(left ** (1 / (len(shape) - dimension))))

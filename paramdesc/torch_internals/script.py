@@ -1,8 +1,9 @@
-"""`torch.jit.script` of a model: the one door to its private steps.
+"""The private steps of `torch.jit.script` that paramdesc relies on.
 
-It asks each module first for `__prepare_scriptable__`, and compiles the model then. A
-parametrized module answers, through its namespace, and the second step compiles the model's
-twin. So torch never puts anything in the place of a module, and the model stays what it is.
+`torch.jit.script` first calls `__prepare_scriptable__` on each module that has it, and then
+compiles the model. A parametrized module has it, through its namespace, and returns itself. The
+second step then compiles the twin of the model. So torch never replaces a module, and the model
+stays as it is.
 """
 
 from __future__ import annotations
@@ -39,25 +40,25 @@ _script: Callable[[Module], Module]
 
 
 def on_script(script: Callable[[Module], Module]) -> None:
-    """Let `script` compile the models that have a parametrized module."""
+    """Register `script` as the function that compiles models with a parametrized module."""
     global _script
     _script = script
 
 
 def compile_module(module: Module, *, share_types: bool = True) -> Any:
-    """The scripted module that torch makes of `module`, which must hold nothing parametrized.
+    """Compile `module`, which must not contain parametrized tensors, with torch's own function.
 
     Args:
-        share_types: whether equal modules may have one type. A type whose compilation failed
-            once cannot be compiled again.
+        share_types: whether equal modules may share a type. A type whose compilation has failed
+            cannot be compiled again.
     """
     create = own(_recursive.create_script_module)
     return create(module, _recursive.infer_methods_to_compile, share_types=share_types)
 
 
 def prepare() -> Module:
-    """The first step: the module that is asked, as it is."""
-    # a namespace knows no module: it is a variable of torch's function, which calls this
+    """The first step, `__prepare_scriptable__`: returns the module itself."""
+    # the namespace has no reference to its module, but the calling function of torch has
     module: Any = sys._getframe(1).f_locals.get("obj")
     if not isinstance(module, Module):
         raise TypeError(f"{PREPARE} is for torch.jit.script. Call that, or paramdesc.jit.script.")
@@ -67,7 +68,7 @@ def prepare() -> Module:
 
 
 def compile_twin(own: Any, module: Module, stubs: Any, *args: Any, **kwargs: Any) -> Any:
-    """The second step, in the place of torch's."""
+    """The second step, which runs instead of torch's own."""
     thread = threading.get_ident()
     if thread not in _preparing:
         return NotImplemented

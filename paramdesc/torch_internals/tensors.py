@@ -1,4 +1,4 @@
-"""Handing data from one tensor object to another without changing who holds the object."""
+"""Moving data between tensor objects, and comparing the memory of tensors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def alias(tensor: Tensor) -> Tensor:
     has_memory = tensor.layout == torch.strided and not is_wrapper(tensor)
     if not has_memory:
         return tensor.detach()
-    # a detached tensor refuses set_, which registration needs to do on it
+    # not detach(): a detached tensor refuses set_, which registration calls
     twin = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     set_data(twin, tensor.detach())
     return twin.requires_grad_(tensor.requires_grad)
 
 
 def is_wrapper(tensor: Tensor) -> bool:
-    """Whether it is of a subclass that keeps its data in other tensors."""
+    """Whether `tensor` is of a subclass that keeps its data in other tensors."""
     return bool(is_traceable_wrapper_subclass(tensor))
 
 
 def inner_tensors(tensor: Tensor) -> list[str]:
-    """The attributes in which a subclass keeps its data; none for what is not a wrapper."""
+    """The attributes in which a subclass keeps its data. Empty for other tensors."""
     if type(tensor) in (Tensor, Parameter) or not is_wrapper(tensor):
         return []
     names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
@@ -47,9 +47,9 @@ def inner_tensors(tensor: Tensor) -> list[str]:
 
 
 def address(tensor: Tensor) -> int:
-    """Where the memory of `tensor` starts; 0 if it has none, or none of its own."""
+    """The address of the data of `tensor`; 0 if it has no memory of its own."""
     if not has_numbers(tensor):
-        return 0  # torch warns of asking a fake tensor
+        return 0  # torch warns if a fake tensor is asked
     try:
         return tensor.data_ptr()
     except (RuntimeError, NotImplementedError):  # fake, wrapped by a transform, or a subclass
@@ -65,16 +65,16 @@ def shares_storage(a: Tensor, b: Tensor) -> bool:
 
 
 def data_of(tensor: Tensor) -> Tensor:
-    """The tensor that a subclass keeps its data in, the first of several; or `tensor` itself."""
+    """The first tensor in which a subclass keeps its data, or `tensor` itself."""
     names = inner_tensors(tensor)
     return data_of(getattr(tensor, names[0])) if names else tensor
 
 
 def replace_data(target: Tensor, source: Tensor) -> None:
-    """Give `target` the data, shape and strides of `source`, and keep the object.
+    """Give `target` the data, shape and strides of `source`, without a new tensor object.
 
     Raises:
-        RuntimeError: from torch, where dtype, device or subclass do not allow it.
+        RuntimeError: by torch, if dtype, device or subclass do not allow it.
     """
     with torch.no_grad():
         if get_swap_module_params_on_conversion() or is_wrapper(target):

@@ -130,7 +130,7 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
             arguments: the further ones of the class.
 
         Raises:
-            TypeError: if it is no convolution.
+            TypeError: if `module` is not a convolution.
             ValueError: if it pads in a way that is not supported.
         """
         read: Any = module

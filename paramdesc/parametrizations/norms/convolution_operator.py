@@ -1,6 +1,6 @@
 """A convolution as a linear map from images to images, and its norm.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from typing import List  # noqa: UP035 - TorchScript knows `List`
@@ -21,9 +21,9 @@ __all__ = ["ConvolutionOperator"]
 
 
 class ConvolutionOperator(OperatorNorm):
-    """The operator norm of a convolution, whose singular vectors are images, a pair per group."""
+    """The operator norm of a convolution. Its singular vectors are images, one pair per group."""
 
-    # what TorchScript must know as lists of numbers
+    # TorchScript needs the types of these lists
     input_size: List[int]  # noqa: UP006
     stride: List[int]  # noqa: UP006
     padding: List[int]  # noqa: UP006
@@ -56,19 +56,19 @@ class ConvolutionOperator(OperatorNorm):
         return self.rows(self.convolve_back(operator, y.view_as(u), v))
 
     def norm(self, X: Tensor) -> Tensor:
-        """The operator norm of the convolution, from the state, differentiable: a real scalar."""
+        """The operator norm, computed from the state: a real scalar, differentiable."""
         kernel = widened(X)
         # the state is written in place by later steps, while this graph may still need it
         u = self._u.to(kernel.dtype, copy=True)
         v = self._v.to(kernel.dtype, copy=True)
         image = self.convolve(kernel, v)
-        # a convolution in groups is one for each group, and the largest norm is that of all
+        # the norm of a grouped convolution is the largest norm of a group
         values = self.rows(u * image).sum(-1)
         return values.amax()
 
     def convolve(self, kernel: Tensor, images: Tensor) -> Tensor:
-        """The layer without bias, outside of autocast."""
-        # TorchScript wants the devices written out
+        """The layer without its bias, outside of autocast."""
+        # TorchScript needs literal device names
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
                 return self.convolved(kernel, images)
@@ -111,10 +111,10 @@ class ConvolutionOperator(OperatorNorm):
         return vector.expand(self.groups, -1).reshape(like.shape)
 
     def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The leading singular images of the convolution, as much better as is asked for."""
+        """Better leading singular images of the convolution."""
         kernel = widened(X)
         left, right = u.to(kernel.dtype), v.to(kernel.dtype)
-        # waves of other lengths are never met from one wave alone
+        # from a single wave, the iteration never reaches waves of other lengths
         rows = self.rows(right)
         begin = (rows + 0.03 * scattered(rows)).view_as(right)
         left, right = self.improve(kernel, left, begin, self.n_power_iterations)
@@ -145,7 +145,7 @@ class ConvolutionOperator(OperatorNorm):
 
 
 def folded(image: Tensor, padding: list[int]) -> Tensor:
-    """The adjoint of circular padding: what was copied to the sides is added where it was."""
+    """The adjoint of circular padding: adds the sides to the entries they were copied from."""
     for i, p in enumerate(padding):
         axis = i + 2
         if p:

@@ -15,9 +15,9 @@ __all__ = ["Length", "as_dims"]
 
 
 class Length(Parametrization):
-    """A map that scales a tensor to norm `bound` along `dim`. Derive from it and define `forward`.
+    """A map that scales a tensor to norm `bound` along `dim`. Subclasses define `forward`.
 
-    Zero vectors, those whose squares underflow included, stay as they are.
+    Zero vectors, including those whose squares underflow, stay as they are.
     """
 
     def __init__(
@@ -69,6 +69,6 @@ def as_dims(dim: int | tuple[int, ...] | None) -> list[int] | None:
 
 
 def norm_along(X: Tensor, dim: list[int] | None) -> Tensor:
-    """The norms of `X` along `dim`, which keeps its dimensions, with size one."""
+    """The norms of `X` along `dim`, whose dimensions are kept with size one."""
     norm: Tensor = torch.linalg.vector_norm(X, 2.0, dim, dim is not None)
     return norm

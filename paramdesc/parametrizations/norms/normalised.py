@@ -1,4 +1,4 @@
-"""A weight divided by its spectral norm, with fewer passes over it than autograd makes."""
+"""A weight divided by its spectral norm, with fewer passes over memory than autograd makes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ __all__ = ["Normalised"]
 class Normalised(torch.autograd.Function):
     """`bound * X / sigma` with `sigma = uᵀ M v`, or `X` where `sigma` is at most `limit`.
 
-    What autograd makes of the formula goes over the weight twice as often. On the CPU, where
-    it costs nothing to look at `sigma`.
+    Autograd would read the weight twice as often. For the CPU, where reading `sigma` costs nothing.
     """
 
     @staticmethod
@@ -37,7 +36,7 @@ class Normalised(torch.autograd.Function):
         if not ctx.sigma:
             return grad, None, None, None, None
         along = torch.dot(grad.reshape(-1), X.view(-1))
-        if torch.is_grad_enabled():  # to be differentiated once more
+        if torch.is_grad_enabled():  # for second derivatives
             sigma = torch.dot(u, torch.mv(X.flatten(1), v))
             outer = torch.outer(u, v).view_as(X)
             return (grad - along / sigma * outer) * (ctx.bound / sigma), None, None, None, None

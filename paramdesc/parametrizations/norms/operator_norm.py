@@ -1,6 +1,6 @@
-"""The norm of a linear map that a weight stands for, by iteration, and the division by it.
+"""Dividing a weight by the norm of the linear map that it represents, found by iteration.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import math
@@ -27,11 +27,11 @@ COMPILED_ITERATIONS = 8
 
 
 class OperatorNorm(Parametrization):
-    """A map to `bound * X / sigma(X)`, with the norm `sigma` of a linear map that `X` stands for.
+    """A map to `bound * X / sigma(X)`, with the norm `sigma` of the linear map that `X` represents.
 
-    The state holds its leading singular vectors, `_u` and `_v`. Derive from it and define the
-    linear map by `check`, `operator`, `image` and `adjoint`, and how its norm is found by `start`,
-    `refine`, `norm` and `exact_norm`. The iteration runs on rows: a vector, or several.
+    The state holds the leading singular vectors, `_u` and `_v`. Subclasses define the linear map
+    with `check`, `operator`, `image` and `adjoint`, and its norm with `start`, `refine`, `norm` and
+    `exact_norm`. The iteration runs on rows: a single vector, or several.
     """
 
     warm_start = ("_u", "_v")
@@ -67,31 +67,31 @@ class OperatorNorm(Parametrization):
         self.only_shrink = only_shrink
 
     def check(self, X: Tensor) -> None:
-        """Refuse a weight of another shape than the map takes."""
+        """Raise if the map cannot take a weight of this shape."""
         raise NotImplementedError
 
     def operator(self, X: Tensor) -> Tensor:
-        """The tensor that stands for the linear map, in a dtype that products are accurate in."""
+        """The tensor that represents the linear map, in a dtype with accurate products."""
         raise NotImplementedError(f"{type(self).__name__} defines no operator().")
 
     def image(self, operator: Tensor, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """What the linear map makes of rows `x`; `u` and `v` have the shapes of the state."""
+        """The linear map applied to rows `x`; `u` and `v` have the shapes of the state."""
         raise NotImplementedError
 
     def adjoint(self, operator: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """What its adjoint makes of rows `y`."""
+        """The adjoint of the linear map applied to rows `y`."""
         raise NotImplementedError
 
     def rows(self, vector: Tensor) -> Tensor:
-        """A tensor of the state as the iteration takes it."""
+        """A tensor of the state in the shape that the iteration uses."""
         return vector
 
     def start(self, operator: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors to begin with."""
+        """Unit vectors that the iteration starts from."""
         raise NotImplementedError
 
     def norm(self, X: Tensor) -> Tensor:
-        """The norm of the linear map, from the state, differentiable: a real scalar."""
+        """The norm of the linear map, computed from the state: a real scalar, differentiable."""
         raise NotImplementedError
 
     def exact_norm(self, X: Tensor) -> Tensor:
@@ -103,19 +103,19 @@ class OperatorNorm(Parametrization):
         return self.divided(X, self.norm(X))
 
     def divided(self, X: Tensor, sigma: Tensor) -> Tensor:
-        # up to the limit, nothing is divided
+        # up to the limit, the quotient is one
         quotient = self.bound / torch.threshold(sigma, self.limit(sigma), self.bound)
         result: Tensor = widened(X) * quotient
         return result.to(X.dtype)
 
     def limit(self, X: Tensor) -> float:
-        """Up to which norm a weight is left as it is."""
+        """The norm up to which a weight is left unchanged."""
         if self.only_shrink:
             return self.bound
         return self.smallest_norm(X)
 
     def smallest_norm(self, X: Tensor) -> float:
-        """Up to which norm a weight counts as zero."""
+        """The norm up to which a weight counts as zero."""
         return max(1.0, 4 * self.bound) * smallest_normal(X)  # the quotient is finite
 
     def right_inverse(self, Y: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class OperatorNorm(Parametrization):
         return Y
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """How far the norm is from the bound, or with `only_shrink` above it, over the bound."""
+        """The relative difference of the norm from the bound; with `only_shrink`, the excess."""
         self.check(Y)
         if Y.numel() == 0:
             return torch.zeros((), dtype=widened(Y).real.dtype, device=Y.device)
@@ -132,7 +132,7 @@ class OperatorNorm(Parametrization):
         return excess.clamp_min(0) if self.only_shrink else excess.abs()
 
     def tolerance(self, Y: Tensor) -> float:
-        """What rounding and the iteration leave."""
+        """The deviation that rounding and the iteration may leave."""
         iteration = 0.01 if self.accuracy is None else self.accuracy
         return super().tolerance(Y) + (iteration if Y.ndim > 1 else 0.0)
 
@@ -145,7 +145,7 @@ class OperatorNorm(Parametrization):
         return u.to(X.dtype), v.to(X.dtype)
 
     def improve(self, operator: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Vectors that are `count` iterations better, or as good as the tolerance asks for."""
+        """Vectors after up to `count` more iterations, fewer if the tolerance is reached."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             left, right = self.rows(u), self.rows(v)
             better, inverse = first_left(self.image(operator, right, u, v), left)
@@ -183,5 +183,5 @@ class OperatorNorm(Parametrization):
 
 
 def start_vector(size: int, like: Tensor) -> Tensor:
-    """A unit vector to begin with, the same each time; without numbers where there are none."""
+    """A fixed unit vector to start from. Without numbers if `like` has none."""
     return like.new_empty(size) if is_placeholder(like) else some_vector(size, like)

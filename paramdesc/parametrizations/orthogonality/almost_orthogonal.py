@@ -40,7 +40,7 @@ class AlmostOrthogonal(TallMatrices):
         strict: whether to refuse a matrix with others instead.
 
     Raises:
-        ValueError: if the band is empty or reaches below zero, or the weight is no matrix; with
+        ValueError: if the band is empty or reaches below zero, or the weight is not a matrix; with
             `strict`, if singular values are outside, with the largest distance of one from
             the band.
 

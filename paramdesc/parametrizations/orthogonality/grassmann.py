@@ -34,8 +34,8 @@ class Grassmann(TallMatrices):
         strict: whether to refuse a matrix whose columns, or rows, are not orthonormal instead.
 
     Raises:
-        ValueError: if the weight is no matrix; with `strict`, as it says, with the Frobenius norm
-            of `Yᴴ Y - I`.
+        ValueError: if the weight is not a matrix; with `strict`, if the Frobenius norm of
+            `Yᴴ Y - I` exceeds the tolerance.
 
     Source: tangents, A. Edelman, T. Arias, S. Smith, *The geometry of algorithms with
     orthogonality constraints*, SIAM J. Matrix Anal. Appl. 20 (1998), section 2.5; the step

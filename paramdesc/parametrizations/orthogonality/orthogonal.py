@@ -72,7 +72,7 @@ class Orthogonal(TallMatrices):
         strict: whether to refuse a matrix that is not orthogonal instead of projecting it.
 
     Raises:
-        ValueError: for an unknown map; if the weight is no matrix; without base point, if one
+        ValueError: for an unknown map; if the weight is not a matrix; without base point, if one
             that is assigned cannot be reached; with `strict`, if it is not orthogonal, with the
             Frobenius norm of `Yᴴ Y - I`.
         NotImplementedError: if a rectangular matrix is assigned to `matrix_exp` without base point.

@@ -1,4 +1,4 @@
-"""Maps from a base point that are defined for tall matrices."""
+"""The base class of maps with a base point that are defined for tall matrices."""
 
 import math
 
@@ -13,14 +13,14 @@ __all__ = ["TallMatrices", "base_like"]
 
 
 class TallMatrices(BasePoint):
-    """A map that takes a wide matrix as the conjugate transpose of a tall one.
+    """A map that treats a wide matrix as the conjugate transpose of a tall one.
 
-    Derive from it and define `tall`, `check` and `rebase`. The columns of values are orthonormal,
-    or the rows if there are fewer of them, unless a subclass measures something else.
+    Subclasses define `tall`, `check` and `rebase`. By default the constraint is that the columns of
+    a value are orthonormal, or its rows if there are fewer rows.
     """
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
-        """The value for an original of at least as many rows as columns."""
+        """The value for an original with at least as many rows as columns."""
         raise NotImplementedError
 
     def forward(self, X: Tensor) -> Tensor:

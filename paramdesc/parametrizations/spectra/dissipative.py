@@ -1,4 +1,4 @@
-"""Matrices whose eigenvalues have negative real part, the form that stable matrices share."""
+"""Matrices whose eigenvalues have negative real parts, for maps to stable matrices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Dissipative(Parametrization):
     """A map to stable matrices through `A = P (K - I / 2)`, whose eigenvalues have real part < 0.
 
     `P = H² + floor I`, where `H` and `K` are the Hermitian and the skew-Hermitian part of
-    `X = H + K`. Derive from it; define `place`, which takes `A` to the value, and `solve`.
+    `X = H + K`. Subclasses define `place`, which maps `A` to the value, and `solve`.
 
     Source: G.-R. Duan and R. J. Patton, *A note on Hurwitz stability of matrices*, Automatica
     34 (1998).

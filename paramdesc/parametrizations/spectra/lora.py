@@ -39,7 +39,7 @@ class LoRA(Parametrization):
         flatten: whether the weight is read as a matrix by its first dimension.
 
     Raises:
-        ValueError: if an argument is out of its range, the weight is no matrix, or the map
+        ValueError: if an argument is out of its range, the weight is not a matrix, or the map
             was registered on a weight of another shape before.
 
     Source: E. J. Hu et al., *LoRA: low-rank adaptation of large language models*, ICLR 2022,

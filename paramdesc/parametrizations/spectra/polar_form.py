@@ -1,4 +1,4 @@
-"""Invertible matrices as a stretch, a rotation and the rotation of a base point."""
+"""Invertible matrices as the product of a stretch, a rotation and a base point."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["PolarForm", "check_real", "oriented_svd", "parts", "turned"]
 
 
 class PolarForm(BasePoint):
-    """A map to `Y = P Q B` of positive determinant. Derive from it; define `stretch` and `root`.
+    """A map to `Y = P Q B` with positive determinant. Subclasses define `stretch` and `root`.
 
     `P = stretch(H)` is positive definite and `Q = cayley(2 K)` a rotation, with the symmetric
-    part `H` and the skew-symmetric part `K` of `X`. `B` is the base point, the rotation of the
-    matrix that was assigned last.
+    part `H` and the skew-symmetric part `K` of `X`. `B` is the base point, the rotation in the
+    polar form of the matrix that was assigned last.
 
     Source: N. J. Higham, *Functions of Matrices* (SIAM, 2008), theorem 8.1, for the polar form.
     """
@@ -33,7 +33,7 @@ class PolarForm(BasePoint):
         raise NotImplementedError
 
     def root(self, S: Tensor, U: Tensor) -> Tensor:
-        """The `H` whose stretch has eigenvectors `U`, and eigenvalues as near to `S` as it may."""
+        """The `H` whose stretch has eigenvectors `U`, and eigenvalues as near to `S` as it can."""
         raise NotImplementedError(f"{type(self).__name__} defines no root().")
 
     def forward(self, X: Tensor) -> Tensor:
@@ -55,25 +55,25 @@ class PolarForm(BasePoint):
 
 
 def parts(X: Tensor) -> tuple[Tensor, Tensor]:
-    """The Hermitian and the skew-Hermitian part of `X`, their sum."""
+    """The Hermitian and the skew-Hermitian part of `X`, which is their sum."""
     half = X / 2
     return half + half.mH, half - half.mH
 
 
 def turned(P: Tensor, K: Tensor) -> Tensor:
-    """`P cayley(2 K)`, for skew-Hermitian `K`, at the price of an inverse and a product."""
+    """`P cayley(2 K)` for skew-Hermitian `K`, at the cost of an inverse and a product."""
     identity = torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
     return 2 * divide(P, identity - K) - P
 
 
 def check_real(Y: Tensor, kind: str) -> None:
-    """Refuse complex matrices; `kind` says what real ones were to be."""
+    """Refuse complex matrices; `kind` names the constraint in the message."""
     if Y.is_complex():
         raise ValueError(f"matrices {kind} are real. Got dtype {Y.dtype}.")
 
 
 def oriented_svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`U, S, Vᵀ` of `Y`, or of `Y` with its smallest singular direction turned over.
+    """`U, S, Vᵀ` of `Y`, or of `Y` with its smallest singular direction reversed.
 
     The determinant of `U Vᵀ` is one.
     """

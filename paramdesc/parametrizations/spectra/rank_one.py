@@ -25,7 +25,7 @@ class RankOne(LowRank):
         strict: whether to refuse a matrix of higher rank instead.
 
     Raises:
-        ValueError: if the weight is no matrix; with `strict`, if a matrix of higher rank is
+        ValueError: if the weight is not a matrix; with `strict`, if a matrix of higher rank is
             assigned, with its second singular value.
 
     Source: as for `LowRank`.

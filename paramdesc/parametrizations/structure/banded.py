@@ -27,7 +27,7 @@ class Banded(LinearStructure):
         strict: whether to refuse a matrix with entries off the band instead.
 
     Raises:
-        ValueError: if a number is negative, or it is no matrix; with `strict`, if one that
+        ValueError: if a number is negative, or it is not a matrix; with `strict`, if one that
             is assigned has entries off the band, with the largest.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 1.2.1.

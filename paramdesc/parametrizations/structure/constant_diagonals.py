@@ -1,4 +1,4 @@
-"""Matrices with constant diagonals, by sums over diagonals."""
+"""Matrices with constant diagonals, computed by sums over diagonals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["ConstantDiagonals"]
 
 
 class ConstantDiagonals(LinearStructure):
-    """A map that makes each diagonal constant. Derive from it and define `check` and `means`."""
+    """A map that makes each diagonal constant. Subclasses define `check` and `means`."""
 
     roundings = 20
 
     def check(self, X: Tensor) -> None:
-        """Refuse a tensor of another shape than the map takes."""
+        """Raise if the map cannot take a tensor of this shape."""
         raise NotImplementedError
 
     def means(self, sums: Tensor, m: int) -> Tensor:
@@ -33,9 +33,10 @@ class ConstantDiagonals(LinearStructure):
 
 
 def diagonal_sums(X: Tensor) -> Tensor:
-    """The sum of each diagonal of `X`: that of the `X[i, j]` at index `(j - i) mod (m + n)`.
+    """The sums of the diagonals of `X`: that of `X[i, j]` is at index `(j - i) mod (m + n)`.
 
-    Rows of `m + n - 1` entries, read as rows of one more, stand one further to the left each.
+    The rows are padded to `m + n - 1` entries and read as rows of `m + n` entries, which shifts
+    each row one further to the left than the row above.
     """
     m, n = X.shape[-2], X.shape[-1]
     padded = torch.nn.functional.pad(X, (0, m - 1, 0, 1)).flatten(-2)[..., : m * (m + n)]

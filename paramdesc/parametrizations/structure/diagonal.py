@@ -24,7 +24,7 @@ class Diagonal(LinearStructure):
         strict: whether to refuse a matrix that is not diagonal instead.
 
     Raises:
-        ValueError: if it is no matrix; with `strict`, if one that is assigned is not
+        ValueError: if it is not a matrix; with `strict`, if one that is assigned is not
             diagonal, with the largest entry off the diagonal.
 
     Source: R. A. Horn, C. R. Johnson, *Matrix Analysis*, 2nd ed., section 0.9.1.

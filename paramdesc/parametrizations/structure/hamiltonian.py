@@ -57,7 +57,7 @@ def symplectic_adjoint(X: Tensor) -> Tensor:
 
 
 def check_even(X: Tensor, kind: str) -> None:
-    """Refuse what is no square matrix of even size; `kind` says what was to be made of it."""
+    """Refuse anything but a square matrix of even size; `kind` names the map in the message."""
     if X.ndim < 2 or X.shape[-2] != X.shape[-1] or X.shape[-1] % 2 == 1:
         raise ValueError(
             f"{kind} matrices are square of even size, (*, 2n, 2n). Got shape {list(X.shape)}."

@@ -30,7 +30,7 @@ class Masked(LinearStructure):
         strict: whether to refuse a tensor with other entries there instead.
 
     Raises:
-        TypeError: if `mask` is no tensor.
+        TypeError: if `mask` is not a tensor.
         ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if a tensor
             that is assigned has other entries where it is false, with the largest difference.
 

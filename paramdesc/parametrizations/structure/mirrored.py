@@ -1,4 +1,4 @@
-"""Matrices that equal their own image under a reflection at the diagonal."""
+"""Matrices that equal their image under a reflection at the diagonal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Mirrored"]
 
 
 class Mirrored(LinearStructure):
-    """A map to matrices with `Y = image(Y)`. Define `check`, `image` and `from_upper`.
+    """A map to matrices with `Y = image(Y)`. Subclasses define `check`, `image` and `from_upper`.
 
     `image` is the transpose or the conjugate transpose, or the negative of it.
     """
@@ -41,5 +41,5 @@ class Mirrored(LinearStructure):
         return torch.where(image == X, X, X / 2 + image / 2)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest difference of an entry from that of the image."""
+        """The largest difference between an entry of `Y` and of its image."""
         return largest_deviation(Y, self.image(Y))

@@ -26,7 +26,7 @@ class Toeplitz(ConstantDiagonals):
         strict: whether to refuse a matrix that is not Toeplitz instead.
 
     Raises:
-        ValueError: if it is no matrix; with `strict`, if one that is assigned is not
+        ValueError: if it is not a matrix; with `strict`, if one that is assigned is not
             Toeplitz, with the largest difference of an entry from the mean of its diagonal.
 
     Source: R. M. Gray, *Toeplitz and circulant matrices: a review*, Found. Trends Commun.

@@ -29,7 +29,7 @@ class Triangular(LinearStructure):
         strict: whether to refuse a matrix that is not of this form instead.
 
     Raises:
-        ValueError: if it is no matrix; with `strict`, if one that is assigned is not
+        ValueError: if it is not a matrix; with `strict`, if one that is assigned is not
             of this form, with the largest entry that differs from its zero or one.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 3.1.

@@ -31,7 +31,7 @@ def answer_mark(context: Any) -> None:
     fake = context.get_local("tensor").as_fake()
     storage = storage_in_trace(fake)
     writes = count_uncounted_writes(tracer.output, storage)
-    # the graph keeps alive whatever it knows: no number here is given out twice
+    # the graph keeps these objects alive, so identities stay unique
     answer(tracer, f"{id(fake)} {fake._version} {storage} {writes}")
 
 
@@ -39,7 +39,7 @@ def storage_in_trace(fake: Any) -> int | None:
     """What tells the memory of `fake`, if it has any of its own."""
     try:
         return int(fake.untyped_storage()._cdata)
-    except (AttributeError, NotImplementedError):  # no tensor, or wrapped by a transform
+    except (AttributeError, NotImplementedError):  # not a tensor, or wrapped by a transform
         return None
 
 

@@ -326,6 +326,7 @@ PLACES: dict[str, Callable[[Any], Bound]] = {
     "closure": in_closure,
     "closure of a closure": in_closure_of_closure,
     "closure over a list": in_closure_over_list,
+    "module in a closure": in_module_in_a_closure,
     "closure over a module": in_closure_over_module,
     "closure over a list of modules": in_closure_over_list_of_modules,
     "default": in_default,
@@ -375,7 +376,6 @@ def in_thread(scale: Any) -> Bound:
 UNSEEN: dict[str, Callable[[Any], Bound]] = {
     "deque": lambda s: held(collections.deque([s]), lambda h: h[0], set_item(0)),
     "thread-local": in_thread,
-    "module in a closure": in_module_in_a_closure,
 }
 """What is bound here cannot be looked into, so nothing that uses it outlives a block."""
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from tests.caching.dependencies.faults import SOMETIMES
 from tests.caching.dependencies.kinds import IN_A_BLOCK, KINDS, Weight, weighing
 from tests.helpers import chain_of
 
@@ -273,11 +272,7 @@ ADDED: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], object]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ADDED)
-def test_what_is_added_to_a_map_is_noticed(
-    name: str, kind: str, request: pytest.FixtureRequest
-) -> None:
-    if name in ("class attribute", "property of the class"):
-        request.applymarker(SOMETIMES)
+def test_what_is_added_to_a_map_is_noticed(name: str, kind: str) -> None:
     make, add = ADDED[name]
     parametrization = make()
     with KINDS[kind](weighing(parametrization)) as read:

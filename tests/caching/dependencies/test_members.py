@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.caching.dependencies.faults import KNOWN_FAULT, SOMETIMES, marked
 from tests.caching.dependencies.kinds import KINDS, LASTING, weighing
 from tests.helpers import original_of
 
@@ -120,11 +119,7 @@ HOLDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_a_change_of_a_class_is_noticed(
-    holder: str, member: str, kind: str, request: pytest.FixtureRequest
-) -> None:
-    if holder == "the class" or member == "member that hides one of a base":
-        request.applymarker(SOMETIMES if member == "tensor written to" else KNOWN_FAULT)
+def test_a_change_of_a_class_is_noticed(holder: str, member: str, kind: str) -> None:
     cls, parametrization = HOLDERS[holder]()
     layer = weighing(parametrization)
     with KINDS[kind](layer) as read:
@@ -171,7 +166,7 @@ SPECIAL: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", marked(SPECIAL, SPECIAL))
+@pytest.mark.parametrize("name", SPECIAL)
 def test_a_special_method_that_is_replaced_is_noticed(name: str, kind: str) -> None:
     cls = called_class()
     layer = weighing(UsesSpecial(cls()))
@@ -305,7 +300,7 @@ OWNERS: dict[str, Callable[[], Change]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", marked(OWNERS, {"number", "string", "partial"}))
+@pytest.mark.parametrize("name", OWNERS)
 def test_a_change_of_an_attribute_is_noticed(name: str, kind: str) -> None:
     change = OWNERS[name]()
     layer = weighing(change.map)

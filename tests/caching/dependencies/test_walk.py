@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import paramdesc as P
 from paramdesc.caching.bound import Bound
-from tests.caching.dependencies.faults import KNOWN_FAULT, marked
 from tests.caching.dependencies.kinds import KINDS, LASTING, weighing
 from tests.helpers import chain_of, original_of
 
@@ -298,10 +297,8 @@ ODD: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ODD)
 def test_what_raises_when_it_is_asked_is_not_asked(
-    name: str, kind: str, as_class_attribute: bool, request: pytest.FixtureRequest
+    name: str, kind: str, as_class_attribute: bool
 ) -> None:
-    if as_class_attribute and name in ("__class__", "__getattribute__", "metaclass"):
-        request.applymarker(KNOWN_FAULT)
     odd = ODD[name]()
 
     class Uses(Holds):
@@ -331,7 +328,7 @@ DEFAULTS: dict[str, Callable[[], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", marked(DEFAULTS, DEFAULTS.keys() - {"Counter"}))
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_a_read_makes_no_key_anew(name: str, kind: str) -> None:
     counts = DEFAULTS[name]()
     layer = weighing(lambda X: X * (1 + len(counts)))
@@ -445,11 +442,7 @@ READS_FACTOR: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", READS_FACTOR)
-def test_what_a_compiled_function_reads_is_noticed(
-    name: str, kind: str, request: pytest.FixtureRequest
-) -> None:
-    if kind not in LASTING:
-        request.applymarker(KNOWN_FAULT)
+def test_what_a_compiled_function_reads_is_noticed(name: str, kind: str) -> None:
     FACTOR.factor = 2.0
     layer = weighing(READS_FACTOR[name]())
     with KINDS[kind](layer) as read:
