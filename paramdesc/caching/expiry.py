@@ -35,7 +35,7 @@ def track(chain: Any, expiry: Expiry) -> None:
 
 
 def live_of(chain: Any) -> list[Expiry]:
-    """The expiries of the kept values of `chain`. A copy: another thread may add to them."""
+    """The expiries of what is kept of `chain` now; another thread may add to them."""
     references: Any = vars(transient_of(chain).expiries)["data"].copy()
     return [expiry for expiry in (reference() for reference in references) if expiry is not None]
 

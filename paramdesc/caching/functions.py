@@ -64,7 +64,7 @@ def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
 
 
 def names_in_module(value: Any, function: types.FunctionType) -> Iterator[Binding]:
-    """The names that `function` reads in `value`, if that is a Python module of the user."""
+    """The names of a module of the user's that `function` reads, if `value` is one."""
     if type(value) is types.ModuleType and not is_trusted(value):
         state = vars(value)
         names = names_in(function.__code__)
