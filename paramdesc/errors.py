@@ -325,7 +325,7 @@ class ScriptingError(RuntimeError):
 
 
 class ScriptedScopeError(ValueError):
-    """`cached(...)` in a scripted method covers tensors that TorchScript cannot reach from there."""
+    """`cached(...)` in a scripted method covers tensors that TorchScript cannot reach there."""
 
     @classmethod
     def unknown(cls, module: Module, call: str, error: NameError) -> ScriptedScopeError:
