@@ -13,7 +13,7 @@ __all__ = ["PendingRegistration", "cancel_pending", "register_when_materialized"
 
 
 class PendingRegistration:
-    """A forward pre-hook that registers a map once the tensor has its shape, and then removes itself.
+    """A forward pre-hook that registers a map once the tensor has a shape, then removes itself.
 
     It runs after the hook with which a lazy module gives its tensors their shape, holds no
     reference to the module, and is copied and pickled with it. Until then, the map is not
