@@ -1,7 +1,7 @@
-"""What paramdesc raises, and how an error inside a map gets its address.
+"""The exceptions that paramdesc raises.
 
-Each class derives from the built-in that `torch.nn.utils.parametrize` raises in the
-same place, and builds its message from the facts handed to it.
+Each class derives from the built-in exception that `torch.nn.utils.parametrize` raises in the same
+place, and builds its message from its arguments.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MissingTensorError(ValueError):
 
 
 class NotParametrizedError(ValueError):
-    """Something was asked of a parametrization that is not there."""
+    """A parametrization was needed on a tensor that is not parametrized."""
 
     def __init__(self, module: Module, tensor_name: str) -> None:
         self.tensor_name = tensor_name
@@ -74,7 +74,7 @@ class NotParametrizedError(ValueError):
 
 
 class SeveralOriginalsError(ValueError):
-    """One original was asked for where the weight is a function of several."""
+    """A single original was needed, and the weight is a function of several."""
 
     def __init__(self, tensor_name: str, count: int) -> None:
         super().__init__(
@@ -85,7 +85,7 @@ class SeveralOriginalsError(ValueError):
 
 
 class MapError(TypeError):
-    """An object that is no map was given where one is needed."""
+    """An object that is not a map was given as one."""
 
     def __init__(self, parametrization: object) -> None:
         if isinstance(parametrization, type):
@@ -99,7 +99,7 @@ class MapError(TypeError):
 
 
 class MapResultError(ValueError):
-    """A map returned something that cannot stand where it is registered."""
+    """A map returned something that cannot replace the tensor it is registered on."""
 
     @classmethod
     def type_of(cls, what: str, result: object) -> MapResultError:
@@ -127,11 +127,11 @@ class MapResultError(ValueError):
 
 
 class OriginalError(ValueError):
-    """`right_inverse` returned what the originals cannot take."""
+    """`right_inverse` returned something that cannot be the original."""
 
 
 class NonFiniteError(ValueError):
-    """A map or its `right_inverse` gave NaN for numbers that are finite."""
+    """A map or its `right_inverse` gave NaN for finite numbers."""
 
     def __init__(self, what: str, tensor_name: str, count: int, total: int, hint: str) -> None:
         self.count = count
@@ -141,7 +141,7 @@ class NonFiniteError(ValueError):
 
 
 class SharedMapError(ValueError):
-    """A map whose state belongs to one tensor was registered on another one."""
+    """A map whose state belongs to one tensor was registered on another."""
 
     def __init__(
         self, parametrization: Module, tensor_name: str, owner: str, names: Sequence[str]
@@ -169,7 +169,7 @@ class TiedParameterError(ValueError):
 
 
 class ShardedModuleError(RuntimeError):
-    """Parametrizations were to change on a module that FSDP manages."""
+    """A parametrization was to be added to or removed from a module that FSDP manages."""
 
     def __init__(self, module: Module, tensor_name: str, doing: str) -> None:
         super().__init__(
@@ -181,7 +181,7 @@ class ShardedModuleError(RuntimeError):
 
 
 class ChainError(ValueError):
-    """The maps of a chain were changed by hand such that it could not be evaluated."""
+    """An edit would leave a chain without maps, or change the shape or dtype of its value."""
 
     @classmethod
     def emptied(cls, tensor_name: str, host: str) -> ChainError:
@@ -212,7 +212,7 @@ class MissingRightInverseError(RuntimeError):
 
 
 class AssignmentError(TypeError):
-    """A parametrized name was assigned to or deleted in a way that has no meaning."""
+    """A parametrized name was deleted, or given a Parameter, a Module or None."""
 
     @classmethod
     def replaced(cls, tensor_name: str) -> AssignmentError:
@@ -263,7 +263,7 @@ class MixedEnginesError(RuntimeError):
 
 
 class CacheTargetError(TypeError):
-    """Something was to keep values that holds no parametrizations."""
+    """`cached` or `auto_cache` was given something that cannot hold parametrizations."""
 
     @classmethod
     def scoped(cls, target: object) -> CacheTargetError:
@@ -294,7 +294,7 @@ class CacheTargetError(TypeError):
 
 
 class ConstraintError(ValueError):
-    """A strict map was given a value that it does not reach."""
+    """A strict map was given a value that violates its constraint."""
 
     def __init__(
         self, parametrization: Module, constraint: str, deviation: float, tolerance: float
@@ -310,7 +310,7 @@ class ConstraintError(ValueError):
 
 
 class ScriptingError(RuntimeError):
-    """TorchScript refuses a map."""
+    """TorchScript cannot compile a map."""
 
     def __init__(
         self, name: str, index: int | None, refused: Module, refusal: BaseException
@@ -325,7 +325,7 @@ class ScriptingError(RuntimeError):
 
 
 class ScriptedScopeError(ValueError):
-    """`cached(...)` in a scripted method covers what TorchScript cannot reach from there."""
+    """`cached(...)` in a scripted method covers tensors that TorchScript cannot reach there."""
 
     @classmethod
     def unknown(cls, module: Module, call: str, error: NameError) -> ScriptedScopeError:
@@ -369,7 +369,7 @@ class DeferredGradientError(RuntimeError):
     def early(cls, what: str, names: list[str]) -> DeferredGradientError:
         return cls(
             f"{what} while gradients wait in cached(..., deferred=True), of "
-            f"{', '.join(map(repr, names))}: the originals have not got them yet. Leave the "
+            f"{', '.join(map(repr, names))}: they have not reached the originals yet. Leave the "
             "scope, or call scope.backward(), before all that reads or clears .grad: "
             "zero_grad(), clipping, scaler.unscale_(optimizer), optimizer.step()."
         )
@@ -386,7 +386,7 @@ class DeferredGradientError(RuntimeError):
     @classmethod
     def sharded(cls, name: str) -> DeferredGradientError:
         return cls(
-            f"the originals of {name!r} are sharded again, by fully_shard say, before its "
+            f"the originals of {name!r} are sharded again, for example by fully_shard, before its "
             "deferred gradient has reached them. Write cached(...) without deferred=True."
         )
 

@@ -71,7 +71,7 @@ def names_read_by(function: types.FunctionType) -> Iterator[Binding]:
 
 
 def names_read_in(module: Any, names: Iterable[str], seen: set[int]) -> Iterator[Binding]:
-    """Which of `names` a module that is not trusted has, and modules in it."""
+    """Those of `names` that a Python module of the user has, and modules inside it."""
     if type(module) is not types.ModuleType or is_trusted(module) or id(module) in seen:
         return
     seen.add(id(module))

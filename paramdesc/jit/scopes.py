@@ -1,7 +1,7 @@
 """`with cached(...):` in the methods of a module that is scripted.
 
-TorchScript knows no context managers but its own, and the twins of chains are such. So each
-method that opens a scope is given a text in which the covered chains stand in the place of
+TorchScript supports only scripted classes as context managers, and the twins of chains are such
+classes. So each method that opens a scope gets a source in which the covered chains replace
 `cached(...)`. The arguments are evaluated once, when the model is scripted.
 """
 
@@ -54,7 +54,7 @@ def methods_of(cls: type) -> Iterator[tuple[str, FunctionType]]:
 
 
 def rewritten(module: Module, method: FunctionType) -> str:
-    """The text of `method` with the chains in the place of `cached(...)`; empty without one."""
+    """The source of `method` with the chains instead of `cached(...)`; empty without one."""
     function = inspect.unwrap(method)
     if not isinstance(function, FunctionType) or is_ignored_fn(method):
         return ""
@@ -183,7 +183,7 @@ class Scopes:
 
 
 class Replacement(ast.NodeTransformer):
-    """Lets the chains stand in the place of `cached(...)`, in a definition without its text."""
+    """Replaces `cached(...)` by the chains, in a definition."""
 
     def __init__(self, scopes: Scopes) -> None:
         self.scopes = scopes

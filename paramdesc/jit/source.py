@@ -15,9 +15,9 @@ __all__ = ["functions_in", "keep_source", "with_source"]
 
 
 def keep_source(text: str) -> str:
-    """The name of a file that is not there, under which `inspect` finds `text`.
+    """The name of a file that does not exist, under which `inspect` finds `text`.
 
-    Until somebody clears `linecache`: so it is kept anew at each use.
+    `linecache.clearcache()` removes it, so the text is stored again at each use.
     """
     name = f"<paramdesc {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
     # without a time, linecache does not compare it with a file

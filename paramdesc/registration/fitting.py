@@ -122,14 +122,14 @@ def check_inverted(results: Sequence[tuple[Module, Any]], value: Tensor, tensor_
                     count,
                     tensor.numel(),
                     "Assign a value that the parametrization reaches, before it is registered "
-                    f"too, or let {name}.right_inverse move the value inside, by clamp() say.",
+                    f"too, or let {name}.right_inverse move the value inside, e.g. by clamp().",
                 )
             count = int(tensor.isinf().sum())
             if count:
                 warnings.warn(
                     f"{name}.right_inverse gives {count} infinite entries of {tensor.numel()} for "
                     f"a finite {tensor_name!r}. No gradient moves them. Let it move the value "
-                    "inside of what the parametrization reaches, by clamp() say.",
+                    "inside of what the parametrization reaches, e.g. by clamp().",
                     stacklevel=5,
                 )
                 return

@@ -1,9 +1,9 @@
 """Initialising a parametrized tensor in place, as `torch.nn.init` and `reset_parameters` do.
 
-They write to what they have read, and that is a value which nobody keeps: without help it
-would change nothing, silently. So from the first namespace on, the functions of `torch.nn.init`
-ask whether their tensor is the memory of a value, or of part of it, and what they have written
-is then assigned. No numbers are compared.
+They write to the tensor that they have read, a fresh value to which nothing else refers. Without
+help this would silently have no effect. So from the first namespace on, the functions of
+`torch.nn.init` ask whether the memory of their tensor belongs to a value, and the result is then
+assigned. No numbers are compared.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     ),
     "determinism": (
         check_determinism,
-        "draw random numbers from a torch.Generator of the map's own, and let forward write to "
-        "nothing. State that follows training belongs into warm_start.",
+        "draw random numbers from a torch.Generator that the map owns, and do not write to "
+        "anything in forward. Declare state that follows training in warm_start.",
     ),
 }

@@ -26,11 +26,11 @@ M = TypeVar("M", bound=Module)
 
 
 def lora(module: M, tensor_name: str = "weight", rank: int = 8, alpha: float | None = None) -> M:
-    """`module.<tensor_name>` will be itself, frozen, plus a trained matrix of rank `rank`.
+    """Freeze `module.<tensor_name>`, and add a trained matrix of rank `rank` to it.
 
-    Registers `LoRA(rank, alpha)`, which flattens the weights of convolutions, after the maps
-    that are there. All that was trained on that name before, its original included, requires
-    no gradient any more. Make the optimizer afterwards, of what does.
+    Appends `LoRA(rank, alpha)`, which flattens the weights of convolutions, to the maps of the
+    tensor. Everything that was trained for this tensor before, its original included, no longer
+    requires a gradient. Create the optimizer afterwards, from the parameters that do.
 
     Args:
         module: where the tensor is.
