@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from typing import Any
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import paramdesc
-from paramdesc.caching import cached as cached_file
 from paramdesc.torch_internals import script
 from tests.caching.forking import Slow, another_thread_inside, child_ends, weight_of
 from tests.helpers import Double, linear
+
+# the attribute of that name of its folder is the class, for old pickles
+cached_file: Any = importlib.import_module("paramdesc.caching.cached")
 
 
 def expect(layer: nn.Linear) -> None:

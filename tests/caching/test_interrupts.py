@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import dis
+import importlib
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -17,13 +18,17 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from paramdesc.caching import cached as cached_file
 from paramdesc.caching.active import _SCOPES, active_scopes
 from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.torch_internals.locks import ProcessLock
 from tests.helpers import linear
 
+# the attribute of that name of its folder is the class, for old pickles
+cached_file: Any = importlib.import_module("paramdesc.caching.cached")
+
 PACKAGE = os.path.join(os.path.dirname(P.__file__), "caching")
+WALK = ("bound.py", "functions.py", "holders.py", "watch.py", "dependencies.py", "observer.py")
+"""What looks at the maps during an evaluation: thousands of instructions, and no scope in them."""
 
 
 class Place(NamedTuple):
@@ -41,7 +46,8 @@ class Interrupt:
         self.place: Place | None = None
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        path = frame.f_code.co_filename
+        if not path.startswith(PACKAGE) or path.endswith(WALK):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
