@@ -68,11 +68,22 @@ class StepMade:
 
 
 def is_part(tensor: Tensor) -> bool:
-    """Whether `tensor` is part of a larger storage."""
+    """Whether `tensor` may share its storage with another tensor."""
     try:
-        return tensor.untyped_storage().nbytes() > tensor.nbytes
+        storage: Any = tensor.untyped_storage()
+        return storage.nbytes() > tensor.nbytes or count_uses(storage._cdata) > _ALONE
     except (NotImplementedError, RuntimeError):
         return False
+
+
+_ALONE = 2
+"""How often the storage of a tensor is used that shares it with no other: by it, and by Python."""
+
+
+def count_uses(storage: int) -> int:
+    """How many tensors and objects hold the storage; more than `_ALONE` if torch does not tell."""
+    ask: Any = getattr(torch._C, "_storage_Use_Count", None)
+    return _ALONE + 1 if ask is None else int(ask(storage))
 
 
 def place_of(tensor: Tensor) -> int | None:
