@@ -61,12 +61,16 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both ways to ask; what these tests stand in for is as before afterwards."""
     before = dict(functions._STAND_INS)
+    codes = {key: found.function.__code__ for key, found in before.items()}
     if request.param == "around":
         monkeypatch.setattr(functions, "from_source", lambda *_: None)
     yield
     for key in functions._STAND_INS.keys() - before.keys():
         function, _, torchs = functions._STAND_INS.pop(key)
         function.__code__ = torchs.__code__
+    for key, found in before.items():
+        functions._STAND_INS[key] = found
+        found.function.__code__ = codes[key]
 
 
 def shown(function: Any) -> list[Any]:
