@@ -68,9 +68,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     for key in functions._STAND_INS.keys() - before.keys():
         function, _, torchs = functions._STAND_INS.pop(key)
         function.__code__ = torchs.__code__
-    for key, found in before.items():
-        functions._STAND_INS[key] = found
-        found.function.__code__ = codes[key]
+    for key, (function, ours, torchs) in before.items():
+        functions._STAND_INS[key] = functions.StandIn(function, ours, torchs)
+        function.__code__ = codes[key]
 
 
 def shown(function: Any) -> list[Any]:
