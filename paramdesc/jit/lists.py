@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.chain.function_map import FunctionMap
-from paramdesc.chain.steps import warm_maps
+from paramdesc.chain.warm import warm_maps
 from paramdesc.jit.chain import ScriptedParametrizationList
 from paramdesc.jit.paths import child_expression, find_expressions, tensor_expression
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class

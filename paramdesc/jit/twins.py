@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import Module
 
-from paramdesc.chain.steps import is_warm
+from paramdesc.chain.warm import is_warm
 from paramdesc.jit.lists import make_list
 from paramdesc.jit.replicas import parametrized_names, property_text, replica, twin_class
 from paramdesc.jit.scopes import methods_with_scopes

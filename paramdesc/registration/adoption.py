@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch.nn import Module
 
-from paramdesc.chain.steps import start_maps
+from paramdesc.chain.states import start_maps
 from paramdesc.chain.transient import transient_of
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict

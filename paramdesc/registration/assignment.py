@@ -11,7 +11,7 @@ from torch.nn import Module
 from paramdesc.caching.active import forget
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.explain import explain
-from paramdesc.chain.steps import start_maps
+from paramdesc.chain.states import start_maps
 from paramdesc.errors import MissingRightInverseError
 from paramdesc.registration.fitting import check_inverted, check_originals
 from paramdesc.registration.snapshot import Snapshot, split_tensors

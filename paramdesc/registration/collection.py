@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from paramdesc.caching.programs import is_scripted_list
 from paramdesc.caching.targets import find_chains
-from paramdesc.chain.steps import warm_maps
+from paramdesc.chain.warm import warm_maps
 from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["ParametrizationSet", "get_parametrizations"]

@@ -8,7 +8,9 @@ import torch
 from torch.nn import Module
 
 from paramdesc.chain.evaluation import evaluate
-from paramdesc.chain.steps import count_steps, is_warm, start_maps
+from paramdesc.chain.states import start_maps
+from paramdesc.chain.steps import count_steps
+from paramdesc.chain.warm import is_warm
 from paramdesc.errors import ChainError
 from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
 from paramdesc.registration.snapshot import Snapshot, below

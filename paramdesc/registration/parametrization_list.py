@@ -18,15 +18,8 @@ from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
-from paramdesc.chain.steps import (
-    count_steps,
-    find_what_loads,
-    follow_steps,
-    has_stepped,
-    is_step_pending,
-    save_pending,
-    start_maps,
-)
+from paramdesc.chain.states import find_what_loads, follow_steps, save_pending, start_maps
+from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending
 from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.registration.assignment import assign
 from paramdesc.registration.editing import edit_maps

@@ -18,7 +18,7 @@ from paramdesc.caching.scopes import Scope
 from paramdesc.caching.slots import Slot
 from paramdesc.caching.traced_scopes import OpenScopes
 from paramdesc.chain.function_map import FunctionMap, InvertibleFunctionMap
-from paramdesc.chain.steps import count_loaded
+from paramdesc.chain.states import count_loaded
 from paramdesc.registration.adoption import WeightNormNames, adopt
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations

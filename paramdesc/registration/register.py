@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import as_map
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
-from paramdesc.chain.steps import start_maps
+from paramdesc.chain.states import start_maps
 from paramdesc.registration.adoption import adopt_module
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict

@@ -10,7 +10,7 @@ from torch.nn import Module, Parameter
 
 from paramdesc.caching.active import forget
 from paramdesc.chain.evaluation import evaluate
-from paramdesc.chain.steps import warm_maps
+from paramdesc.chain.warm import warm_maps
 from paramdesc.errors import (
     NotParametrizedError,
     SeveralOriginalsError,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.chain.steps import is_warm
+from paramdesc.chain.warm import is_warm
 from paramdesc.errors import SharedMapError
 from paramdesc.registration.snapshot import Snapshot, below, differs
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch.nn import Module
 
-from paramdesc.chain.steps import start_maps
+from paramdesc.chain.states import start_maps
 from paramdesc.errors import (
     NotParametrizedError,
 )

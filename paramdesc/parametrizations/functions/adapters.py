@@ -10,7 +10,7 @@ from torch.nn import Module
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from paramdesc.chain.steps import start_maps
+from paramdesc.chain.states import start_maps
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import epsilon
 from paramdesc.parametrizations.spectra.lora import LoRA

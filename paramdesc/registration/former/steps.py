@@ -1,5 +1,5 @@
 """What pickles of earlier versions look for in `paramdesc.steps`."""
 
-from paramdesc.chain.steps import count_loaded
+from paramdesc.chain.states import count_loaded
 
 __all__ = ["count_loaded"]

@@ -1,0 +1,124 @@
+"""The states of maps with a warm start: given, moved, saved and loaded."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.chain.saved import is_overwritten
+from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending, mark_due
+from paramdesc.chain.warm import warm_maps
+from paramdesc.torch_internals.tensors import shares_storage
+
+__all__ = ["count_loaded", "find_what_loads", "follow_steps", "save_pending", "start_maps"]
+
+
+def start_maps(chain: Any, *, anew: bool) -> None:
+    """Give the maps in `chain` a first state, if they have none. With `anew`, all get a new one.
+
+    This takes an evaluation: only then is it known what a map inside another map is applied to.
+    """
+    warm = warm_maps(chain)
+    if not warm:
+        return
+    if "_steps" not in chain.__dict__:
+        chain.register_load_state_dict_post_hook(count_loaded)
+    is_due = not anew and "_steps" in chain.__dict__ and is_step_pending(chain)
+    count_steps(chain)
+    chain.__dict__.pop("_stepped", None)
+    if is_due:
+        chain.__dict__["_stepped"] = True
+    for parametrization in warm.values():
+        parametrization.is_led, parametrization.is_due = True, False
+        if anew:
+            parametrization.lose_state()
+    apply_maps(chain)
+
+
+def follow_steps(chain: Any) -> None:
+    """Move the states of the maps in `chain`, if a training step was made."""
+    if chain.training and "_steps" in chain.__dict__ and has_stepped(chain):
+        mark_due(chain)
+        apply_maps(chain)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def apply_maps(chain: Any) -> None:
+    """Evaluate `chain`, to create or move the states of its maps."""
+    values: tuple[Any, ...] = chain.originals()
+    for parametrization in chain.maps():
+        values = (parametrization(*values),)
+
+
+# A state_dict holds the states of the maps. Its metadata says whether a step is pending that they
+# have not followed, so a resumed run moves them when the uninterrupted run does.
+
+PENDING = "paramdesc.step_pending"
+
+
+def save_pending(chain: Module, destination: Any, prefix: str) -> None:
+    """Store in the metadata of a state_dict whether a step is pending."""
+    metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
+    if metadata is not None and chain.__dict__.get("_steps") is not None:
+        metadata[PENDING] = is_step_pending(chain)
+
+
+def state_keys(chain: Module, prefix: str) -> list[str]:
+    """The keys of a state_dict under which the states of the maps in `chain` are stored."""
+    return [
+        f"{prefix}{place}.{name}"
+        for place, parametrization in warm_maps(chain).items()
+        for name in parametrization.warm_start
+    ]
+
+
+def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> None:
+    """Inspect what is about to be loaded into `chain`, for `count_loaded`.
+
+    Without metadata, a step counts as pending: most programs save after `optimizer.step()`, and
+    under torch's engine states move at each evaluation anyway.
+    """
+    if "_steps" not in chain.__dict__:
+        return
+    own = {**chain._parameters, **chain._buffers}
+    originals = {
+        name: state_dict[f"{prefix}{name}"] for name in own if f"{prefix}{name}" in state_dict
+    }
+    states = [state_dict.get(key) for key in state_keys(chain, prefix)]
+    if any(is_same_memory(tensor, own[name]) for name, tensor in originals.items()):
+        is_pending = is_step_pending(chain)  # a state_dict of the chain itself: nothing changes
+    elif any(is_overwritten(state) for state in states):
+        is_pending = True
+    else:
+        is_pending = metadata.get(PENDING, True)
+    chain.__dict__["_loading"] = {
+        "originals": bool(originals),
+        "states": all(state is not None for state in states),
+        "pending": is_pending,
+    }
+
+
+def is_same_memory(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and shares_storage(a, b)
+
+
+def count_loaded(chain: Any, incompatible_keys: Any) -> None:
+    """Do not count the loading of a state_dict as a step.
+
+    Originals that are loaded without their states get new ones. A hook that runs after `chain` and
+    its maps were loaded.
+    """
+    loaded = chain.__dict__.pop("_loading", None)
+    if loaded is None or not loaded["originals"]:
+        count_steps(chain)
+    elif loaded["states"]:
+        count_steps(chain)
+        chain.__dict__["_stepped"] = loaded["pending"]
+    else:
+        with suppress(Exception):  # an exception in a map is raised again at the next evaluation
+            start_maps(chain, anew=True)
