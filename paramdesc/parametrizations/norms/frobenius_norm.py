@@ -54,6 +54,10 @@ class FrobeniusNorm(Length):
     def forward(self, X: Tensor) -> Tensor:
         return self.scaled(X, self.only_shrink)
 
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        """The value, as at `Sphere`; with `only_shrink`, where steps make `X` no longer, `X`."""
+        return (X if self.only_shrink else self.forward(X),)
+
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest difference of a norm from `bound`; with `only_shrink`, the largest excess."""
         return self.largest_error(Y, self.only_shrink)

@@ -22,6 +22,9 @@ class Sphere(Parametrization):
     Assigning, and registering on a weight, keeps vectors of that length, and replaces any other
     by the nearest, the same divided by its length.
 
+    The gradient is orthogonal to `X`, so each step of an optimizer makes `X` longer, and the next
+    steps of the value shorter. After 50 steps, the value becomes the original.
+
     Cost: one pass for the lengths and one for the quotient.
 
     Args:
@@ -86,6 +89,10 @@ class Sphere(Parametrization):
         self.dims(Y)
         self.admit(Y)
         return self.forward(Y)
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        """The value, as the original of this length that gives it."""
+        return (self.forward(X),)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest difference of a length from the radius, divided by the radius."""

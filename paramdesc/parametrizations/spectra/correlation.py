@@ -86,6 +86,10 @@ class Correlation(Parametrization):
         L = triangular(vectors * (values - self.floor).sqrt().unsqueeze(-2))
         return unit_rows(L).to(Y.dtype)
 
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        """`L`, whose rows have length one: steps of an optimizer make those of `X` longer."""
+        return (unit_rows(widened(X).tril()).to(X.dtype),)
+
     def deviation(self, Y: Tensor) -> Tensor:
         diagonal = largest_entry(Y.diagonal(dim1=-2, dim2=-1) - 1)
         below = eigenvalues_below(Y, self.floor)
