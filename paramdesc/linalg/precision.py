@@ -57,7 +57,7 @@ def may_look_at(x: Tensor) -> bool:
 
 
 def all_above(x: Tensor, bound: float) -> bool:
-    """Whether all numbers in `x` are known to be above `bound`. On a GPU, asking would take long."""
+    """Whether all numbers in `x` are known to be above `bound`, on a CPU. Others would wait."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return False
     return x.device.type == "cpu" and may_look_at(x) and x.numel() > 0 and x.min().item() > bound

@@ -41,10 +41,8 @@ class Length(Parametrization):
         if not only_shrink and all_above(norm, least):  # with fewer operations
             return (wide * (self.bound / norm)).to(X.dtype)
         divisor = norm if self.bound == 1 else norm / self.bound
-        if only_shrink:
-            divisor = divisor.clamp(min=1)
-        else:
-            divisor = divisor.masked_fill(norm <= least, 1.0)
+        short = norm <= least
+        divisor = divisor.clamp(min=1) if only_shrink else divisor.masked_fill(short, 1.0)
         result: Tensor = wide / divisor
         return result.to(X.dtype)
 
