@@ -163,18 +163,6 @@ def train_step(module: nn.Module, tensor_name: str = "weight", scale: float = 0.
             original.add_(torch.randn_like(original), alpha=scale)
 
 
-def move_base(module: nn.Module, tensor_name: str = "weight") -> None:
-    """Write what `recenter` returns into the originals and the base point."""
-    chain = chain_of(module, tensor_name)
-    parametrization, originals = chain[0], list(chain.originals())
-    names = getattr(parametrization, "base_point", ())
-    with torch.no_grad():
-        new = parametrization.recenter(*originals)
-        base = [getattr(parametrization, name) for name in names]
-        for tensor, moved in zip([*originals, *base], new, strict=True):
-            tensor.copy_(moved)
-
-
 def saved_and_loaded(module: nn.Module) -> Any:
     """`module` after `torch.save` and `torch.load`, through memory."""
     file = io.BytesIO()

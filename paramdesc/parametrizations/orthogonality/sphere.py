@@ -7,6 +7,7 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import all_above, epsilon, widened
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 
 __all__ = ["Sphere"]
 
@@ -23,13 +24,15 @@ class Sphere(Parametrization):
     by the nearest, the same divided by its length.
 
     The gradient is orthogonal to `X`, so each step of an optimizer makes `X` longer, and the next
-    steps of the value shorter. After 50 steps, the value becomes the original.
+    steps of the value shorter. After `rebase` steps, the value becomes the original.
 
     Cost: one pass for the lengths and one for the quotient.
 
     Args:
         radius: the length, positive.
         dim: the dimension or dimensions that vectors lie along; None for the whole tensor as one.
+        rebase: the number of training steps after which the value becomes the original; None
+            for never.
         strict: whether to refuse vectors of another length instead.
 
     Raises:
@@ -49,9 +52,12 @@ class Sphere(Parametrization):
         radius: float = 1.0,
         dim: int | tuple[int, ...] | None = -1,
         *,
+        rebase: int | None = 50,
         strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
+        check_rebase(rebase)
+        self.rebase = rebase
         if not 0 < radius < math.inf:
             raise ValueError(f"radius must be positive and finite. Got radius={radius}.")
         self.radius = float(radius)
@@ -110,5 +116,5 @@ class Sphere(Parametrization):
 
     def extra_repr(self) -> str:
         dim = None if self.is_whole else self.dim[0] if len(self.dim) == 1 else tuple(self.dim)
-        shown = [f"radius={self.radius}", f"dim={dim}"]
+        shown = [f"radius={self.radius}", f"dim={dim}", *shown_rebase(self)]
         return ", ".join(shown + ["strict=True"] * self.strict)

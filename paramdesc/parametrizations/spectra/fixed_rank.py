@@ -11,6 +11,7 @@ from torch import Tensor
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 from paramdesc.parametrizations.spectra.low_rank import check_positive_rank, check_rank, truncated
 from paramdesc.parametrizations.spectra.polar_form import parts, turned
 from paramdesc.parametrizations.spectra.positive_definite import check_floor, definite, excess
@@ -33,8 +34,8 @@ class FixedRank(Parametrization):
     So all singular values of `G` are one at least, and those of `F`, and the `rank` largest
     ones of `Y`, `floor` at least, whatever the originals are. It reaches each matrix of that rank
     for which those of `Uᴴ Y V` are `floor` at least, and its determinant is positive if it is real,
-    but for rotations `Q` by half a turn: that is, from nearby, every one whose own are. Training
-    moves the base point, every 50 steps of an optimizer, and so reaches the others.
+    but for rotations `Q` by half a turn: that is, from nearby, every one whose own are. The
+    base point moves to the value every `rebase` steps, so training reaches the others, too.
 
     Near the base point, a step along any tangent has the length that it has for `LowRank`. So the
     same learning rates are good, and training takes as many steps.
@@ -54,6 +55,7 @@ class FixedRank(Parametrization):
     Args:
         rank: the rank, from one to the smaller side of the matrix.
         floor: the smallest that the nonzero singular values may be, positive.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is not in the set instead.
 
     Raises:
@@ -78,10 +80,14 @@ class FixedRank(Parametrization):
         right: Tensor | None
         scale: Tensor | None
 
-    def __init__(self, rank: int, *, floor: float = 1e-6, strict: bool = False) -> None:
+    def __init__(
+        self, rank: int, *, floor: float = 1e-6, rebase: int | None = 50, strict: bool = False
+    ) -> None:
         super().__init__(strict=strict)
         check_positive_rank(rank)
         check_floor(floor)
+        check_rebase(rebase)
+        self.rebase = rebase
         self.rank = rank
         self.floor = floor
         self.register_buffer("left", None)
@@ -160,4 +166,5 @@ class FixedRank(Parametrization):
         return roundings * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
 
     def extra_repr(self) -> str:
-        return f"rank={self.rank}, floor={self.floor}" + ", strict=True" * self.strict
+        shown = [f"rank={self.rank}, floor={self.floor}", *shown_rebase(self)]
+        return ", ".join(shown + ["strict=True"] * self.strict)
