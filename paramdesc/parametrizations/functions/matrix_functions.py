@@ -236,11 +236,13 @@ def positive_definite(
     name: str = "weight",
     *,
     floor: float = 1e-6,
+    triangular: bool = True,
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
     """`module.<name>` will be positive definite: `PositiveDefinite`."""
-    return register(module, name, PositiveDefinite(floor=floor, strict=strict), flatten)
+    parametrization = PositiveDefinite(floor=floor, triangular=triangular, strict=strict)
+    return register(module, name, parametrization, flatten)
 
 
 def positive_semidefinite(
