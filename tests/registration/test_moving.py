@@ -28,6 +28,7 @@ from paramdesc.parametrizations import (
     Orthogonal,
     PositiveDeterminant,
     Scaled,
+    Sphere,
     SpecialLinear,
     SpecialOrthogonal,
     Stacked,
@@ -538,7 +539,7 @@ def test_an_average_of_moving_originals_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Orthogonal(rebase=None), lambda: Orthogonal("polar"), lambda: Symmetric()]
+    "make", [lambda: Orthogonal(rebase=None), lambda: Orthogonal("polar"), lambda: Sphere()]
 )
 def test_other_averages_are_not(make: Any) -> None:
     model = layer_of(make(), [4, 4])
