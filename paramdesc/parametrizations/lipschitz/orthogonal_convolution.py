@@ -228,7 +228,7 @@ def first_taps(shape: List[int], stride: List[int]) -> List[int]:  # noqa: UP006
     """The taps of the innermost factor: those that one stride covers."""
     found: List[int] = []  # noqa: UP006
     for i, s in enumerate(stride):
-        found.append(min(s, shape[2 + i]))  # noqa: PERF401 (for TorchScript)
+        found.append(min(s, shape[2 + i]))
     return found
 
 
@@ -236,7 +236,7 @@ def counts(shape: List[int], stride: List[int]) -> List[int]:  # noqa: UP006
     """How many factors of two taps there are along each axis."""
     found: List[int] = []  # noqa: UP006
     for i, s in enumerate(stride):
-        found.append(max(0, shape[2 + i] - s))  # noqa: PERF401 (for TorchScript)
+        found.append(max(0, shape[2 + i] - s))
     return found
 
 
