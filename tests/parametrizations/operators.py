@@ -40,10 +40,7 @@ def operator_matrix(
         images = F.pad(images, [n for r in reversed(reach) for n in (0, r)], "circular")
     elif padding != "none":
         amounts = [r if padding == "full" else r // 2 for r in reach]
-    if transposed:
-        function = TRANSPOSED[count - 1]
-    else:
-        function = PLAIN[count - 1]
+    function = (TRANSPOSED if transposed else PLAIN)[count - 1]
     made: Tensor = function(images, weight, None, stride, amounts, dilation=dilation, groups=groups)
     return made.flatten(1).T
 

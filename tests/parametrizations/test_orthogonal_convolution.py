@@ -119,7 +119,7 @@ def test_long_products_are_found_again(shape: tuple[int, ...], dtype: torch.dtyp
     module = made(shape, {}).to(dtype)
     module.weight = before
     eps = torch.finfo(dtype).eps
-    torch.testing.assert_close(module.weight, before, rtol=0, atol=1e5 * eps)
+    torch.testing.assert_close(module.weight, before, rtol=0, atol=1e4 * eps)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -194,8 +194,7 @@ def test_impossible_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="groups divide"):
         register(3, 3, 3, groups=2)
     with pytest.raises(ValueError, match="spatial dimensions"):
-        module = OrthogonalConvolution((1, 2))
-        module.right_inverse(torch.randn(2, 2, 3))
+        OrthogonalConvolution((1, 2)).right_inverse(torch.randn(2, 2, 3))
     with pytest.raises(ValueError, match="must be positive"):
         OrthogonalConvolution(0)
     with pytest.raises(RuntimeError, match="once it is registered"):

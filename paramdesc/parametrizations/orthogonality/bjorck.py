@@ -36,7 +36,7 @@ class Bjorck(Parametrization):
     replaces any other by the nearest one in the Frobenius norm, its polar factor.
 
     Cost, forward: two products for each iteration, and two for the norm. For `accuracy=1e-3` and
-    `condition=100`, 16 iterations at `n = 64`; each tenfold condition number takes 6 more.
+    `condition=100`, 16 iterations at `n = 64`; a condition number ten times as large takes 6 more.
 
     Args:
         accuracy: how far below one a singular value may be, between 0 and 1.
