@@ -18,7 +18,8 @@ from paramdesc.parametrizations import (
     lipschitz_rescaled,
     lipschitz_residual,
 )
-from paramdesc.parametrizations.lipschitz import balance
+from paramdesc.parametrizations.lipschitz.balance import absolute_gram
+from paramdesc.parametrizations.lipschitz.kernels import autocorrelation, by_taps, lags
 from tests.helpers import chain_of
 from tests.parametrizations.operators import operator_matrix, singular_values
 
@@ -86,14 +87,16 @@ def test_matrices_have_norm_one_at_most(shape: tuple[int, int], dim: int) -> Non
     assert torch.linalg.matrix_norm(Y, 2) <= 1 + 1e-12
 
 
-def test_the_product_is_the_same_by_many_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absolute_values_are_taken_of_the_sums_over_pairs_of_equal_difference() -> None:
     torch.manual_seed(0)
-    for taps in ((3, 3), (2,), (2, 2, 2), (4, 2)):
-        K = torch.randn(2, 4, 3, *taps, dtype=torch.complex128)
-        monkeypatch.setattr(balance, "SMALL", 600)
-        expected = balance.absolute_gram(K)
-        monkeypatch.setattr(balance, "SMALL", 0)
-        torch.testing.assert_close(balance.absolute_gram(K), expected)
+    for n, *taps in ((3, 3, 3), (40, 3, 3), (3, 2), (40, 2, 2, 2), (200, 2), (60, 4, 2), (3,)):
+        K = torch.randn(2, 4, n, *taps, dtype=torch.complex128)
+        C = by_taps(K)
+        expected = autocorrelation(C, [0 for _ in taps]).abs()
+        for lag in lags(taps)[1:]:
+            part = autocorrelation(C, lag).abs()
+            expected = expected + part + part.mT
+        torch.testing.assert_close(absolute_gram(K), expected)
 
 
 def test_orthogonal_weights_are_kept() -> None:
