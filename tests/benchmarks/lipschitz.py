@@ -88,7 +88,8 @@ def singular_values(layer: Any) -> Tensor:
     """Those of the layer as a map of images, without borders: by a Fourier transform."""
     with torch.no_grad():
         waves = torch.fft.fft2(layer.weight.double(), s=(SIZE, SIZE))
-    return torch.linalg.svdvals(waves.permute(2, 3, 0, 1))
+    values: Tensor = torch.linalg.svdvals(waves.permute(2, 3, 0, 1))
+    return values
 
 
 def convolutions(channels: int, quick: bool) -> Table:

@@ -42,9 +42,11 @@ def operator_matrix(
         amounts = [r if padding == "full" else r // 2 for r in reach]
     function = (TRANSPOSED if transposed else PLAIN)[count - 1]
     made: Tensor = function(images, weight, None, stride, amounts, dilation=dilation, groups=groups)
-    return made.flatten(1).T
+    matrix: Tensor = made.flatten(1).T
+    return matrix
 
 
 def singular_values(weight: Tensor, size: int, padding: str = "circular", **how: Any) -> Tensor:
     with torch.no_grad():
-        return torch.linalg.svdvals(operator_matrix(weight, size, padding, **how))
+        values: Tensor = torch.linalg.svdvals(operator_matrix(weight, size, padding, **how))
+    return values

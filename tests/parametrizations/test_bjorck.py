@@ -19,7 +19,8 @@ def matrix(m: int, n: int, condition: float) -> Tensor:
     torch.manual_seed(0)
     U, _, Vh = torch.linalg.svd(torch.randn(m, n, dtype=torch.float64), full_matrices=False)
     S = torch.logspace(0, -torch.tensor(condition).log10().item(), min(m, n), dtype=torch.float64)
-    return U @ torch.diag(S) @ Vh
+    X: Tensor = U @ torch.diag(S) @ Vh
+    return X
 
 
 @pytest.mark.parametrize("shape", [(30, 30), (40, 7), (7, 40)])

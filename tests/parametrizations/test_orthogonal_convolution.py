@@ -16,7 +16,7 @@ from tests.helpers import chain_of
 from tests.parametrizations.operators import operator_matrix, singular_values
 
 # the shape of the weight, the arguments of the layer, the size of the images
-KERNELS: dict[str, tuple[tuple[int, ...], dict[str, int], int]] = {
+KERNELS: dict[str, tuple[tuple[int, ...], dict[str, Any], int]] = {
     "1 x 1": ((3, 4, 1, 1), {}, 4),
     "square": ((4, 4, 3, 3), {}, 5),
     "odd channels": ((3, 3, 3, 3), {}, 5),
@@ -41,7 +41,7 @@ KERNELS: dict[str, tuple[tuple[int, ...], dict[str, int], int]] = {
 }
 
 
-def made(shape: tuple[int, ...], how: dict[str, int]) -> Any:
+def made(shape: tuple[int, ...], how: dict[str, Any]) -> Any:
     """A module with such a weight, some way from where it was registered."""
     torch.manual_seed(0)
     module: Any = nn.Module()

@@ -23,7 +23,7 @@ from paramdesc.parametrizations.lipschitz.kernels import autocorrelation, by_tap
 from tests.helpers import chain_of
 from tests.parametrizations.operators import operator_matrix, singular_values
 
-KERNELS: dict[str, tuple[tuple[int, ...], dict[str, int], int]] = {
+KERNELS: dict[str, tuple[tuple[int, ...], dict[str, Any], int]] = {
     "square": ((3, 3, 3, 3), {}, 5),
     "more outputs": ((6, 2, 3, 3), {}, 5),
     "fewer outputs": ((2, 5, 4), {}, 9),
@@ -39,6 +39,10 @@ def holder(parametrization: nn.Module, weight: Tensor) -> Any:
     module: Any = nn.Module()
     module.weight = nn.Parameter(weight)
     return register_parametrization(module, "weight", parametrization)
+
+
+jacobian: Any = torch.autograd.functional.jacobian
+stacked: Any = torch.block_diag
 
 
 def kernel(name: str) -> Tensor:
@@ -121,8 +125,8 @@ def test_other_weights_are_multiplied_by_a_number(make: Any) -> None:
 def test_parts_that_are_orthogonal_have_a_number_each() -> None:
     torch.manual_seed(0)
     A, B = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
-    Y = torch.block_diag(A, 1e-3 * B, torch.zeros(1, 1, dtype=torch.float64))
-    expected = torch.block_diag(
+    Y = stacked(A, 1e-3 * B, torch.zeros(1, 1, dtype=torch.float64))
+    expected = stacked(
         holder(LipschitzRescaled(), A).weight,
         holder(LipschitzRescaled(), B).weight,
         torch.zeros(1, 1, dtype=torch.float64),
@@ -154,11 +158,11 @@ def test_residual_layers_enlarge_no_distance(activation: Any) -> None:
         for original in chain_of(linear).originals():
             original.add_(torch.randn_like(original))
 
-    def layer(x: Tensor) -> Tensor:
+    def layer(x: Tensor) -> Any:
         return x - 2 * activation(linear(x)) @ linear.weight
 
     for x in torch.randn(20, 4, dtype=torch.float64):
-        slope: Any = torch.autograd.functional.jacobian(layer, x)
+        slope = jacobian(layer, x)
         assert torch.linalg.matrix_norm(slope, 2) <= 1 + 1e-12
 
 
@@ -170,7 +174,7 @@ def test_residual_convolutions_enlarge_no_distance() -> None:
         return x - 2 * torch.conv_transpose2d(torch.relu(conv(x)), conv.weight, padding=1)
 
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
-    slope: Any = torch.autograd.functional.jacobian(layer, x)
+    slope = jacobian(layer, x)
     assert torch.linalg.matrix_norm(slope.reshape(32, 32), 2) <= 1 + 1e-12
 
 

@@ -25,8 +25,7 @@ def absolute_gram(K: Tensor) -> Tensor:
         return matmul(K.mH, K).abs()
     if K[0, 0].numel() <= 300:  # fewer operations count for more here
         K = K.unsqueeze(3)
-    inner = K.shape[4:]
-    same = same_lag(inner, K)
+    same = same_lag(list(K.shape[4:]), K)
     K = K.flatten(4) if K.ndim > 4 else K.unsqueeze(4)
     K = K.movedim(3, 1).contiguous()
     total = sums(K, 0, same)
@@ -90,7 +89,7 @@ def balanced(A: Tensor, eps: float) -> Tensor:
     for _ in range(max(1, len(A) - 1).bit_length()):
         reach = (reach @ reach > 0).to(A.dtype)
     weights = torch.ones_like(size)
-    for label in reach.argmax(-1).unique():
+    for label in set(reach.argmax(-1).tolist()):
         block = (reach[label] > 0).nonzero().flatten()
         vector = torch.linalg.eigh(A[block][:, block])[1][:, -1].abs()
         weights[block] = (vector / vector.amax()).clamp_min(1e-6)

@@ -62,7 +62,7 @@ def searched(K: Tensor, M: Tensor, bases: Tensor, order: Order) -> tuple[Tensor,
 
 
 def distance(K: Tensor, M: Tensor, bases: Tensor, order: Order) -> float:
-    return torch.linalg.vector_norm(K - multiplied(M, bases, order)).item()
+    return float(torch.linalg.vector_norm(K - multiplied(M, bases, order)))
 
 
 def correlation(A: Tensor, B: Tensor) -> float:
@@ -76,7 +76,7 @@ def nearest(E: Tensor) -> Tensor:
 
 def leading(D: Tensor, r: int, shifts_rest: bool) -> Tensor:
     """The basis of the projection that a factor shifts best, given what a shift gains."""
-    vectors = torch.linalg.eigh((D + D.mH) / 2)[1]
+    vectors: Tensor = torch.linalg.eigh((D + D.mH) / 2)[1]
     return vectors[..., :r] if shifts_rest else vectors[..., vectors.shape[-1] - r :]
 
 
@@ -103,7 +103,8 @@ def squared(A: Tensor) -> Tensor:
 def absolute(A: Tensor) -> Tensor:
     """The square root of `A Aᴴ`, in which small singular values do not drown in rounding."""
     U, S, _ = torch.linalg.svd(A, full_matrices=False)
-    return (U * S.unsqueeze(-2)) @ U.mH
+    root: Tensor = (U * S.unsqueeze(-2)) @ U.mH
+    return root
 
 
 def improved(K: Tensor, M: Tensor, bases: Tensor, order: Order) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ def polyphase(weight: Tensor, stride: List[int], groups: int) -> Tensor:  # noqa
     of one group on the right. Kernels are filled up with zeros to multiples of the stride.
     """
     count = weight.ndim - 2
-    K = weight.unflatten(0, [groups, weight.shape[0] // groups])
+    K = weight.reshape([groups, weight.shape[0] // groups] + list(weight.shape[1:]))  # noqa: RUF005
     for axis in range(count):
         s, k = stride[axis], K.shape[3 + axis]
         if s > 1:
@@ -46,7 +46,10 @@ def polyphase(weight: Tensor, stride: List[int], groups: int) -> Tensor:  # noqa
                 shape = list(K.shape)
                 shape[3 + axis] = missing
                 K = torch.cat([K, K.new_zeros(shape)], dim=3 + axis)
-            K = K.unflatten(3 + axis, [(k + missing) // s, s]).movedim(4 + axis, 2).flatten(2, 3)
+            shape = list(K.shape)
+            block = [(k + missing) // s, s]
+            blocks = shape[: 3 + axis] + block + shape[4 + axis :]
+            K = K.reshape(blocks).movedim(4 + axis, 2).flatten(2, 3)
     return K
 
 
@@ -60,9 +63,12 @@ def as_weight(
         axis = len(kernel_size) - 1 - back
         s = stride[axis]
         if s > 1:
-            K = K.unflatten(2, [s, K.shape[2] // s]).movedim(2, 4 + axis)
+            shape = list(K.shape)
+            phases = [s, shape[2] // s]
+            K = K.reshape(shape[:2] + phases + shape[3:]).movedim(2, 4 + axis)
             K = K.flatten(3 + axis, 4 + axis).narrow(3 + axis, 0, kernel_size[axis])
-    return K.flatten(0, 1)
+    weight: Tensor = K.flatten(0, 1)
+    return weight
 
 
 def by_taps(K: Tensor) -> Tensor:

@@ -141,7 +141,8 @@ class OrthogonalConvolution(Parametrization):
             raise RuntimeError("OrthogonalConvolution knows the kernel size once it is registered.")
         shape, stride = self.weight_shape, self.strides(self.weight_shape)
         taps = first_taps(shape, stride)
-        M = self.matrix(widened(X)).unflatten(1, [planes.shape[-2]] + taps)  # noqa: RUF005
+        M = self.matrix(widened(X))
+        M = M.reshape([M.shape[0], planes.shape[-2]] + taps + [M.shape[-1]])  # noqa: RUF005
         bases = widened(planes)
         if planes.numel() > 0:
             bases = self.planes(bases)
@@ -156,7 +157,7 @@ class OrthogonalConvolution(Parametrization):
         self.check(Y)
         self.admit(Y)
         shape, stride = list(Y.shape), self.strides(list(Y.shape))
-        K = widened(Y).unflatten(0, (self.groups, -1)).movedim(2, -1)
+        K = widened(Y).reshape(self.groups, -1, *Y.shape[1:]).movedim(2, -1)
         if not is_outer(shape, stride, self.groups):
             K = K.transpose(1, -1)
         order = factor_order(counts(shape, stride))

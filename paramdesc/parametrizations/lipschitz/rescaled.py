@@ -69,7 +69,7 @@ class Rescaling(Parametrization):
         if like.ndim == 2:
             return K.squeeze(0)
         stride = spatial_dims(self.stride, like.ndim - 2, "stride")
-        return as_weight(K, stride, like.shape[2:])
+        return as_weight(K, stride, list(like.shape[2:]))
 
     def divides_rows(self, K: Tensor) -> bool:
         dim = self.dim

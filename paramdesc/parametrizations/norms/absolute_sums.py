@@ -104,7 +104,7 @@ class AbsoluteSums(Parametrization):
 
     def split(self, X: Tensor) -> Tensor:
         """`X` with a dimension for the groups in front."""
-        return X.unflatten(0, [self.groups, X.shape[0] // self.groups])
+        return X.reshape([self.groups, X.shape[0] // self.groups] + list(X.shape[1:]))  # noqa: RUF005
 
     def dims(self, ndim: int) -> list[int]:
         """The dimensions to sum over, after `split`."""
