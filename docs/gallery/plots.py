@@ -24,15 +24,15 @@ class Plot(NamedTuple):
 
 
 __all__ = [
+    "ABSOLUTE_SUMS",
     "BY_DIAGONAL",
     "CHANGE",
+    "CIRCULAR_OPERATOR",
     "DETERMINANT",
     "DIFFERENCE",
     "FROBENIUS_NORM",
     "MOMENTS",
     "NORMALITY",
-    "ABSOLUTE_SUMS",
-    "CIRCULAR_OPERATOR",
     "OPERATOR",
     "ROWS",
     "ROW_CHANGES",
