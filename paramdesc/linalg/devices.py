@@ -26,10 +26,10 @@ def is_bound_by_launches(X: Tensor) -> bool:
 def takes_functions(X: Tensor) -> bool:
     """Whether an autograd function may take the place of the operations that it stands for.
 
-    Not under transforms, nor while a graph is recorded, and not for a subclass of tensors. On a CPU
-    a function may look at numbers, so fake tensors are left to the operations.
+    Not under transforms, in traces, or for a subclass of tensors. On a CPU a function may look at
+    numbers, so meta and fake tensors are left to the operations.
     """
-    is_own = type(X) is Tensor or type(X) is Parameter
+    is_own = (type(X) is Tensor or type(X) is Parameter) and not X.is_meta
     if is_bound_by_launches(X):
         return (is_own or is_stand_in(X)) and not (has_transforms() or is_tracing())
     return is_own and is_plain()

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramdesc.linalg import devices
 from paramdesc.linalg.singular_chebyshev import (
     improve_by_chebyshev,
     products_of_map,
@@ -29,12 +28,6 @@ STEPS: dict[str, Step] = {
     ),
     "squaring": improve_by_squaring,
 }
-
-
-@pytest.fixture
-def few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the algorithms of a GPU."""
-    monkeypatch.setattr(devices, "COUNTED_BY_SIZE", frozenset())
 
 
 def start(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:

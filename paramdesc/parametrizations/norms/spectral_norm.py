@@ -111,7 +111,8 @@ class SpectralNorm(OperatorNorm):
     @torch.no_grad()
     def advance(self, *originals: Tensor) -> None:
         """Replace the state by `refine`, whose result is kept for `forward`."""
-        better = self.refine(*originals, self._u, self._v)
+        (X,) = originals
+        better = self.refine(X, self._u, self._v)
         for tensor, vector in zip((self._u, self._v), better, strict=True):
             tensor.copy_(vector)
         if not is_dynamo_compiling() and better[0] is not self._u:
@@ -139,7 +140,6 @@ class SpectralNorm(OperatorNorm):
             and torch.is_grad_enabled()
             and self.dim == 0
             and X.ndim > 1
-            and not X.is_meta
             and X.dtype in (torch.float32, torch.float64)
             and self._u.dtype == X.dtype
             and X.is_contiguous()
