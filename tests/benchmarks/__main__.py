@@ -10,6 +10,7 @@ from tests.benchmarks import (
     compiling,
     elements,
     importing,
+    launches,
     maps,
     orthogonal,
     reading,
@@ -56,7 +57,9 @@ def tables(quick: bool) -> Iterator[Table]:
             yield table
     if not quick:
         parts = [INTRODUCTION, f"{environment()}\n", *(table.markdown() for table in found)]
-        PAGE.write_text("\n".join(parts), encoding="utf-8")
+        counts = list(launches.tables(quick))
+        yield from counts
+        PAGE.write_text("\n".join([*parts, launches.block(counts)]), encoding="utf-8")
 
 
 if __name__ == "__main__":
