@@ -12,17 +12,19 @@ TRANSIENT = "_transient"
 
 
 class Transient:
-    """Data about one chain, which the cache maintains.
+    """Data about one chain, maintained by the cache and the warm starts.
 
     - `bound`: the result of the last walk over its maps.
     - `expiries`: the expiries of its kept values, in all scopes and threads.
+    - `capture`: a reference to the last capture of a CUDA graph in which it made a training step.
     """
 
-    __slots__ = ("bound", "expiries")
+    __slots__ = ("bound", "capture", "expiries")
 
     def __init__(self) -> None:
         self.bound: Any = None
         self.expiries: WeakSet[Any] | None = None
+        self.capture: Any = None
 
     def __deepcopy__(self, memo: Any) -> Transient:
         return Transient()
