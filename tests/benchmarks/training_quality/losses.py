@@ -1,4 +1,4 @@
-"""Losses that several problems share. All have curvature about one, and are zero at the solution."""
+"""Losses that several problems share: of curvature about one, and zero at the solution."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def regression(Y: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 def log_likelihood(Y: Tensor, S: Tensor) -> Tensor:
-    """The negative log-likelihood of a covariance `Y` per sample, less that of the best one, `S`."""
+    """The negative log-likelihood of a covariance per sample, less that of the best one, `S`."""
     factor = torch.linalg.cholesky(Y)
     trace = torch.cholesky_solve(S, factor).diagonal().sum()
     determinant = 2 * factor.diagonal().log().sum()
-    return (trace + determinant - torch.linalg.slogdet(S)[1] - len(S)) / 2
+    excess: Tensor = trace + determinant - torch.linalg.slogdet(S)[1] - len(S)
+    return excess / 2
 
 
 def quadratic_form(Y: Tensor, A: Tensor, weights: Tensor, least: Tensor) -> Tensor:

@@ -9,7 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from tests.benchmarks.timing import environment
 from tests.benchmarks.training_quality.contestants import PEERS, is_there
 from tests.benchmarks.training_quality.grid import OPTIMIZERS, TIMED, Finding
-from tests.benchmarks.training_quality.results import ENOUGH, FACTOR, Comparison, Solved, compare
+from tests.benchmarks.training_quality.results import (
+    ENOUGH,
+    FACTOR,
+    SLOWER,
+    Comparison,
+    Solved,
+    compare,
+)
 
 __all__ = ["page", "problem_section", "summary"]
 
@@ -36,9 +43,9 @@ usual formula by hand. Written by `python -m tests.benchmarks.training_quality`.
 ## Who wins
 
 For each of our maps and each optimizer, the loss in times of the best peer's, which is named if we
-are behind; losses below {enough:g} count as that. The time of a step is in times of the fastest peer
-whose loss is within a factor of {factor:g} of the best. *Behind* is a loss of more than {factor:g}
-times the best peer's, *slower* a time of more than 1.05 times the peer's.
+are behind; losses below {enough:g} count as {enough:g}. The time of a step is in times of the
+fastest peer whose loss is within a factor of {factor:g} of the best. *Behind* is a loss of more
+than {factor:g} times the best peer's, *slower* a time of more than {slower:g} times the peer's.
 
 {summary}
 """
@@ -55,6 +62,7 @@ def page(families: dict[str, list[Solved]]) -> str:
         rates=rates(),
         enough=ENOUGH,
         factor=FACTOR,
+        slower=SLOWER,
         summary=summary(everything),
     )
     return "\n\n".join([head.rstrip(), *groups]) + "\n"

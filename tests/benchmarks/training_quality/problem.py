@@ -83,7 +83,7 @@ class Numbers:
 
     def orthogonal(self, n: int, k: int) -> Tensor:
         """With orthonormal columns, and determinant one if it is square."""
-        Q = torch.linalg.qr(self.normal(n, k)).Q
+        Q: Tensor = torch.linalg.qr(self.normal(n, k)).Q
         if n == k and torch.linalg.det(Q) < 0:
             Q[:, 0] *= -1
         return Q

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tests.benchmarks.training_quality.grid import OPTIMIZERS, TIMED, Finding
 from tests.benchmarks.training_quality.problem import Problem
 
-__all__ = ["ENOUGH", "Comparison", "Solved", "compare"]
+__all__ = ["ENOUGH", "FACTOR", "SLOWER", "Comparison", "Solved", "compare"]
 
 ENOUGH = 1e-8
 """A loss up to here counts as zero: rounding decides what is less."""

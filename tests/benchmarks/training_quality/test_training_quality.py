@@ -137,7 +137,7 @@ def test_a_peer_that_is_not_installed_is_named_as_missing(monkeypatch: pytest.Mo
 
 
 def test_the_page_has_every_problem_of_every_family() -> None:
-    families = {}
+    families: dict[str, list[Solved]] = {}
     for family, problems in FAMILIES.items():
         families[family] = []
         for name, new_problem in problems.items():

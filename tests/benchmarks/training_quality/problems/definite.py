@@ -72,7 +72,8 @@ def covariance() -> Problem:
 def unit_rows(X: Tensor) -> Tensor:
     L = X.tril()
     L = L / L.norm(dim=-1, keepdim=True)
-    return L @ L.mT
+    value: Tensor = L @ L.mT
+    return value
 
 
 def by_stick_breaking(X: Tensor) -> Tensor:
@@ -88,7 +89,8 @@ def of_sticks(Y: Tensor) -> Tensor:
 def correlated(numbers: Numbers, n: int) -> Tensor:
     X = numbers.normal(n, n) + 0.5
     L = X / X.norm(dim=-1, keepdim=True)
-    return 0.9 * L @ L.mT + 0.1 * torch.eye(n, dtype=torch.float64)
+    value: Tensor = 0.9 * L @ L.mT + 0.1 * torch.eye(n, dtype=torch.float64)
+    return value
 
 
 def correlations() -> dict[str, Contestant]:

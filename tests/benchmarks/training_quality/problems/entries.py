@@ -115,7 +115,7 @@ def divergence(Y: Tensor, target: Tensor) -> Tensor:
 def cross_entropy() -> Problem:
     numbers = Numbers(73)
     return Problem(
-        "Eight distributions of 12 outcomes, by the Kullback-Leibler divergence, from uniform ones.",
+        "Eight distributions of 12 outcomes, by Kullback-Leibler divergence, from uniform ones.",
         torch.full((8, 12), 1 / 12, dtype=torch.float64),
         divergence,
         (torch.softmax(1.5 * numbers.normal(8, 12), -1),),

@@ -20,7 +20,8 @@ def invertible(numbers: Numbers, n: int) -> Tensor:
 
 
 def of_determinant_one(X: Tensor) -> Tensor:
-    return X / torch.linalg.det(X).abs() ** (1 / len(X))
+    value: Tensor = X / torch.linalg.det(X).abs() ** (1 / len(X))
+    return value
 
 
 def same(Y: Tensor) -> Tensor:

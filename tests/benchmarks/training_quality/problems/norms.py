@@ -31,7 +31,8 @@ def nothing(Y: Tensor) -> float:
 
 
 def weight_normed(g: Tensor, v: Tensor) -> Tensor:
-    return g * v / v.norm(dim=1, keepdim=True)
+    value: Tensor = g * v / v.norm(dim=1, keepdim=True)
+    return value
 
 
 def lengths(Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,15 +40,18 @@ def lengths(Y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spectral(X: Tensor) -> Tensor:
-    return X / torch.linalg.matrix_norm(X, 2)
+    value: Tensor = X / torch.linalg.matrix_norm(X, 2)
+    return value
 
 
 def frobenius(X: Tensor) -> Tensor:
-    return X / X.norm()
+    value: Tensor = X / X.norm()
+    return value
 
 
 def shortened(X: Tensor) -> Tensor:
-    return X * (1 / X.norm(dim=-1, keepdim=True)).clamp(max=1)
+    value: Tensor = X * (1 / X.norm(dim=-1, keepdim=True)).clamp(max=1)
+    return value
 
 
 def centred(X: Tensor) -> Tensor:

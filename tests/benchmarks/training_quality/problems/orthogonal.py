@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -24,12 +26,13 @@ OFTEN = 50
 
 def polar(X: Tensor) -> Tensor:
     U, _, Vh = torch.linalg.svd(X, full_matrices=False)
-    return U @ Vh
+    value: Tensor = U @ Vh
+    return value
 
 
 def contestants(*, is_square: bool) -> dict[str, Contestant]:
     maps = ("cayley", "matrix_exp", "householder", "polar")
-    found = {f"`Orthogonal({x!r})`": ours(lambda x=x: Orthogonal(x)) for x in maps}
+    found = {f"`Orthogonal({x!r})`": ours(partial(Orthogonal, x)) for x in maps}
     found[f"`Orthogonal('cayley')`, moved every {OFTEN} steps"] = ours(
         Orthogonal, moved_every=OFTEN
     )

@@ -97,7 +97,8 @@ def outer() -> Problem:
 
 def factor(Y: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(Y)
-    return vectors[:, -RANK:] * values[-RANK:].clamp(min=0).sqrt()
+    value: Tensor = vectors[:, -RANK:] * values[-RANK:].clamp(min=0).sqrt()
+    return value
 
 
 def square(X: Tensor) -> Tensor:

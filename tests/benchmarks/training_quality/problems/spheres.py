@@ -14,11 +14,13 @@ __all__ = ["PROBLEMS"]
 
 
 def normalised(X: Tensor) -> Tensor:
-    return X / X.norm(dim=-1, keepdim=True)
+    value: Tensor = X / X.norm(dim=-1, keepdim=True)
+    return value
 
 
 def normalised_columns(X: Tensor) -> Tensor:
-    return X / X.norm(dim=0, keepdim=True)
+    value: Tensor = X / X.norm(dim=0, keepdim=True)
+    return value
 
 
 def same(Y: Tensor) -> Tensor:

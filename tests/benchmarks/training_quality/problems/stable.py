@@ -17,18 +17,21 @@ def hurwitz(numbers: Numbers, n: int) -> Tensor:
     """With oscillations, and decays from 0.1 on."""
     decay = numbers.spectrum(torch.linspace(0.1, 1.5, n, dtype=torch.float64))
     turn = numbers.normal(n, n) / n**0.5
-    return turn - turn.mT - decay
+    value: Tensor = turn - turn.mT - decay
+    return value
 
 
 def sheared(numbers: Numbers, A: Tensor) -> Tensor:
     """In other coordinates, in which norms may grow although all solutions decay."""
     S = torch.eye(len(A), dtype=A.dtype) + numbers.normal(*A.shape).triu(1) / 2
-    return torch.linalg.solve(S, A @ S)
+    value: Tensor = torch.linalg.solve(S, A @ S)
+    return value
 
 
 def schur(numbers: Numbers, n: int) -> Tensor:
     X = numbers.normal(n, n)
-    return 0.9 * X / torch.linalg.eigvals(X).abs().max()
+    value: Tensor = 0.9 * X / torch.linalg.eigvals(X).abs().max()
+    return value
 
 
 def dissipative(X: Tensor, D: Tensor) -> Tensor:
@@ -40,7 +43,8 @@ def halves(Y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scaled(X: Tensor) -> Tensor:
-    return X / torch.linalg.eigvals(X).abs().max().clamp(min=1)
+    value: Tensor = X / torch.linalg.eigvals(X).abs().max().clamp(min=1)
+    return value
 
 
 def same(Y: Tensor) -> Tensor:
