@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -144,9 +144,7 @@ def step_seconds(problem: Problem, quick: bool) -> dict[str, dict[str, float]]:
     return found
 
 
-def run(
-    problem: Problem, quick: bool = False, report: Callable[[str, Finding], None] | None = None
-) -> dict[str, Finding | None]:
+def run(problem: Problem, quick: bool = False) -> dict[str, Finding | None]:
     """What there is to say of each contestant; None if its library is not there."""
     seconds = step_seconds(problem, quick)
     findings: dict[str, Finding | None] = {}
@@ -156,8 +154,5 @@ def run(
             continue
         found = {name: best(problem, contestant, name, quick) for name in OPTIMIZERS}
         outcomes = {name: outcome for name, outcome in found.items() if outcome is not None}
-        finding = Finding(outcomes, seconds[title])
-        findings[title] = finding
-        if report is not None:
-            report(title, finding)
+        findings[title] = Finding(outcomes, seconds[title])
     return findings

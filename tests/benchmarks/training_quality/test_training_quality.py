@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from paramdesc.parametrizations import Symmetric
-from tests.benchmarks.training_quality import contestants, grid, page
+from tests.benchmarks.training_quality import contestants, grid, page, store
 from tests.benchmarks.training_quality.grid import OPTIMIZERS, Finding, Outcome, run, train
 from tests.benchmarks.training_quality.losses import matched
 from tests.benchmarks.training_quality.problem import Problem
@@ -134,6 +135,14 @@ def test_a_peer_that_is_not_installed_is_named_as_missing(monkeypatch: pytest.Mo
     text = page.page({"Family": [Solved("tiny", problem, findings)]})
     assert "| geoopt | not installed |" in text
     assert "left out: geoopt." in text
+
+
+def test_what_is_stored_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "results"
+    findings = {"`Symmetric()`": finding(math.inf, 1.0), "geoopt": None}
+    store.append(path, "tiny", findings)
+    assert store.stored(path) == {"tiny": findings}
+    assert store.stored(tmp_path / "none") == {}
 
 
 def test_the_page_has_every_problem_of_every_family() -> None:
