@@ -18,7 +18,7 @@ from tests.benchmarks.training_quality.problem import Contestant, Problem
 __all__ = ["OPTIMIZERS", "TIMED", "Finding", "Outcome", "best", "run", "train"]
 
 STEEPEST = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-ADAPTIVE = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+ADAPTIVE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 OPTIMIZERS = {"SGD": STEEPEST, "momentum": STEEPEST, "Adam": ADAPTIVE, "AdamW": ADAPTIVE}
 """The learning rates of each optimizer."""
 TIMED = ("SGD", "Adam")

@@ -42,9 +42,9 @@ def leading_form(Y: Tensor, A: Tensor, weights: Tensor, least: Tensor) -> Tensor
 
 def leading_eigenvector() -> Problem:
     numbers = Numbers(10)
-    values = torch.cat([torch.linspace(0.0, 1.7, 63), torch.tensor([2.0])]).double()
+    values = torch.linspace(0.0, 2.0, 64, dtype=torch.float64)
     return Problem(
-        "The leading eigenvector of a symmetric 64 x 64 matrix, with eigenvalues up to 1.7 and 2.",
+        "The leading eigenvector of a symmetric 64 x 64 matrix, with evenly spaced eigenvalues.",
         normalised(numbers.normal(1, 64)),
         leading_form,
         (numbers.spectrum(values), torch.ones(1).double(), torch.tensor(-1.0).double()),
