@@ -12,17 +12,19 @@ TRANSIENT = "_transient"
 
 
 class Transient:
-    """Data about one chain, which the cache maintains.
+    """Data about one chain, which the cache and the moves of base points maintain.
 
     - `bound`: the result of the last walk over its maps.
     - `expiries`: the expiries of its kept values, in all scopes and threads.
+    - `group`: the chains that share its originals, with the identities of these.
     """
 
-    __slots__ = ("bound", "expiries")
+    __slots__ = ("bound", "expiries", "group")
 
     def __init__(self) -> None:
         self.bound: Any = None
         self.expiries: WeakSet[Any] | None = None
+        self.group: Any = None
 
     def __deepcopy__(self, memo: Any) -> Transient:
         return Transient()
