@@ -213,7 +213,7 @@ class Orthogonal(TallMatrices):
                 self.base = None
             elif base is not None and self.base is None and self.signs is not None:
                 self.base = torch.empty_like(base, device=self.signs.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         shown = [repr(self.orthogonal_map)]
