@@ -44,6 +44,7 @@ from paramdesc.registration import moving
 MAPS: dict[str, Callable[[int | None], Module]] = {
     "cayley": lambda rebase: Orthogonal(rebase=rebase),
     "matrix_exp": lambda rebase: Orthogonal("matrix_exp", rebase=rebase),
+    "householder": lambda rebase: Orthogonal("householder", rebase=rebase),
     "rotation": lambda rebase: SpecialOrthogonal(rebase=rebase),
     "subspace": lambda rebase: Grassmann(rebase=rebase),
     "band": lambda rebase: AlmostOrthogonal(0.3, rebase=rebase),
