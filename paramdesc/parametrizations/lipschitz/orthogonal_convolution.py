@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.parametrization import Move, Parametrization
 from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
+from paramdesc.parametrizations.composition.nested import MovesInner, movable_in
 from paramdesc.parametrizations.lipschitz.factorization import distance, factorized
 from paramdesc.parametrizations.lipschitz.kernels import (
     autocorrelation,
@@ -30,7 +32,7 @@ from paramdesc.torch_internals.placeholders import is_placeholder
 __all__ = ["OrthogonalConvolution"]
 
 
-class OrthogonalConvolution(Parametrization):
+class OrthogonalConvolution(MovesInner):
     """`layer.weight` will make a convolution that is orthogonal as a map from images to images.
 
     If the layer has at least as many outputs as inputs, counted with the stride, that is
@@ -61,7 +63,7 @@ class OrthogonalConvolution(Parametrization):
 
     Assigning, and registering on a weight, keeps a value of the map, such as
     `torch.nn.init.dirac_` makes for odd kernels, and replaces any other by a nearby one, found by a
-    search. The originals become zero. In one spatial dimension these are all orthogonal
+    search. The originals become zero, and the factors of the value the base points. In one spatial dimension these are all orthogonal
     convolutions whose determinant is of middle degree; in two or three dimensions, all that are
     products of one-dimensional ones, and no others.
 
@@ -73,6 +75,8 @@ class OrthogonalConvolution(Parametrization):
     Args:
         stride: that of the layer, a number or one for each spatial dimension.
         groups: those of the layer.
+        rebase: the number of training steps after which the base points move, those of the matrix
+            and of the subspaces; None for never.
         strict: whether to refuse a weight that is not a value of the map.
 
     Raises:
@@ -101,21 +105,30 @@ class OrthogonalConvolution(Parametrization):
     weight_shape: List[int]  # noqa: UP006
 
     def __init__(
-        self, stride: int | Sequence[int] = 1, groups: int = 1, *, strict: bool = False
+        self,
+        stride: int | Sequence[int] = 1,
+        groups: int = 1,
+        *,
+        rebase: int | None = 50,
+        strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
+        check_rebase(rebase)
         self.stride = [stride] if isinstance(stride, int) else list(stride)
         if not self.stride or min(self.stride) < 1 or groups < 1:
             raise ValueError(
                 f"stride and groups must be positive. Got stride={stride}, groups={groups}."
             )
         self.groups = groups
-        self.matrix = Orthogonal()
-        self.planes = Grassmann()
+        self.rebase = rebase
+        self.matrix = Orthogonal(rebase=rebase)
+        self.planes = Grassmann(rebase=rebase)
         self.weight_shape = []
 
     @classmethod
-    def for_module(cls, module: Module, *, strict: bool = False) -> "OrthogonalConvolution":
+    def for_module(
+        cls, module: Module, *, rebase: int | None = 50, strict: bool = False
+    ) -> "OrthogonalConvolution":
         """The map for the weight of a convolution layer of torch, with the stride of the layer.
 
         Raises:
@@ -134,7 +147,7 @@ class OrthogonalConvolution(Parametrization):
                 "a convolution whose dilation and stride have a divisor in common leaves out "
                 f"pixels. Got dilation={read.dilation}, stride={read.stride}."
             )
-        return cls(read.stride, read.groups, strict=strict)
+        return cls(read.stride, read.groups, rebase=rebase, strict=strict)
 
     def forward(self, X: Tensor, planes: Tensor) -> Tensor:
         if len(self.weight_shape) == 0:
@@ -146,6 +159,8 @@ class OrthogonalConvolution(Parametrization):
         bases = widened(planes)
         if planes.numel() > 0:
             bases = self.planes(bases)
+        else:
+            M = M + bases.sum()  # zero, so that each original has a gradient
         K = multiplied(M, bases, factor_order(counts(shape, stride)))
         if not is_outer(shape, stride, self.groups):
             K = K.transpose(1, -1)
@@ -171,6 +186,17 @@ class OrthogonalConvolution(Parametrization):
         self.weight_shape = shape
         X = self.matrix.right_inverse(M.flatten(1, -2).to(K.dtype))
         return X.to(Y.dtype), self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
+
+    def movable(self) -> list[Parametrization]:
+        return movable_in([self.matrix, self.planes])
+
+    def moved(self, *originals: Tensor) -> Move:
+        X, planes = originals
+        news, bases = self.matrix.moved(X)
+        if planes.numel() == 0:
+            return (*news, planes), bases
+        turned, others = self.planes.moved(planes)
+        return (*news, *turned), bases + others
 
     def check(self, Y: Tensor) -> None:
         check_convolution(Y, self.groups)
@@ -221,7 +247,7 @@ class OrthogonalConvolution(Parametrization):
 
     def extra_repr(self) -> str:
         shown = [f"stride={tuple(self.stride)}"] if set(self.stride) != {1} else []
-        shown += [f"groups={self.groups}"] * (self.groups > 1)
+        shown += [f"groups={self.groups}"] * (self.groups > 1) + shown_rebase(self)
         return ", ".join(shown + ["strict=True"] * self.strict)
 
 
