@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from paramdesc.parametrizations import OrthogonalConvolution, orthogonal_convolu
 from paramdesc.parametrizations.lipschitz.factorization import correlation
 from tests.helpers import chain_of
 from tests.parametrizations.operators import operator_matrix, singular_values
+from tests.parametrizations.test_placeholders import Count
 
 # the shape of the weight, the arguments of the layer, the size of the images
 KERNELS: dict[str, tuple[tuple[int, ...], dict[str, Any], int]] = {
@@ -210,6 +212,43 @@ def test_arguments_come_from_a_layer() -> None:
         OrthogonalConvolution.for_module(nn.Conv1d(2, 2, 3, stride=2, dilation=2))
     with pytest.raises(TypeError, match="Got Linear"):
         OrthogonalConvolution.for_module(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("name", ["square", "1 x 1", "stride, groups"])
+def test_base_points_follow_the_training(name: str) -> None:
+    shape, how, _ = KERNELS[name]
+    torch.manual_seed(0)
+    layer: Any = nn.Module()
+    layer.weight = nn.Parameter(torch.randn(shape, dtype=torch.float64))
+    found = OrthogonalConvolution(how.get("stride", 1), how.get("groups", 1), rebase=3)
+    register_parametrization(layer, "weight", found)
+    fixed = copy.deepcopy(layer)
+    chain_of(fixed)[0].rebase = chain_of(fixed)[0].matrix.rebase = None
+    chain_of(fixed)[0].planes.rebase = None
+    direction = torch.randn_like(layer.weight)
+    for module in (layer, fixed):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (module.weight * direction).sum().backward()
+            optimizer.step()
+    assert not any(bool(original.any()) for original in chain_of(layer).originals())
+    assert any(bool(original.any()) for original in chain_of(fixed).originals())
+    torch.testing.assert_close(layer.weight, fixed.weight, rtol=0, atol=1e-12)
+    assert not chain_of(layer)[0].matrix.base.equal(chain_of(fixed)[0].matrix.base)
+
+
+def test_registering_on_meta_searches_nothing() -> None:
+    on_meta, with_numbers = Count(), Count()
+    with on_meta:
+        layer = orthogonal_convolution(nn.Conv2d(8, 8, 3, device="meta"))
+    with with_numbers:
+        orthogonal_convolution(nn.Conv2d(8, 8, 3))
+    assert on_meta.operations < with_numbers.operations / 3
+    assert layer.weight.shape == (8, 8, 3, 3)
+    shapes = {name: x.shape for name, x in layer.state_dict().items()}
+    on_cpu = orthogonal_convolution(nn.Conv2d(8, 8, 3))
+    assert shapes == {name: x.shape for name, x in on_cpu.state_dict().items()}
 
 
 def test_layers_keep_lengths_while_they_train() -> None:

@@ -63,9 +63,9 @@ class OrthogonalConvolution(MovesInner):
 
     Assigning, and registering on a weight, keeps a value of the map, such as
     `torch.nn.init.dirac_` makes for odd kernels, and replaces any other by a nearby one, found by a
-    search. The originals become zero, and the factors of the value the base points. In one spatial dimension these are all orthogonal
-    convolutions whose determinant is of middle degree; in two or three dimensions, all that are
-    products of one-dimensional ones, and no others.
+    search. The originals become zero, and the factors of the value become the base points. In one
+    spatial dimension, the values are all orthogonal convolutions whose determinant is of middle
+    degree; in two or three dimensions, all those that are products of such ones along each axis.
 
     Cost, for `c` channels and kernels of 3 x 3: 12 products of `c x c` matrices, and the four
     projections; of registering: about a hundred times that.
@@ -210,7 +210,7 @@ class OrthogonalConvolution(MovesInner):
             )
 
     def check_reached(self, K: Tensor, error: float) -> None:
-        allowed = 1000 * epsilon(K) * torch.linalg.vector_norm(K).item()
+        allowed = 1e4 * epsilon(K) * torch.linalg.vector_norm(K).item()
         if not error <= allowed:
             raise ValueError(
                 "this orthogonal convolution is not a product of factors of two taps along each "
