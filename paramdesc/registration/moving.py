@@ -21,11 +21,8 @@ from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.transient import transient_of
 from paramdesc.chain.watched import StepMade, tell_of_whole_steps
 from paramdesc.registration.tied import modules_with
-from paramdesc.torch_internals.optimizer_copies import (
-    copies_of,
-    enclosing_optimizers,
-    is_captured,
-)
+from paramdesc.torch_internals.captures import is_capturing
+from paramdesc.torch_internals.optimizer_copies import copies_of, enclosing_optimizers
 from paramdesc.torch_internals.whole import whole, write_whole
 
 __all__ = ["move_base"]
@@ -33,6 +30,8 @@ __all__ = ["move_base"]
 
 def count_and_move(chains: Sequence[Any], step: StepMade) -> None:
     """Count a step of an optimizer, and move the base points for which it is time."""
+    if is_capturing():
+        return  # each replay of the graph counts
     due = []
     for chain in chains:
         steps = steps_of(chain)
@@ -58,7 +57,6 @@ def is_trained_by(chain: Any, step: StepMade) -> bool:
         bool(originals)
         and all(step.wrote([x], ()) for x in originals)
         and id(chain) not in step.flattened
-        and not is_captured(originals[0])  # a replay would move, and nothing would count it
     )
 
 
