@@ -13,6 +13,7 @@ from paramdesc import register_parametrization
 from paramdesc.errors import ConstraintError
 from paramdesc.parametrizations import OrthogonalConvolution, orthogonal_convolution
 from paramdesc.parametrizations.lipschitz.factorization import correlation
+from paramdesc.parametrizations.lipschitz.projectors import expanded
 from tests.helpers import chain_of
 from tests.parametrizations.operators import operator_matrix, singular_values
 from tests.parametrizations.test_placeholders import Count
@@ -131,6 +132,22 @@ def test_the_identity_of_an_odd_kernel_is_kept(channels: int) -> None:
     nn.init.dirac_(layer.weight)
     expected = nn.init.dirac_(torch.empty(channels, channels, 5, 5))
     torch.testing.assert_close(layer.weight, expected)
+
+
+@pytest.mark.parametrize(
+    "ranks", [(3, 1), (1, 3), (4, 0), (1, 2, 4, 1), (0, 4, 4, 0), (3, 3, 2, 0)]
+)
+def test_in_one_dimension_only_the_sum_of_ranks_counts(ranks: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    bases = torch.linalg.qr(torch.randn(len(ranks), 4, 4, dtype=torch.float64))[0]
+    K = bases[:1, :, None]
+    for basis, rank in zip(bases, ranks, strict=True):
+        K = expanded(K, basis[:, :rank], 2, shifts_rest=False)
+    weight = K[0].movedim(-1, 1)
+    module = made(weight.shape, {})
+    chain_of(module)[0].strict = True
+    module.weight = weight
+    torch.testing.assert_close(module.weight, weight, rtol=0, atol=1e-9)
 
 
 def test_what_replaces_another_kernel_is_near_it() -> None:

@@ -64,8 +64,10 @@ class OrthogonalConvolution(MovesInner):
     Assigning, and registering on a weight, keeps a value of the map, such as
     `torch.nn.init.dirac_` makes for odd kernels, and replaces any other by a nearby one, found by a
     search. The originals become zero, and the factors of the value become the base points. In one
-    spatial dimension, the values are all orthogonal convolutions whose determinant is of middle
-    degree; in two or three dimensions, all those that are products of such ones along each axis.
+    spatial dimension, without stride and with as many outputs as inputs, the values are all
+    orthogonal kernels whose determinant, a power of `z`, is of half the largest degree; in more
+    dimensions they are all products of such kernels along each axis. Not all orthogonal kernels of
+    two dimensions are such products.
 
     Cost, for `c` channels and kernels of 3 x 3: 12 products of `c x c` matrices, and the four
     projections; of registering: about a hundred times that.
