@@ -104,6 +104,18 @@ def test_a_transposed_convolution_of_the_same_weight_keeps_lengths(name: str) ->
     torch.testing.assert_close(matrix.T @ matrix, identity, rtol=0, atol=1e-12)
 
 
+def test_transposed_layers_keep_lengths() -> None:
+    torch.manual_seed(0)
+    for layer in (
+        nn.ConvTranspose2d(4, 2, 4, stride=2, groups=2, bias=False),
+        nn.ConvTranspose2d(4, 4, 3, bias=False),
+        nn.ConvTranspose1d(2, 6, 5, bias=False),
+    ):
+        orthogonal_convolution(layer)
+        images = torch.randn(3, layer.in_channels, *[5] * len(layer.kernel_size))
+        torch.testing.assert_close(layer(images).norm(), images.norm())
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_values_of_the_map_are_kept(name: str) -> None:
     shape, how, _ = KERNELS[name]

@@ -46,20 +46,23 @@ class OrthogonalConvolution(MovesInner):
       images near the borders may be smaller. Exact are full padding, by `kernel - 1` on each
       side, with at least as many outputs, and no padding at all with at most as many.
 
-    A transposed convolution is the adjoint, and takes the same weight: it keeps lengths where the
-    convolution from its outputs to its inputs has fewer outputs. Dilation is allowed if it has no
-    divisor in common with the stride.
+    A transposed convolution is the adjoint, and takes the same weight. With zero padding it keeps
+    lengths exactly, for `padding=0`, if it has at least as many outputs as inputs, counted with the
+    stride: `out * stride ** dimensions >= in`. Dilation is allowed if it has no divisor in common
+    with the stride.
 
-    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`. Any kernel size;
-    real and complex; half precision is computed in float32. Along each axis, the kernel is a
-    product of factors `I - P + P z`, where `z` shifts by a pixel and `P` is a projection of rank
-    `channels // 2`, or of the complementary rank for every other factor, and one `stride` pixels
-    long. The originals are two:
+    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or
+    `(in, out / groups, *kernel)` for transposed ones. Any kernel size; real and complex; half
+    precision is computed in float32. The kernel is a product: along each axis
+    `kernel - stride` factors `I - P + P z`, where `z` shifts by a pixel, and `P` is a projection of
+    rank `c // 2`, or of rank `c - c // 2` for every other factor; and a matrix. Without stride, `c`
+    is the larger number of channels of a group, and the matrix is `c x n` for the smaller number
+    `n`. With a stride, `c` is the number of inputs, and the matrix takes all pixels that the stride
+    covers to the outputs. There are two originals:
 
-    - `original0`, a matrix with orthonormal columns or rows as in `Orthogonal`, of the pixels that
-      one stride covers,
-    - `original1`, the subspaces of the projections, `(groups, factors, channels, channels // 2)`,
-      as in `Grassmann`.
+    - `original0` gives the matrix, whose columns or rows are orthonormal, as in `Orthogonal`,
+    - `original1`, `(groups, factors, c, c // 2)`, gives bases of the ranges of the projections, as
+      in `Grassmann`.
 
     Assigning, and registering on a weight, keeps a value of the map, such as
     `torch.nn.init.dirac_` makes for odd kernels, and replaces any other by a nearby one, found by a
