@@ -36,6 +36,7 @@ from torch._C import (
 )
 from torch._C._functorch import maybe_current_level, maybe_get_level
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -47,6 +48,7 @@ __all__ = [
     "count_function_modes",
     "current_mode",
     "has_autocast",
+    "has_dual_numbers",
     "has_numbers",
     "has_own_functions",
     "has_transforms",
@@ -110,6 +112,11 @@ def function_modes() -> Any:
 def has_numbers(x: Tensor) -> bool:
     """Whether `x` holds numbers: meta and fake tensors do not."""
     return not (x.is_meta or isinstance(x, FakeTensor))
+
+
+def has_dual_numbers() -> bool:
+    """Whether tensors may carry tangents, outside of function transforms."""
+    return forward_ad._current_level >= 0
 
 
 def is_plain() -> bool:

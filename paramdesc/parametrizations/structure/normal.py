@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.polar import nearest_orthonormal
 from paramdesc.linalg.precision import epsilon, in_double, matmul, widened
@@ -72,7 +73,7 @@ class Normal(BasePoint):
     def forward(self, X: Tensor) -> Tensor:
         self.check(X)
         wide = widened(X)
-        Q = cayley(wide)
+        Q = rotation(wide)
         base, rotating = self.base, self.rotating
         if isinstance(base, Tensor):
             Q = matmul(base.to(Q.dtype), Q)
@@ -106,12 +107,10 @@ class Normal(BasePoint):
         return 20 * epsilon(Y) * largest_entry(norm).item() ** 2
 
 
-def cayley(X: Tensor) -> Tensor:
+def rotation(X: Tensor) -> Tensor:
     """`2 (I - A / 2)⁻¹ - I`, orthogonal, where `A` is skew with the upper triangle of `X`."""
-    half = X.triu(1) / 2
-    eye = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
-    result: Tensor = 2 * torch.linalg.inv(eye - half + half.mH) - eye
-    return result
+    A = X.triu(1)
+    return cayley(A - A.mH)
 
 
 def times_blocks(Q: Tensor, X: Tensor, rotating: Tensor) -> Tensor:
