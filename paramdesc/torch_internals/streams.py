@@ -64,6 +64,6 @@ def streams_of(kind: str) -> Streams | None:
 
 
 def find_streams(kind: str) -> Streams | None:
-    module = getattr(torch, kind, None)
+    module: Any = getattr(torch, kind, None)
     has_all = all(hasattr(module, name) for name in ("Event", "current_stream", "is_available"))
     return Streams(kind, module) if has_all and module.is_available() else None
