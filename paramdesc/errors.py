@@ -12,6 +12,7 @@ from torch.nn import Module
 
 __all__ = [
     "AssignmentError",
+    "AveragedOriginalsError",
     "CacheTargetError",
     "ChainError",
     "ConstraintError",
@@ -259,6 +260,17 @@ class MixedEnginesError(RuntimeError):
             f"torch.nn.utils.parametrize.{function} was called on a module that paramdesc "
             "parametrizes. It would change the class, and with it every module of that class; "
             f"nothing was changed. Write paramdesc.{function}(...) instead."
+        )
+
+
+class AveragedOriginalsError(RuntimeError):
+    """An average would be taken over originals whose base points move."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the original of {path!r} is relative to a base point that follows the training, so "
+            "an average over several steps is meaningless. Average the values of the weight and "
+            "assign the result, or construct the map with rebase=None before training."
         )
 
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 
 import pytest
 
+from paramdesc.linalg import devices
+
 with suppress(ModuleNotFoundError):  # the tests on a GPU run without it
     from hypothesis import settings
 
@@ -29,3 +31,16 @@ def no_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@pytest.fixture
+def few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of the CPU are computed by the algorithms for a GPU."""
+    monkeypatch.setattr(devices, "COUNTED_BY_SIZE", frozenset({"meta"}))
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def algorithms(request: pytest.FixtureRequest) -> None:
+    """Tensors are computed by the algorithms for a CPU, and then by those for a GPU."""
+    if request.param == "gpu":
+        request.getfixturevalue("few_launches")

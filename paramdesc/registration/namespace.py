@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from paramdesc.caching.read import read
 from paramdesc.errors import AssignmentError
 from paramdesc.registration.attribute import ParametrizedTensor
+from paramdesc.registration.averaging import refuse_averages_of_moving_originals
 from paramdesc.registration.copying import ReplicaChains, detach_flat_weights
 from paramdesc.registration.initialisation import initialise_through_inverses
 from paramdesc.torch_internals.lending import lend_through
@@ -49,6 +50,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         lend_through(AttributeNamespace)
         watch_captured_steps()
         initialise_through_inverses()
+        refuse_averages_of_moving_originals()
 
     # wrapt's own lookup takes three times as long as object's, on every read of a weight
     __getattribute__ = object.__getattribute__
