@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
+from paramdesc.linalg import devices
 from paramdesc.parametrizations import Orthogonal, SpectralNorm, Symmetric, WeightNorm
-from paramdesc.parametrizations.norms import spectral_norm
 from tests.caching.streams.device import Device
 
 SIZE = 6
@@ -20,15 +20,15 @@ MAPS: dict[str, Callable[[], nn.Module]] = {
     "symmetric": Symmetric,
     "weight norm": WeightNorm,
     "orthogonal": lambda: Orthogonal("cayley"),
+    "orthogonal, base point moves": lambda: Orthogonal("cayley", rebase=2),
     "spectral norm": SpectralNorm,
 }
 
 
 @pytest.fixture(autouse=True)
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU, spectral norms are computed with Python numbers, which cannot be recorded."""
-    monkeypatch.setattr(spectral_norm, "improve_on_cpu", lambda *_: None)
-    monkeypatch.setattr(SpectralNorm, "is_simple", lambda *_: False)
+    """Maps take the algorithms for a GPU. Those for a CPU look at numbers."""
+    monkeypatch.setattr(devices, "COUNTED_BY_SIZE", frozenset({"meta"}))
 
 
 def model_with(make: Callable[[], nn.Module]) -> Any:
