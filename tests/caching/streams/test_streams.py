@@ -181,7 +181,9 @@ def test_what_torch_calls_for_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
     module: Any = Module()
     kind, device = streams.Streams("new", module), torch.device("cpu")
-    assert kind.current(device) == 5
+    assert kind.current_on(device)() == 5
+    kind.raw = {None: 0, 2: 6}.__getitem__
+    assert kind.current_on(torch.device("cuda", 2))() == 6
     event = kind.record(device)
     assert isinstance(event, Module.Event)
     value = torch.ones(2, requires_grad=True)
