@@ -7,6 +7,7 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.linalg.scaled import EXACT_OR_EVEN, scaled_to_norm
 
 __all__ = ["Sphere"]
 
@@ -56,6 +57,17 @@ class Sphere(Parametrization):
         self.is_whole = dim is None
 
     def forward(self, X: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            value = None
+            if not torch.compiler.is_compiling():
+                dims, least = self.dims(X), shortest(X)
+                value = scaled_to_norm(self.formula, X, dims, self.radius, EXACT_OR_EVEN, least)
+            if value is not None:
+                return value
+        return self.formula(X)
+
+    def formula(self, X: Tensor) -> Tensor:
+        """The value, in operations whose derivatives of any order are right."""
         dims = self.dims(X)
         if X.is_complex():  # to real vectors: TorchScript's gradients of complex products are wrong
             real_dims = [d % X.dim() for d in dims] + [X.dim()]
@@ -64,7 +76,7 @@ class Sphere(Parametrization):
 
     def normalised(self, X: Tensor, dims: list[int]) -> Tensor:
         length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
-        is_long = length > (1e-145 if X.dtype == torch.float64 else 1e-15)
+        is_long = length > shortest(X)
         count = 1
         for d in dims:
             count *= X.shape[d]
@@ -102,3 +114,8 @@ class Sphere(Parametrization):
         dim = None if self.is_whole else self.dim[0] if len(self.dim) == 1 else tuple(self.dim)
         shown = [f"radius={self.radius}", f"dim={dim}"]
         return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+def shortest(X: Tensor) -> float:
+    """The length up to which a vector counts as zero."""
+    return 1e-145 if X.dtype == torch.float64 else 1e-15
