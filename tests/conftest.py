@@ -8,15 +8,18 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
-from hypothesis import settings
 
 from paramdesc.linalg import devices
 
-settings.register_profile("normal", max_examples=2_000, deadline=None)
-settings.register_profile("slow", max_examples=20_000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
+with suppress(ModuleNotFoundError):  # the tests on a GPU run without it
+    from hypothesis import settings
+
+    settings.register_profile("normal", max_examples=2_000, deadline=None)
+    settings.register_profile("slow", max_examples=20_000, deadline=None)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from paramdesc.errors import TiedParameterError
 from paramdesc.registration.namespace import AttributeNamespace
 from paramdesc.torch_internals.mode import has_numbers
 
-__all__ = ["has_other_holders", "refuse_overwriting", "warn_of_untying"]
+__all__ = ["has_other_holders", "modules_with", "refuse_overwriting", "warn_of_untying"]
 
 
 def has_other_holders(module: Module, tensor_name: str) -> bool:
@@ -90,14 +90,38 @@ def holders_of(tensor: Tensor, besides: Module) -> Iterator[str]:
     """The modules that hold `tensor`, each with its name there."""
     buffers: Any = besides._buffers
     own = (besides._parameters, getattr(buffers, "__wrapped__", buffers))
+    for owner, holder in owners_of([tensor], own):
+        place = "a parametrized module" if owner is None else type(owner).__name__
+        yield from names_in(holder, tensor, place)
+
+
+def modules_with(tensors: Sequence[Tensor]) -> dict[int, list[Any]]:
+    """The modules that hold each of `tensors`, by the identity of the tensor."""
+    gc.collect()  # garbage that is not freed yet must not count
+    found: dict[int, list[Any]] = {}
+    wanted = {id(x) for x in tensors}
+    for owner, holder in owners_of(tensors):
+        for x in list(holder.values()):
+            if id(x) in wanted:
+                found.setdefault(id(x), []).append(owner)
+    return found
+
+
+def owners_of(
+    tensors: Sequence[Tensor], besides: Sequence[Any] = ()
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The modules that hold one of `tensors`, each with its dict of parameters or buffers.
+
+    None stands for the module if it is parametrized and the dict is that of its buffers.
+    """
     holding = {
         id(x): x
-        for x in gc.get_referrers(tensor)
-        if type(x) is dict and not any(x is holder for holder in own)
+        for x in gc.get_referrers(*tensors)
+        if type(x) is dict and not any(x is holder for holder in besides)
     }
     for owner in gc.get_referrers(*holding.values()) if holding else ():
         if type(owner) is AttributeNamespace:
-            yield from names_in(owner.__wrapped__, tensor, "a parametrized module")
+            yield None, owner.__wrapped__
             continue
         state = owner if type(owner) is dict else vars(owner) if is_module(owner) else {}
         for kind in ("_parameters", "_buffers"):
@@ -106,7 +130,7 @@ def holders_of(tensor: Tensor, besides: Module) -> Iterator[str]:
                 # other dicts of this form are copies of the state of a module, as in a snapshot
                 for module in filter(is_module, [owner, *gc.get_referrers(state)]):
                     if vars(module) is state:
-                        yield from names_in(state[kind], tensor, type(module).__name__)
+                        yield module, state[kind]
 
 
 def is_module(x: object) -> bool:

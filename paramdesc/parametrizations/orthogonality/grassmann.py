@@ -58,7 +58,7 @@ class Grassmann(TallMatrices):
         S, P = split(base, X)
         return cayley_step(base, torch.zeros_like(S), P)
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def start(self, Y: Tensor) -> Tensor:
         W = widened(Y)
         self.base = W.clone() if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
         return torch.zeros_like(Y)

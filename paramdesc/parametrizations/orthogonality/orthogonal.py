@@ -91,9 +91,14 @@ class Orthogonal(TallMatrices):
         signs: Tensor | None
 
     def __init__(
-        self, orthogonal_map: str = "cayley", *, trivialization: bool = True, strict: bool = False
+        self,
+        orthogonal_map: str = "cayley",
+        *,
+        trivialization: bool = True,
+        rebase: int | None = 50,
+        strict: bool = False,
     ) -> None:
-        super().__init__(strict=strict)
+        super().__init__(rebase=rebase, strict=strict)
         if orthogonal_map not in MAPS:
             raise ValueError(
                 f"orthogonal_map must be one of {', '.join(map(repr, MAPS))}. "
@@ -125,7 +130,11 @@ class Orthogonal(TallMatrices):
             return cayley_step(base, skew_part(S), P)
         return exponential_step(base, skew_part(S), P)
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def can_move(self) -> bool:
+        has_base = self.trivialization and self.orthogonal_map in ("cayley", "matrix_exp")
+        return has_base and super().can_move()
+
+    def start(self, Y: Tensor) -> Tensor:
         Q = self.nearest(Y)
         if self.orthogonal_map == "polar":
             return Q.to(Y.dtype)
@@ -178,7 +187,7 @@ class Orthogonal(TallMatrices):
     def extra_repr(self) -> str:
         shown = [repr(self.orthogonal_map)]
         shown += ["trivialization=False"] * (not self.trivialization)
-        return ", ".join(shown + ["strict=True"] * self.strict)
+        return ", ".join(shown + self.shown_rebase() + ["strict=True"] * self.strict)
 
 
 def reflected(X: Tensor, signs: Tensor | None) -> Tensor:

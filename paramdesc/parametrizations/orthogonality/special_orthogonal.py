@@ -41,9 +41,16 @@ class SpecialOrthogonal(Orthogonal):
     constraint = "a rotation"
 
     def __init__(
-        self, orthogonal_map: str = "cayley", *, trivialization: bool = True, strict: bool = False
+        self,
+        orthogonal_map: str = "cayley",
+        *,
+        trivialization: bool = True,
+        rebase: int | None = 50,
+        strict: bool = False,
     ) -> None:
-        super().__init__(orthogonal_map, trivialization=trivialization, strict=strict)
+        super().__init__(
+            orthogonal_map, trivialization=trivialization, rebase=rebase, strict=strict
+        )
         if orthogonal_map == "polar":
             raise ValueError(
                 "the polar factor has either determinant, and changes it while it is trained: "
