@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from paramdesc.linalg.devices import is_bound_by_launches, takes_functions
-from paramdesc.linalg.precision import epsilon
+from paramdesc.linalg.precision import epsilon, widened
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.mode import has_autocast
 
@@ -24,9 +24,11 @@ def is_simple(X: Tensor, u: Tensor, dim: int) -> bool:
         and X.ndim > 1
         and u.dtype == X.dtype
         and takes_functions(X)
-        and X.dtype not in (torch.float16, torch.bfloat16)
         and not has_autocast()
-        and (is_bound_by_launches(X) or (dim == 0 and not X.is_complex() and X.is_contiguous()))
+        and (
+            is_bound_by_launches(X)
+            or (dim == 0 and X.dtype in (torch.float32, torch.float64) and X.is_contiguous())
+        )
     )
 
 
@@ -88,12 +90,16 @@ class Normalised(torch.autograd.Function):
 
 
 class NormalisedInFewLaunches(torch.autograd.Function):
-    """`normalised` without a look at a number: four operations, and four for the gradient."""
+    """`normalised` without a look at a number: four operations, and four for the gradient.
+
+    Half precision takes three more for each, to compute in float32.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float, dim: int
     ) -> Tensor:
+        u, v = widened(u), widened(v)
         sigma = torch.vdot(u, torch.mv(as_matrix(X, dim), v)).real
         divisor = torch.threshold(sigma, limit, bound)
         if bound != 1:
@@ -118,11 +124,12 @@ class NormalisedInFewLaunches(torch.autograd.Function):
             # up to the limit, the divisor is one
             divisor = torch.where(sigma > ctx.limit, sigma / ctx.bound, divisor)
             value = X / divisor
-        along = torch.vdot(value.reshape(-1), grad.reshape(-1)).real
-        rows = grad.movedim(ctx.dim, 0)
+        wide = widened(grad)
+        along = torch.vdot(widened(value).reshape(-1), wide.reshape(-1)).real
+        rows = wide.movedim(ctx.dim, 0)
         result = torch.addr(rows.flatten(1), u * along, v.conj(), alpha=-1 / ctx.bound)
         result = (result / divisor).view(rows.shape).movedim(0, ctx.dim)
-        return result, None, None, None, None, None
+        return result.to(X.dtype), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
@@ -130,12 +137,12 @@ class NormalisedInFewLaunches(torch.autograd.Function):
         change = tangents[0]
         along = torch.vdot(u, torch.mv(as_matrix(change, ctx.dim), v)).real
         result: Tensor = (change - along / ctx.bound * value) / divisor
-        return result
+        return result.to(value.dtype)
 
 
 def as_matrix(X: Tensor, dim: int) -> Tensor:
-    """`X` with its dimension `dim` as rows."""
-    return X.movedim(dim, 0).flatten(1)
+    """`X` with its dimension `dim` as rows, in float32 if it is in half precision."""
+    return widened(X).movedim(dim, 0).flatten(1)
 
 
 def differentiable_gradient(X: Tensor, u: Tensor, v: Tensor, grad: Tensor, bound: float) -> Tensor:
