@@ -55,7 +55,7 @@ class Turn:
     def formula(base: Tensor | None, X: Tensor, is_skew: bool) -> Tensor:
         K, scale = scaled(X, is_skew)
         identity = eye(X)
-        M = torch.linalg.inv_ex(torch.sub(identity, K, alpha=scale))[0]
+        M: Tensor = torch.linalg.inv_ex(torch.sub(identity, K, alpha=scale))[0]
         return 2 * M - identity if base is None else 2 * (base @ M) - base
 
 
@@ -113,7 +113,7 @@ class Step:
         T = eye(S) + P.mH @ P / 4
         if has_skew:
             T = T - (S - S.mH) / 4
-        Y = (P + 2 * base) @ torch.linalg.inv_ex(T)[0] - base
+        Y: Tensor = (P + 2 * base) @ torch.linalg.inv_ex(T)[0] - base
         rough = Y.detach()
         return Y - rough @ (rough.mH @ rough - eye(S)) / 2
 

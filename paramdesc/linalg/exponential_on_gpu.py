@@ -72,7 +72,8 @@ def combined(factors: tuple[float, ...], powers: tuple[Tensor, ...]) -> Tensor:
 
 def norm(A: Tensor) -> Tensor:
     """The Frobenius norms, `(*, n, n) -> (*, 1, 1)`."""
-    return torch.linalg.vector_norm(A.detach(), dim=(-2, -1), keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(A.detach(), dim=(-2, -1), keepdim=True)
+    return norms
 
 
 def binary_exponent(size: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ class Reflections:
         F = torch.linalg.solve_triangular(
             inner.triu(1) + half_diagonal, W[..., : V.shape[-1], :].mH, upper=True
         )
-        return columns - W @ F
+        Y: Tensor = columns - W @ F
+        return Y
 
 
 def is_wide(V: Tensor) -> bool:
