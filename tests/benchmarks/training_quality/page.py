@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from tests.benchmarks.timing import environment
 from tests.benchmarks.training_quality.contestants import PEERS, is_there
-from tests.benchmarks.training_quality.grid import OPTIMIZERS, TIMED, Finding
+from tests.benchmarks.training_quality.grid import OPTIMIZERS, SOLVED, TIMED, Finding
 from tests.benchmarks.training_quality.results import (
     ENOUGH,
     FACTOR,
@@ -34,6 +34,7 @@ usual formula by hand. Written by `python -m tests.benchmarks.training_quality`.
 - Every loss is zero at the solution, and its curvature is about one. The figure is the loss after
   the last step, in double precision, for the best learning rate of a fixed grid: {rates}. Momentum
   is 0.9; all other settings are torch's defaults. A dash is a library without that optimizer.
+- A run ends early when its loss is below {solved:g}, and then no other learning rates are tried.
 - *error* is the largest deviation from the constraint after the last step, as the `deviation` of
   our map measures it.
 - Times are those of a whole step: the weight, the loss, the backward pass and the optimizer.
@@ -62,6 +63,7 @@ def page(families: dict[str, list[Solved]]) -> str:
         versions=versions(),
         rates=rates(),
         enough=ENOUGH,
+        solved=SOLVED,
         factor=FACTOR,
         slower=SLOWER,
         summary=summary(everything),
@@ -90,7 +92,7 @@ def rates() -> str:
     for name, grid in OPTIMIZERS.items():
         groups.setdefault(grid, []).append(name)
     return "; ".join(
-        f"{', '.join(f'{rate:g}' for rate in grid)} for {' and '.join(names)}"
+        f"{', '.join(f'{rate:g}' for rate in sorted(grid))} for {' and '.join(names)}"
         for grid, names in groups.items()
     )
 
