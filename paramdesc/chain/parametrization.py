@@ -190,9 +190,13 @@ class Parametrization(Module):
         is_defined = type(self).recenter is not Parametrization.recenter
         return is_defined and all(self._buffers.get(name) is not None for name in self.base_point)
 
+    def is_relative(self) -> bool:
+        """Whether originals are relative to a base point that follows the training."""
+        return bool(self.base_point) and self.rebase is not None and self.can_move()
+
     def is_move_due(self, steps: int) -> bool:
         """Whether to move the base point after this number of training steps."""
-        return self.can_move() and self.rebase is not None and steps % self.rebase == 0
+        return self.rebase is not None and steps % self.rebase == 0 and self.can_move()
 
     def moves_with(self, other: Parametrization) -> bool:
         """Whether this map, of another tensor with the same originals, can move along."""

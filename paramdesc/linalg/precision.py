@@ -15,6 +15,7 @@ from torch.compiler import is_dynamo_compiling
 from paramdesc.torch_internals.mode import has_autocast, is_plain
 
 __all__ = [
+    "all_above",
     "epsilon",
     "in_double",
     "matmul",
@@ -53,6 +54,13 @@ def smallest_normal(X: Tensor) -> float:
 def may_look_at(x: Tensor) -> bool:
     """Whether the numbers in `x` are there, and one may go by them."""
     return not (is_dynamo_compiling() or x.is_meta or type(x) is not Tensor or not is_plain())
+
+
+def all_above(x: Tensor, bound: float) -> bool:
+    """Whether all numbers in `x` are known to be above `bound`, on a CPU. Others would wait."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    return x.device.type == "cpu" and may_look_at(x) and x.numel() > 0 and x.min().item() > bound
 
 
 def matmul(A: Tensor, B: Tensor) -> Tensor:

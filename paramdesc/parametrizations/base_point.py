@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 
-__all__ = ["BasePoint", "check_rebase"]
+__all__ = ["BasePoint", "check_rebase", "shown_rebase"]
 
 
 class BasePoint(Parametrization):
@@ -51,7 +51,13 @@ class BasePoint(Parametrization):
 
     def shown_rebase(self) -> list[str]:
         """`rebase` for `extra_repr`, if it is not the default."""
-        return [] if self.rebase == Parametrization.rebase else [f"rebase={self.rebase}"]
+        return shown_rebase(self)
+
+
+def shown_rebase(parametrization: Parametrization) -> list[str]:
+    """The argument `rebase` for `extra_repr`, if it is not the default."""
+    rebase = parametrization.rebase
+    return [] if rebase == Parametrization.rebase else [f"rebase={rebase}"]
 
 
 def check_rebase(rebase: int | None) -> None:

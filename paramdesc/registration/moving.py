@@ -21,7 +21,8 @@ from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.transient import transient_of
 from paramdesc.chain.watched import StepMade, tell_of_whole_steps
 from paramdesc.registration.tied import modules_with
-from paramdesc.torch_internals.optimizer_copies import copies_of, is_captured
+from paramdesc.torch_internals.captures import is_capturing
+from paramdesc.torch_internals.optimizer_copies import copies_of, enclosing_optimizers
 from paramdesc.torch_internals.whole import whole, write_whole
 
 __all__ = ["move_base"]
@@ -29,6 +30,8 @@ __all__ = ["move_base"]
 
 def count_and_move(chains: Sequence[Any], step: StepMade) -> None:
     """Count a step of an optimizer, and move the base points for which it is time."""
+    if is_capturing():
+        return  # each replay of the graph counts
     due = []
     for chain in chains:
         steps = steps_of(chain)
@@ -54,7 +57,6 @@ def is_trained_by(chain: Any, step: StepMade) -> bool:
         bool(originals)
         and all(step.wrote([x], ()) for x in originals)
         and id(chain) not in step.flattened
-        and not is_captured(originals[0])  # a replay would move, and nothing would count it
     )
 
 
@@ -62,9 +64,14 @@ def trained_originals(chain: Any) -> list[Parameter]:
     """The originals of `chain`; empty if not all of them are Parameters that are trained."""
     parameters: dict[str, Any] = chain._parameters
     found = [parameters.get(name) for name in chain.original_names()]
-    if any(x is None or x.is_meta or not x.requires_grad for x in found):
+    if any(x is None or x.is_meta or not x.requires_grad or is_flattened(x) for x in found):
         return []
     return found  # type: ignore[return-value]
+
+
+def is_flattened(original: Parameter) -> bool:
+    """Whether FSDP1 has made `original` a part of a flat buffer, where it has lost its shape."""
+    return getattr(original, "_fsdp_flattened", False)
 
 
 def groups_of(chains: Sequence[Any]) -> list[list[Any]]:
@@ -122,7 +129,8 @@ def is_copied(chain: Any, step: StepMade) -> bool:
     It warns, once for each class of optimizer.
     """
     for original in trained_originals(chain):
-        for optimizer, name in copies_of(original, step.optimizers):
+        optimizers = [*step.optimizers, *enclosing_optimizers()]
+        for optimizer, name in copies_of(original, optimizers):
             if type(optimizer) not in _WARNED:
                 _WARNED.add(type(optimizer))
                 warnings.warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["copies_of", "is_captured"]
+__all__ = ["copies_of", "enclosing_optimizers"]
 
 _AVERAGES = {
     "momentum_buffer",
@@ -38,6 +39,22 @@ _WITHOUT_COPIES: WeakKeyDictionary[Optimizer, set[tuple[int, str]]] = WeakKeyDic
 _AVERAGING = ("torch.distributed.optim.post_localSGD_optimizer", "PostLocalSGDOptimizer")
 
 
+def enclosing_optimizers() -> list[Optimizer]:
+    """The optimizers whose `step` is running, including those for which torch calls no hooks.
+
+    Wrappers of optimizers often do not call `Optimizer.__init__`, which would add the hooks.
+    """
+    found = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "step" and frame.f_code.co_varnames[:1] == ("self",):
+            runner = frame.f_locals["self"]
+            if isinstance(runner, Optimizer):
+                found.append(runner)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
 def copies_of(original: Tensor, optimizers: list[Optimizer]) -> Iterator[tuple[Optimizer, str]]:
     """The optimizers that keep a copy of `original` or use those of other processes, and where.
 
@@ -48,7 +65,7 @@ def copies_of(original: Tensor, optimizers: list[Optimizer]) -> Iterator[tuple[O
     for optimizer in optimizers:
         if (type(optimizer).__module__, type(optimizer).__name__) == _AVERAGING:
             yield optimizer, "those of other processes"
-        state = optimizer.state.get(original, {})
+        state = getattr(optimizer, "state", {}).get(original, {})
         known = _WITHOUT_COPIES.setdefault(optimizer, set())
         for name, tensor in state.items() if isinstance(state, dict) else ():
             if name in _AVERAGES or (id(original), name) in known:
@@ -62,8 +79,3 @@ def copies_of(original: Tensor, optimizers: list[Optimizer]) -> Iterator[tuple[O
                     yield optimizer, f"state[{name!r}]"
                 elif bool(size > 0):
                     known.add((id(original), name))
-
-
-def is_captured(tensor: Tensor) -> bool:
-    """Whether the operations on `tensor` are being recorded as a CUDA graph."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from paramdesc import cached, register_parametrization, transfer_parametrizations_and_params
+from paramdesc.errors import AveragedOriginalsError
 from paramdesc.parametrizations import (
     AlmostOrthogonal,
     Blocks,
@@ -28,6 +30,7 @@ from paramdesc.parametrizations import (
     Scaled,
     SpecialLinear,
     SpecialOrthogonal,
+    Sphere,
     Stacked,
     Symmetric,
     Symplectic,
@@ -210,9 +213,9 @@ def test_a_closure_is_evaluated_at_one_base_point() -> None:
     def closure() -> Tensor:
         versions.add(chain_of(layer)[0].base._version)
         optimizer.zero_grad()
-        loss: Tensor = (layer.weight - target).square().sum()
+        loss: Any = (layer.weight - target).square().sum()
         loss.backward()
-        return loss
+        return loss  # type: ignore[no-any-return]
 
     for i in range(6):
         versions.clear()
@@ -464,6 +467,34 @@ def test_an_optimizer_with_a_copy_is_noticed() -> None:
     assert torch.equal(layers[0].weight, layers[1].weight)
 
 
+class Wrapped(Optimizer):
+    """Averages with slow weights, without the constructor that adds torch's hooks."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        self.inner = SGD(parameters, lr=lr)
+        self.slow = [x.detach().clone() for x in self.inner.param_groups[0]["params"]]
+        self.state: Any = {}
+        self.param_groups = self.inner.param_groups
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.inner.zero_grad(set_to_none)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.inner.step()
+        for x in self.param_groups[0]["params"]:
+            slow = self.state.setdefault(x, {}).setdefault("slow", x.clone())
+            x.copy_(slow.lerp_(x, 0.5))
+
+
+@pytest.mark.usefixtures("no_warned_classes")
+def test_a_wrapper_without_hooks_is_noticed() -> None:
+    layers = [layer_of(Orthogonal(rebase=r), [4, 4]) for r in (3, None)]
+    with pytest.warns(UserWarning, match=r"Wrapped keeps a copy of the original \(state\['slow'"):
+        train_with(Wrapped, layers, 7)
+    assert torch.equal(layers[0].weight, layers[1].weight)
+
+
 @pytest.mark.usefixtures("no_warned_classes")
 def test_averages_in_torch_are_noticed() -> None:
     layer = layer_of(Orthogonal(rebase=2), [4, 4])
@@ -494,3 +525,31 @@ def test_a_freed_layer_is_forgotten() -> None:
     gc.collect()
     referrers = [x for x in gc.get_referrers(base) if isinstance(x, dict) and "base" in x]
     assert referrers == []
+
+
+# averages
+
+
+def test_an_average_of_moving_originals_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), layer_of(Blocks([Orthogonal(), None], dim=0), [4, 4]))
+    averaged = AveragedModel(model)
+    text = r"the original of '1.weight' is relative to a base point .* rebase=None before training"
+    with pytest.raises(AveragedOriginalsError, match=text):
+        averaged.update_parameters(model)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Orthogonal(rebase=None), lambda: Orthogonal("polar"), lambda: Sphere()]
+)
+def test_other_averages_are_not(make: Any) -> None:
+    model = layer_of(make(), [4, 4])
+    averaged: Any = AveragedModel(model)
+    train(model, 1)
+    averaged.update_parameters(model)
+    assert torch.equal(averaged.module.weight, model.weight)
+
+
+def test_originals_that_are_not_trained_may_be_averaged() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), layer_of(Orthogonal(), [4, 4]))
+    model[1].requires_grad_(False)
+    AveragedModel(model).update_parameters(model)

@@ -68,6 +68,9 @@ class MovesInner(Parametrization):
     def can_move(self) -> bool:
         return bool(self.movable())
 
+    def is_relative(self) -> bool:
+        return any(parametrization.is_relative() for parametrization in self.movable())
+
     def is_move_due(self, steps: int) -> bool:
         return any(parametrization.is_move_due(steps) for parametrization in self.movable())
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
-from paramdesc.linalg.precision import smallest_normal, widened
+from paramdesc.linalg.precision import all_above, smallest_normal, widened
 
 __all__ = ["Length", "as_dims"]
 
@@ -37,11 +37,12 @@ class Length(Parametrization):
         """`X` with norm `bound`; `only_shrink` leaves smaller norms as they are."""
         wide = widened(X)
         norm = norm_along(wide, self.dim)
+        least = math.sqrt(smallest_normal(norm))
+        if not only_shrink and all_above(norm, least):  # with fewer operations
+            return (wide * (self.bound / norm)).to(X.dtype)
         divisor = norm if self.bound == 1 else norm / self.bound
-        if only_shrink:
-            divisor = divisor.clamp(min=1)
-        else:
-            divisor = divisor.masked_fill(norm <= math.sqrt(smallest_normal(norm)), 1.0)
+        short = norm <= least
+        divisor = divisor.clamp(min=1) if only_shrink else divisor.masked_fill(short, 1.0)
         result: Tensor = wide / divisor
         return result.to(X.dtype)
 

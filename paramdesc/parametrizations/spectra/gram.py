@@ -30,8 +30,8 @@ class Gram(Parametrization):
 
     Assigning, and registering on a weight, keeps a positive semidefinite matrix, and replaces
     any other by the nearest one in the Frobenius norm: its Hermitian part, without the
-    negative eigenvalues; or rather, with a rounding error in their place, since from zero
-    itself no gradient leads away. `X` becomes the positive semidefinite square root.
+    negative eigenvalues; or rather, with `sqrt(eps) / 2` of its norm in their place, since from
+    zero itself no gradient leads away. `X` becomes the positive semidefinite square root.
 
     Args:
         columns: whether columns are multiplied, rather than rows.

@@ -41,8 +41,9 @@ class PositiveSemidefinite(Parametrization):
 
     Assigning, and registering on a weight, keeps a matrix of the set, and replaces any other
     by the nearest one in the Frobenius norm: its Hermitian part with its `rank` largest
-    eigenvalues, where those below zero, or `floor`, are raised to it; or rather, to a rounding
-    error more, since from zero itself no gradient leads away. `X = 0` is such a point.
+    eigenvalues, where those below zero, or `floor`, are raised to it; or rather, to
+    `sqrt(eps) / 2` of its norm more, since from zero itself no gradient leads away. `X = 0` is
+    such a point.
 
     Args:
         rank: the rank, from one to `n`. By default it is not bounded.
@@ -112,7 +113,7 @@ class PositiveSemidefinite(Parametrization):
         values, vectors = values[..., first:], vectors[..., first:]
         if self.fixed:
             self.base = vectors.to(Y.dtype).contiguous()
-            values = excess(values.clamp(min=self.floor).sqrt(), math.sqrt(self.floor))
+            values = excess(values.clamp(min=0).sqrt(), math.sqrt(self.floor))
         else:
             values = excess(values, 0.0)
         factor: Tensor = vectors * values.sqrt().unsqueeze(-2)

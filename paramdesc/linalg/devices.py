@@ -1,0 +1,35 @@
+"""What is cheap on which device: the algorithms of this room are chosen by it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from paramdesc.torch_internals.mode import has_transforms, is_plain, is_tracing
+from paramdesc.torch_internals.placeholders import is_stand_in
+
+__all__ = ["is_bound_by_launches", "takes_functions"]
+
+COUNTED_BY_SIZE = frozenset({"cpu", "meta"})
+"""The devices where small tensors are cheap, and where looking at a number costs nothing."""
+
+
+def is_bound_by_launches(X: Tensor) -> bool:
+    """Whether the number of operations counts more than their size, as on a GPU.
+
+    There, an operation takes 8 to 10 microseconds to start, whatever its size, and a number that is
+    looked at waits until the device has finished everything before it.
+    """
+    return X.device.type not in COUNTED_BY_SIZE
+
+
+def takes_functions(X: Tensor) -> bool:
+    """Whether an autograd function may take the place of the operations that it stands for.
+
+    Not under transforms, in traces, or for a subclass of tensors. On a CPU a function may look at
+    numbers, so meta and fake tensors are left to the operations.
+    """
+    is_own = (type(X) is Tensor or type(X) is Parameter) and not X.is_meta
+    if is_bound_by_launches(X):
+        return (is_own or is_stand_in(X)) and not (has_transforms() or is_tracing())
+    return is_own and is_plain()
