@@ -63,7 +63,6 @@ class Run:
         self.data = tuple(x.to(DTYPE) if x.is_floating_point() else x for x in problem.data)
         self.trainee = contestant.make(problem.start.to(DTYPE))
         self.optimizer = self.trainee.new_optimizer(self.trainee.parameters, name, rate)
-        self.steps = 0
 
     def step(self) -> Tensor:
         """Make one step, and return the loss before it."""
@@ -72,8 +71,6 @@ class Run:
         loss = self.problem.loss(self.trainee.read(), *self.data)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.trainee.after_step(self.steps)
-        self.steps += 1
         return loss.detach()
 
     def outcome(self, rate: float) -> Outcome:
