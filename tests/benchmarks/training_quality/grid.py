@@ -155,13 +155,22 @@ def step_seconds(problem: Problem, quick: bool) -> dict[str, dict[str, float]]:
     return found
 
 
-def run(problem: Problem, quick: bool = False) -> dict[str, Finding | None]:
-    """What there is to say of each contestant; None if its library is not there."""
+def run(
+    problem: Problem, quick: bool = False, known: Mapping[str, Finding | None] | None = None
+) -> dict[str, Finding | None]:
+    """What there is to say of each contestant; None if its library is not there.
+
+    Peers whose outcomes are known are timed, but not trained again.
+    """
     seconds = step_seconds(problem, quick)
     findings: dict[str, Finding | None] = {}
     for title, contestant in problem.contestants.items():
         if not is_there(contestant.library):
             findings[title] = None
+            continue
+        before = None if known is None or contestant.is_ours else known.get(title)
+        if before is not None:
+            findings[title] = Finding(before.outcomes, seconds[title])
             continue
         found = {name: best(problem, contestant, name, quick) for name in OPTIMIZERS}
         outcomes = {name: outcome for name, outcome in found.items() if outcome is not None}
