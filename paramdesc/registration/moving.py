@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from paramdesc.chain.bases import count_anew, movable_map, steps_of
+from paramdesc.chain.chain import Chain
 from paramdesc.chain.explain import explain
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.transient import transient_of
@@ -105,7 +106,7 @@ def known_group(chain: Any) -> list[Any] | None:
     if identities != tuple(map(id, trained_originals(chain))):
         return None
     members = [reference() for reference in group]
-    return [member for member in members if member is not None]
+    return [member for member in members if isinstance(member, Chain)]
 
 
 def unique(modules: Sequence[Any], first: Any) -> list[Any]:
@@ -115,17 +116,23 @@ def unique(modules: Sequence[Any], first: Any) -> list[Any]:
 
 def may_join(other: Any, chain: Any) -> bool:
     """Whether `other` stays right if `chain` is moved, and it along with it."""
-    if other is chain:
-        return True
-    if not hasattr(other, "original_names") or other.__dict__.get("is_tied"):
-        return False
-    one, two = movable_map(chain), movable_map(other)
+    one = movable_map(chain)
+    if other is chain or one is None:
+        return other is chain
+    if not isinstance(other, Chain):  # a program of TorchScript has the tensors of the map, too
+        return holds_all(other, one.base_tensors())
+    two = movable_map(other)
     return (
-        one is not None
-        and two is not None
+        two is not None
         and two.moves_with(one)
+        and not other.__dict__.get("is_tied")
         and list(map(id, chain.originals())) == list(map(id, other.originals()))
     )
+
+
+def holds_all(module: Any, tensors: Sequence[Tensor]) -> bool:
+    held = {id(x) for x in module.buffers()}
+    return bool(tensors) and all(id(x) in held for x in tensors)
 
 
 _WARNED: set[type] = set()
