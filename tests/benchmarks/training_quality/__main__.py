@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,6 +22,9 @@ def main() -> None:
     parser.add_argument("problems", nargs="*", help="names, or parts of names; default: all")
     parser.add_argument("--quick", action="store_true", help="a smoke run: the figures mean little")
     parser.add_argument("--results", type=Path, help="a file to go on from, and to add to")
+    parser.add_argument(
+        "--again", action="store_true", help="train our maps again, and keep what peers have found"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = store.stored(arguments.results) if arguments.results else {}
@@ -30,8 +34,10 @@ def main() -> None:
             wanted = arguments.problems or [""]
             if any(part in name or part in family for part in wanted):
                 problem = new_problem()
-                findings = found.get(name) or solve(problem, name, arguments)
-                solved = Solved(name, problem, findings)
+                known = found.get(name)
+                if known is None or arguments.again:
+                    known = solve(problem, name, arguments, known)
+                solved = Solved(name, problem, known)
                 families.setdefault(family, []).append(solved)
                 print(page.problem_section(solved), end="\n\n", flush=True)
     print(page.summary([solved for family in families.values() for solved in family]))
@@ -39,8 +45,13 @@ def main() -> None:
         PAGE.write_text(page.page(families), encoding="utf-8")
 
 
-def solve(problem: Problem, name: str, arguments: argparse.Namespace) -> dict[str, Finding | None]:
-    findings = run(problem, arguments.quick)
+def solve(
+    problem: Problem,
+    name: str,
+    arguments: argparse.Namespace,
+    known: Mapping[str, Finding | None] | None,
+) -> dict[str, Finding | None]:
+    findings = run(problem, arguments.quick, known)
     if arguments.results:
         store.append(arguments.results, name, findings)
     return findings

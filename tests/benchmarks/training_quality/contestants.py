@@ -10,7 +10,6 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations as torch_functions
 from torch.nn.utils import parametrize as torch_engine
@@ -50,26 +49,17 @@ def module_with(weight: Tensor) -> Any:
     return module
 
 
-def reading(module: Any, after_step: Callable[[int], None] | None = None) -> Trainee:
-    trainee = Trainee(lambda: module.weight, list(module.parameters()))
-    if after_step is None:
-        return trainee
-    return Trainee(trainee.read, trainee.parameters, after_step=after_step)
+def reading(module: Any) -> Trainee:
+    return Trainee(lambda: module.weight, list(module.parameters()))
 
 
-def ours(new_map: Callable[[], nn.Module], *, moved_every: int | None = None) -> Contestant:
-    """A map of paramdesc, whose base point is moved by hand if `moved_every` is given."""
+def ours(new_map: Callable[[], nn.Module]) -> Contestant:
+    """A map of paramdesc."""
 
     def make(start: Tensor) -> Trainee:
         module = module_with(start)
         paramdesc.register_parametrization(module, "weight", new_map(), unsafe=True)
-
-        def after_step(step: int) -> None:
-            if moved_every is not None and (step + 1) % moved_every == 0:
-                with torch.no_grad():
-                    module.weight = module.weight
-
-        return reading(module, after_step)
+        return reading(module)
 
     return Contestant("paramdesc", make)
 

@@ -24,10 +24,6 @@ def of_torch(parameters: Sequence[nn.Parameter], name: str, rate: float) -> Opti
     return torch.optim.SGD(parameters, lr=rate, momentum=0.9 if name == "momentum" else 0.0)
 
 
-def nothing(step: int) -> None:
-    """What most trainees do after a step."""
-
-
 @dataclass(frozen=True)
 class Trainee:
     """A constrained weight that is ready to be trained."""
@@ -35,7 +31,6 @@ class Trainee:
     read: Callable[[], Tensor]
     parameters: Sequence[nn.Parameter]
     new_optimizer: NewOptimizer = of_torch
-    after_step: Callable[[int], None] = nothing
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,11 @@ class Comparison:
     """
 
     losses: Mapping[str, float]
+    """With each optimizer that a peer has."""
     best: Mapping[str, str]
     """The peer with the lowest loss, for each optimizer."""
+    overall: float
+    """With the best optimizer of each."""
     times: Mapping[str, float]
 
     @property
@@ -63,8 +66,8 @@ class Comparison:
 
 
 def loss_of(finding: Finding, optimizer: str) -> float:
-    """The final loss; that with Adam where a library has no AdamW."""
-    outcome = finding.outcomes.get(optimizer) or finding.outcomes.get("Adam")
+    """The final loss, infinite where a library has no such optimizer."""
+    outcome = finding.outcomes.get(optimizer)
     return max(outcome.loss, ENOUGH) if outcome is not None else math.inf
 
 
@@ -80,7 +83,8 @@ def compare(solved: Solved, title: str) -> Comparison | None:
     if not peers or mine is None:
         return None
     losses, best, times = {}, {}, {}
-    for name in OPTIMIZERS:
+    optimizers = [name for name in OPTIMIZERS if any(name in x.outcomes for x in peers.values())]
+    for name in optimizers:
         theirs = {peer: loss_of(finding, name) for peer, finding in peers.items()}
         best[name] = min(theirs, key=lambda peer: theirs[peer])
         losses[name] = factor(loss_of(mine, name), theirs[best[name]])
@@ -88,4 +92,8 @@ def compare(solved: Solved, title: str) -> Comparison | None:
             good = [peer for peer, loss in theirs.items() if loss <= FACTOR * theirs[best[name]]]
             fastest = min(peers[peer].seconds[name] for peer in good or peers)
             times[name] = mine.seconds[name] / fastest
-    return Comparison(losses, best, times)
+    lowest = [
+        min(loss_of(finding, name) for finding in findings for name in optimizers)
+        for findings in ([mine], peers.values())
+    ]
+    return Comparison(losses, best, factor(*lowest), times)

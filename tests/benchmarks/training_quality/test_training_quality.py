@@ -137,6 +137,17 @@ def test_a_peer_that_is_not_installed_is_named_as_missing(monkeypatch: pytest.Mo
     assert "left out: geoopt." in text
 
 
+def test_peers_that_are_known_are_not_trained_again() -> None:
+    known = {"by hand": finding(7.0, 1.0), "`Symmetric()`": finding(7.0, 1.0)}
+    found = run(tiny(), quick=True, known=known)
+    ours, theirs = found["`Symmetric()`"], found["by hand"]
+    assert ours is not None
+    assert theirs is not None
+    assert theirs.outcomes == known["by hand"].outcomes
+    assert ours.outcomes["SGD"].loss != 7.0
+    assert theirs.seconds["SGD"] < 1.0
+
+
 def test_what_is_stored_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / "results"
     findings = {"`Symmetric()`": finding(math.inf, 1.0), "geoopt": None}

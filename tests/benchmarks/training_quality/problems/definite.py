@@ -31,6 +31,7 @@ def with_logarithms(Y: Tensor) -> Tensor:
 def contestants() -> dict[str, Contestant]:
     return {
         "`PositiveDefinite()`": ours(PositiveDefinite),
+        "`PositiveDefinite(triangular=False)`": ours(lambda: PositiveDefinite(triangular=False)),
         "`PositiveSemidefinite()`": ours(PositiveSemidefinite),
         "`Gram()`": ours(Gram),
         "geotorch, PSD": by_geotorch(lambda geotorch, shape: geotorch.PSD(shape, triv="expm")),

@@ -31,7 +31,7 @@ def same(Y: Tensor) -> Tensor:
 def positive() -> dict[str, Contestant]:
     return {
         "`PositiveDeterminant()`": ours(PositiveDeterminant),
-        "`PositiveDeterminant()`, moved every 50 steps": ours(PositiveDeterminant, moved_every=50),
+        "`PositiveDeterminant(rebase=None)`": ours(lambda: PositiveDeterminant(rebase=None)),
         "geotorch, GLp": by_geotorch(lambda geotorch, shape: geotorch.GLp(shape, triv="expm")),
     }
 
@@ -39,7 +39,7 @@ def positive() -> dict[str, Contestant]:
 def special() -> dict[str, Contestant]:
     return {
         "`SpecialLinear()`": ours(SpecialLinear),
-        "`SpecialLinear()`, moved every 50 steps": ours(SpecialLinear, moved_every=50),
+        "`SpecialLinear(rebase=None)`": ours(lambda: SpecialLinear(rebase=None)),
         "geotorch, SL": by_geotorch(lambda geotorch, shape: geotorch.SL(shape, triv="expm")),
         "by hand, `X / |det X|^(1/n)`": by_hand(of_determinant_one, same),
     }

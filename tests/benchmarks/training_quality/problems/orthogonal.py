@@ -21,8 +21,6 @@ from tests.benchmarks.training_quality.problem import Contestant, Numbers, Probl
 
 __all__ = ["PROBLEMS"]
 
-OFTEN = 50
-
 
 def polar(X: Tensor) -> Tensor:
     U, _, Vh = torch.linalg.svd(X, full_matrices=False)
@@ -33,9 +31,7 @@ def polar(X: Tensor) -> Tensor:
 def contestants(*, is_square: bool) -> dict[str, Contestant]:
     maps = ("cayley", "matrix_exp", "householder", "polar")
     found = {f"`Orthogonal({x!r})`": ours(partial(Orthogonal, x)) for x in maps}
-    found[f"`Orthogonal('cayley')`, moved every {OFTEN} steps"] = ours(
-        Orthogonal, moved_every=OFTEN
-    )
+    found["`Orthogonal('cayley', rebase=None)`"] = ours(lambda: Orthogonal(rebase=None))
     for x in ("matrix_exp", "cayley", "householder") if is_square else ("householder",):
         found[f"torch, {x}"] = by_torch("orthogonal", orthogonal_map=x)
     if not is_square:  # for square matrices it computes what torch does
@@ -96,9 +92,7 @@ def rotations() -> dict[str, Contestant]:
         "`SpecialOrthogonal()`": ours(SpecialOrthogonal),
         "`SpecialOrthogonal('matrix_exp')`": ours(lambda: SpecialOrthogonal("matrix_exp")),
         "`SpecialOrthogonal('householder')`": ours(lambda: SpecialOrthogonal("householder")),
-        f"`SpecialOrthogonal()`, moved every {OFTEN} steps": ours(
-            SpecialOrthogonal, moved_every=OFTEN
-        ),
+        "`SpecialOrthogonal(rebase=None)`": ours(lambda: SpecialOrthogonal(rebase=None)),
         "geotorch, SO": by_geotorch(lambda geotorch, shape: geotorch.SO(shape, triv="expm")),
         "geoopt, Stiefel": by_geoopt(lambda geoopt: geoopt.Stiefel()),
         "POGO": by_pogo(),
@@ -134,7 +128,7 @@ def aligned() -> Problem:
 def subspaces() -> dict[str, Contestant]:
     return {
         "`Grassmann()`": ours(Grassmann),
-        f"`Grassmann()`, moved every {OFTEN} steps": ours(Grassmann, moved_every=OFTEN),
+        "`Grassmann(rebase=None)`": ours(lambda: Grassmann(rebase=None)),
         "geotorch, Grassmannian": by_geotorch(
             lambda geotorch, shape: geotorch.Grassmannian(shape, triv="expm")
         ),
@@ -194,8 +188,8 @@ def almost() -> Problem:
         AlmostOrthogonal(0.1).deviation,
         {
             "`AlmostOrthogonal(0.1)`": ours(lambda: AlmostOrthogonal(0.1)),
-            f"`AlmostOrthogonal(0.1)`, moved every {OFTEN} steps": ours(
-                lambda: AlmostOrthogonal(0.1), moved_every=OFTEN
+            "`AlmostOrthogonal(0.1, rebase=None)`": ours(
+                lambda: AlmostOrthogonal(0.1, rebase=None)
             ),
             "geotorch, AlmostOrthogonal": by_geotorch(
                 lambda geotorch, shape: geotorch.AlmostOrthogonal(shape, lam=0.1, triv="expm")

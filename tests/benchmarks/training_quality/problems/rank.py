@@ -28,7 +28,7 @@ def product(A: Tensor, B: Tensor) -> Tensor:
 def contestants() -> dict[str, Contestant]:
     return {
         "`FixedRank(3)`": ours(lambda: FixedRank(RANK)),
-        "`FixedRank(3)`, moved every 50 steps": ours(lambda: FixedRank(RANK), moved_every=50),
+        "`FixedRank(3, rebase=None)`": ours(lambda: FixedRank(RANK, rebase=None)),
         "`LowRank(3)`": ours(lambda: LowRank(RANK)),
         "geotorch, FixedRank": by_geotorch(
             lambda geotorch, shape: geotorch.FixedRank(shape, RANK, triv="expm")

@@ -33,7 +33,11 @@ PEERS = {
     "geoopt, Sphere": by_geoopt(lambda geoopt: geoopt.Sphere()),
     "by hand, `x / |x|`": by_hand(normalised, same),
 }
-SPHERE = {"`Sphere()`": ours(Sphere), **PEERS}
+SPHERE = {
+    "`Sphere()`": ours(Sphere),
+    "`Sphere(rebase=None)`": ours(lambda: Sphere(rebase=None)),
+    **PEERS,
+}
 
 
 def leading_form(Y: Tensor, A: Tensor, weights: Tensor, least: Tensor) -> Tensor:
