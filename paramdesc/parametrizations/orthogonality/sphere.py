@@ -75,7 +75,8 @@ class Sphere(Parametrization):
         length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
         least = 1e-145 if X.dtype == torch.float64 else 1e-15
         if all_above(length, least):  # with fewer operations
-            return X * (self.radius / length)
+            scaled: Tensor = X * (self.radius / length)
+            return scaled
         is_long = length > least
         count = 1
         for d in dims:
