@@ -108,7 +108,7 @@ def operator_values(kernel: Array, mode: str = "constant") -> Array:
 OPERATOR = values_of(operator_values, "singular values of the operator", 0, 1, xlabel="index")
 CIRCULAR_OPERATOR = values_of(
     lambda Y: operator_values(Y, "circular"),
-    "singular values of the operator, without borders",
+    "singular values of the operator",
     0,
     1,
     xlabel="index",
