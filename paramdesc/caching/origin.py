@@ -36,14 +36,14 @@ class Origin:
         self.streams = streams
         self.device = device
         self.memory = memory
-        self.current = streams.current
+        self.current = streams.current_on(device)
         self.capture = current_capture()
         self.event: Any = streams.record(device)
-        self.ready = {streams.current(device)}  # the streams on which the tensor is there
+        self.ready = {self.current()}  # the streams on which the tensor is there
 
     def arrive(self) -> bool:
         """Make the tensor usable on the current stream. False if it cannot be, in a capture."""
-        here = self.current(self.device)
+        here = self.current()
         if here in self.ready:
             # the default stream cannot be captured
             return here == DEFAULT_STREAM or current_capture() is self.capture

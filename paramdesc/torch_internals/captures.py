@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 
@@ -33,24 +33,26 @@ class Capture:
 
 def is_stream_captured() -> bool:
     # torch.cuda must not be asked before it is initialised, which a fork would not survive
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    cuda: Any = torch.cuda
+    return bool(cuda.is_initialized() and cuda.is_current_stream_capturing())
 
 
 class Device:
     """What torch tells about the device. Tests replace it."""
 
-    has_graphs = torch.backends.cuda.is_built()
+    has_graphs = bool(torch._C._has_cuda)
     is_capturing: Callable[[], bool] = staticmethod(
         is_stream_captured if has_graphs else lambda: False
     )
 
 
 class Captures:
-    """The captures that have begun, by graph, and the last of them."""
+    """The captures that have begun, by graph, and the last of them, as long as its graph exists."""
 
     def __init__(self) -> None:
-        self.last = Capture()  # for a capture that began before `watch_captures`
         self.by_graph: WeakKeyDictionary[Any, Capture] = WeakKeyDictionary()
+        self.unknown = Capture()  # a capture that began before `watch_captures`
+        self.last = ref(self.unknown)
 
 
 _CAPTURES = Captures()
@@ -66,7 +68,9 @@ def current_capture() -> Capture | None:
 
     With captures in several threads at once, this is the one that began last.
     """
-    return _CAPTURES.last if Device.is_capturing() else None
+    if not Device.is_capturing():
+        return None
+    return _CAPTURES.last() or _CAPTURES.unknown
 
 
 @cache
@@ -76,7 +80,8 @@ def watch_captures(begun: Callable[[], None]) -> None:
         return
 
     def begin(own: Any, graph: Any, *args: Any, **kwargs: Any) -> Any:
-        _CAPTURES.last = _CAPTURES.by_graph[graph] = Capture()
+        _CAPTURES.by_graph[graph] = capture = Capture()
+        _CAPTURES.last = ref(capture)
         begun()
         return NotImplemented
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,9 +31,16 @@ class Streams:
 
     def current(self, device: torch.device) -> int:
         """The number of the current stream of `device`."""
-        if self.raw is not None and device.index is not None:
-            return self.raw(device.index)  # an object of a stream would take ten times as long
         return int(self.module.current_stream(device).stream_id)
+
+    def current_on(self, device: torch.device) -> Callable[[], int]:
+        """A function that returns the number of the current stream of `device`.
+
+        It runs at every read, so it makes no object for the stream if torch gives the number.
+        """
+        if self.raw is not None and device.index is not None:
+            return partial(self.raw, device.index)
+        return partial(self.current, device)
 
     def record(self, device: torch.device) -> Any:
         """An event after everything that the current stream has been given to do."""
@@ -64,6 +72,6 @@ def streams_of(kind: str) -> Streams | None:
 
 
 def find_streams(kind: str) -> Streams | None:
-    module = getattr(torch, kind, None)
+    module: Any = getattr(torch, kind, None)
     has_all = all(hasattr(module, name) for name in ("Event", "current_stream", "is_available"))
     return Streams(kind, module) if has_all and module.is_available() else None

@@ -65,7 +65,8 @@ def value_and_gradients(layer: Any) -> tuple[Tensor, list[Tensor | None]]:
     """The value, and the gradients of a loss that depends on each of its entries."""
     layer.zero_grad()
     value: Tensor = layer.weight
-    loss_of(value).backward()
+    loss: Any = loss_of(value)
+    loss.backward()
     return value.detach(), [parameter.grad for parameter in layer.parameters()]
 
 

@@ -51,7 +51,8 @@ def test_training_is_the_eager_training(scoped: bool) -> None:
     optimizers = [torch.optim.SGD(each.parameters(), lr=0.01) for each in (one, other)]
     x = torch.randn(4, 32, device=DEVICE)
     for _ in range(5):
-        torch.compiler.cudagraph_mark_step_begin()
+        mark_step: Any = torch.compiler.cudagraph_mark_step_begin
+        mark_step()
         losses = []
         for run, optimizer in zip((compiled, other), optimizers, strict=True):
             optimizer.zero_grad()

@@ -18,6 +18,7 @@ from tests.gpu.device import DEVICE, cuda_only
 
 pytestmark = cuda_only
 
+CUDA: Any = torch.cuda
 SIZE = 32
 MAPS: dict[str, Callable[[], nn.Module]] = {
     "symmetric": Symmetric,
@@ -39,10 +40,10 @@ def batches(count: int) -> list[Tensor]:
     return [random_like(torch.empty(16, SIZE), seed=i).to(DEVICE) for i in range(count)]
 
 
-def training_step(model: nn.Module, optimizer: Any, x: Tensor, scoped: bool) -> Tensor:
+def training_step(model: nn.Module, optimizer: Any, x: Tensor, scoped: bool) -> Any:
     optimizer.zero_grad(set_to_none=True)
     with P.cached(model) if scoped else P.cached(set()):
-        loss = (model(x) - model(0.5 * x) + x).square().mean()
+        loss: Any = (model(x) - model(0.5 * x) + x).square().mean()
     loss.backward()
     optimizer.step()
     return loss
@@ -54,7 +55,7 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
 
 def warm_up(run: Callable[[], object], times: int) -> None:
     """Run on a side stream, as torch asks for before a capture."""
-    stream = torch.cuda.Stream()
+    stream: Any = CUDA.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(times):
@@ -94,7 +95,7 @@ def test_graphed_callables_train_as_the_eager_model(name: str) -> None:
     plain = model_with(MAPS[name])
     graphed: Any = copy.deepcopy(plain)
     x = batches(1)[0]
-    graphed = torch.cuda.make_graphed_callables(graphed, (x.clone(),))  # type: ignore[no-untyped-call]
+    graphed = torch.cuda.make_graphed_callables(graphed, (x.clone(),))
     one, other = adam(graphed), adam(plain)
     for batch in batches(5):
         losses = []

@@ -19,12 +19,19 @@ CYCLES = 200_000_000
 """A tenth of a second: the reader is there long before the value, unless it waits."""
 
 
+CUDA: Any = torch.cuda
+
+
+def new_stream() -> Any:
+    return CUDA.Stream()
+
+
 class Late(nn.Module):
     """`X + 1`, which the device reaches late."""
 
     def forward(self, X: Tensor) -> Tensor:
         if not torch.cuda.is_current_stream_capturing():
-            torch.cuda._sleep(CYCLES)  # type: ignore[no-untyped-call]
+            CUDA._sleep(CYCLES)
         return X + 1
 
     def right_inverse(self, Y: Tensor) -> Tensor:
@@ -46,7 +53,7 @@ def layer() -> Any:
 
 
 def test_a_value_is_waited_for_on_another_stream(layer: Any) -> None:
-    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    first, second = new_stream(), new_stream()
     with P.cached(layer), torch.no_grad():
         with torch.cuda.stream(first):
             layer.weight  # noqa: B018
@@ -57,14 +64,14 @@ def test_a_value_is_waited_for_on_another_stream(layer: Any) -> None:
 
 
 def test_its_memory_is_not_used_again_too_early(layer: Any) -> None:
-    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    first, second = new_stream(), new_stream()
     with torch.no_grad():
         with P.cached(layer):
             with torch.cuda.stream(first):
                 layer.weight  # noqa: B018
             with torch.cuda.stream(second):
                 value = layer.weight
-                torch.cuda._sleep(CYCLES)  # type: ignore[no-untyped-call]
+                CUDA._sleep(CYCLES)
                 total = value.sum()
                 del value
         with torch.cuda.stream(first):  # the value is freed, the second stream has yet to read it
@@ -84,7 +91,7 @@ def test_threads_with_streams_of_their_own(layer: Any, way: str) -> None:
     totals: list[float] = []
 
     def answer() -> None:
-        stream = torch.cuda.Stream()
+        stream = new_stream()
         start.wait()
         with torch.cuda.stream(stream), torch.no_grad():
             if way == "automatic":
@@ -107,12 +114,12 @@ def test_deferred_gradients_from_several_streams() -> None:
     layer: Any = nn.Linear(512, 512, bias=False, device=DEVICE)
     P.register_parametrization(layer, "weight", Symmetric())
     original = layer.parametrizations.weight.original
-    streams = [torch.cuda.Stream() for _ in range(3)]
+    streams = [new_stream() for _ in range(3)]
     torch.cuda.synchronize()
     with P.cached(layer, deferred=True):
         for stream in streams:
             with torch.cuda.stream(stream):
-                torch.cuda._sleep(CYCLES)  # type: ignore[no-untyped-call]
+                CUDA._sleep(CYCLES)
                 layer.weight.sum().backward()
     torch.cuda.synchronize()
     found = original.grad.clone()
@@ -122,7 +129,7 @@ def test_deferred_gradients_from_several_streams() -> None:
 
 
 def test_a_backward_pass_on_another_stream(layer: Any) -> None:
-    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    first, second = new_stream(), new_stream()
     with P.cached(layer):
         with torch.cuda.stream(first):
             layer.weight  # noqa: B018

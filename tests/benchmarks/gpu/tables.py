@@ -223,7 +223,7 @@ def loops(setting: Setting) -> Table:
 
     def recurrence(cell: Any, scope: Callable[[], Any]) -> Run:
         def run() -> None:
-            state = x
+            state: Any = x
             with scope():
                 for _ in range(steps):
                     state = torch.tanh(cell(state))

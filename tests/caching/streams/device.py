@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paramdesc.torch_internals import captures, optimizers, streams
+from tests.caching.streams.recording import Recording
+from tests.helpers import linear
 
-__all__ = ["Device", "make_device"]
+__all__ = ["Device", "layer_with", "make_device"]
 
 
 class Device(streams.Streams):
@@ -45,30 +47,42 @@ class Device(streams.Streams):
             self.stream = before
 
     @contextmanager
-    def capture(self, stream: int = 7) -> Iterator[Any]:
-        """Capture a graph inside, as `torch.cuda.graph` does."""
-        graph = object.__new__(torch.cuda.CUDAGraph)
+    def capture(self, stream: int = 7, record: bool = False) -> Iterator[Any]:
+        """Capture a graph inside, as `torch.cuda.graph` does.
+
+        With `record`, replays repeat what is done inside. Otherwise they do nothing.
+        """
+        graph: Any = object.__new__(torch.cuda.CUDAGraph)
         graph._tracker = None
         with self.on(stream):
             graph.capture_begin()
             self.graph = graph
+            graph.recording = Recording() if record else None
             try:
-                yield graph
+                with graph.recording or nullcontext():
+                    yield graph
             finally:
                 self.graph = None
 
 
-def make_device(patch: pytest.MonkeyPatch) -> Device:
-    """Give tensors on a CPU streams and graphs until the end of the test.
+def replay(graph: Any) -> None:
+    if graph.recording is not None:
+        graph.recording.replay()
 
-    A graph repeats nothing at its replay: tests do by hand what a device would.
-    """
+
+def layer_with(parametrization: nn.Module | None = None) -> Any:
+    """`linear`, untyped."""
+    return linear(parametrization)
+
+
+def make_device(patch: pytest.MonkeyPatch) -> Device:
+    """Give tensors on a CPU streams and graphs until the end of the test."""
     device = Device()
     patch.setitem(streams.KINDS, "cpu", device)
     patch.setattr(captures.Device, "has_graphs", True)
     patch.setattr(captures.Device, "is_capturing", staticmethod(lambda: device.graph is not None))
-    for name in ("capture_begin", "replay"):
-        patch.setattr(torch._C._CUDAGraph, name, lambda *_, **__: None, raising=False)
+    patch.setattr(torch._C._CUDAGraph, "capture_begin", lambda *_, **__: None, raising=False)
+    patch.setattr(torch._C._CUDAGraph, "replay", replay, raising=False)
     captures.watch_captures.cache_clear()
     optimizers.watch_captured_steps()  # stays: nothing else calls these methods on a CPU
     return device

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -13,12 +15,12 @@ from paramdesc.caching.record import Cause, Reason
 from paramdesc.errors import DeferredGradientError
 from paramdesc.parametrizations import SpectralNorm
 from paramdesc.torch_internals import optimizers
-from tests.caching.streams.device import Device
-from tests.helpers import Exp, linear, original_of
+from tests.caching.streams.device import Device, layer_with
+from tests.helpers import Exp, original_of
 
 
 def test_a_value_from_before_a_capture_is_not_used_in_it_and_vice_versa(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer) as scope:
         before = layer.weight
         with device.capture():
@@ -33,7 +35,7 @@ def test_a_value_from_before_a_capture_is_not_used_in_it_and_vice_versa(device: 
 
 
 def test_each_capture_has_values_of_its_own(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer):
         with device.capture():
             first = layer.weight
@@ -42,7 +44,7 @@ def test_each_capture_has_values_of_its_own(device: Device) -> None:
 
 
 def test_streams_wait_for_each_other_in_a_capture(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer), device.capture(stream=7):
         value = layer.weight
         with device.on(8):
@@ -51,7 +53,7 @@ def test_streams_wait_for_each_other_in_a_capture(device: Device) -> None:
 
 
 def test_nothing_is_recorded_or_waited_for_across_a_capture(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer):
         with device.on(3):
             layer.weight  # noqa: B018
@@ -66,7 +68,7 @@ def test_nothing_is_recorded_or_waited_for_across_a_capture(device: Device) -> N
 def test_a_persistent_value_survives_a_capture(
     device: Device, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = linear(Exp()).eval()
+    layer = layer_with(Exp()).eval()
     kept = P.cached(layer, persistent=True, check_contents=True)
     with mode():
         with kept:
@@ -81,7 +83,7 @@ def test_a_persistent_value_survives_a_capture(
 
 
 def test_a_model_that_caches_by_itself_evaluates_once_in_a_capture(device: Device) -> None:
-    layer = linear(Exp()).eval()
+    layer = layer_with(Exp()).eval()
     model = nn.Sequential(layer, layer).eval()
     P.auto_cache(model)
     Exp.evaluations = 0
@@ -94,14 +96,14 @@ def test_a_model_that_caches_by_itself_evaluates_once_in_a_capture(device: Devic
     assert Exp.evaluations == 2
 
 
-def trained(**options: Any) -> tuple[nn.Linear, torch.optim.Optimizer]:
-    layer = linear()
+def trained(**options: Any) -> tuple[Any, torch.optim.Optimizer]:
+    layer = layer_with()
     return layer, torch.optim.SGD(layer.parameters(), lr=0.1, **options)
 
 
 def test_replays_of_a_captured_step_expire_what_depends_on_it(device: Device) -> None:
     layer, optimizer = trained()
-    other = linear()
+    other = layer_with()
     with device.capture() as graph:
         layer.weight.sum().backward()
         optimizer.step()
@@ -148,6 +150,19 @@ def test_each_replay_announces_the_captured_steps(device: Device) -> None:
     finally:
         optimizers._LISTENERS.remove(listen)
     assert told == [1] * 8
+
+
+def test_a_graph_that_is_freed_holds_no_parameters(device: Device) -> None:
+    layer, optimizer = trained()
+    with device.capture() as graph:
+        layer.weight.sum().backward()
+        optimizer.step()
+    original = ref(original_of(layer))
+    del layer, optimizer
+    graph.replay()
+    del graph
+    gc.collect()
+    assert original() is None
 
 
 def moves(layer: Any) -> int:
@@ -200,7 +215,7 @@ def test_a_replayed_step_is_pending_for_eager_code(device: Device) -> None:
 
 
 def test_deferred_gradients_in_a_capture(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with device.capture(), P.cached(layer, deferred=True):
         for _ in range(3):
             layer.weight.sum().backward()
@@ -208,7 +223,7 @@ def test_deferred_gradients_in_a_capture(device: Device) -> None:
 
 
 def test_a_capture_inside_of_a_deferred_scope_sends_gradients_at_once(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer, deferred=True) as scope:
         layer.weight.sum().backward()
         assert original_of(layer).grad is None
@@ -222,7 +237,7 @@ def test_a_capture_inside_of_a_deferred_scope_sends_gradients_at_once(device: De
 
 
 def test_a_deferred_sum_cannot_leave_its_capture(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     scope = P.cached(layer, deferred=True)
     with device.capture():
         scope.__enter__()
@@ -233,7 +248,7 @@ def test_a_deferred_sum_cannot_leave_its_capture(device: Device) -> None:
 
 
 def test_a_gradient_cannot_reach_a_leaf_of_another_capture(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer, deferred=True):
         value = layer.weight
         with (

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 import paramdesc as P
 from paramdesc.torch_internals import streams
 from paramdesc.torch_internals.tensors import memory_of
-from tests.caching.streams.device import Device
-from tests.helpers import Exp, chain_of, linear, original_of
+from tests.caching.streams.device import Device, layer_with
+from tests.helpers import Exp, chain_of, original_of
 
 
 def test_the_stream_of_the_evaluation_never_waits(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer), device.on(3):
         assert layer.weight is layer.weight is layer.weight
     assert device.waits == device.held == []
 
 
 def test_another_stream_waits_once_and_keeps_the_memory(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer) as scope:
         with device.on(3):
             value = layer.weight
@@ -37,7 +37,7 @@ def test_another_stream_waits_once_and_keeps_the_memory(device: Device) -> None:
 
 
 def test_a_fresh_value_has_an_event_of_its_own(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer):
         with device.on(3):
             layer.weight  # noqa: B018
@@ -51,7 +51,7 @@ def test_a_fresh_value_has_an_event_of_its_own(device: Device) -> None:
 
 @pytest.mark.parametrize("way", ["persistent", "automatic"])
 def test_threads_with_streams_of_their_own_wait(device: Device, way: str) -> None:
-    model = nn.Sequential(linear(Exp())).eval()
+    model = nn.Sequential(layer_with(Exp())).eval()
     Exp.evaluations = 0
     kept = P.cached(model, persistent=True)
     if way == "automatic":
@@ -75,7 +75,7 @@ def test_threads_with_streams_of_their_own_wait(device: Device, way: str) -> Non
 
 
 def test_a_value_that_is_served_without_gradients_is_waited_for(device: Device) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer, deferred=True):
         layer.weight  # noqa: B018
         with device.on(4), torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_value_that_is_served_without_gradients_is_waited_for(device: Device) 
 
 
 def test_a_value_inside_of_an_evaluation_is_waited_for(device: Device) -> None:
-    outer = linear()
+    outer = layer_with()
     P.register_parametrization(chain_of(outer), "original", Exp())
     inner = chain_of(outer)
     with P.cached(), torch.no_grad():
@@ -96,7 +96,7 @@ def test_a_value_inside_of_an_evaluation_is_waited_for(device: Device) -> None:
 
 
 def test_compiled_code_waits(device: Device, compiler: None) -> None:
-    model = nn.Sequential(linear()).eval()
+    model = nn.Sequential(layer_with()).eval()
     run = torch.compile(model, backend="eager")
     with torch.no_grad(), P.cached(model):
         with device.on(3):
@@ -109,7 +109,7 @@ def test_compiled_code_waits(device: Device, compiler: None) -> None:
 def test_contents_are_compared_after_the_wait(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = linear().eval()
+    layer = layer_with().eval()
     kept = P.cached(layer, persistent=True, check_contents=True)
     order: list[str] = []
     equal, wait = torch.equal, device.wait
@@ -132,7 +132,7 @@ def test_contents_are_compared_after_the_wait(
 
 
 def test_deferred_gradients_are_summed_across_streams(device: Device) -> None:
-    layer, plain = linear(), linear()
+    layer, plain = layer_with(), layer_with()
     plain.load_state_dict(layer.state_dict())
     for _ in range(3):
         plain.weight.square().sum().backward()
@@ -148,7 +148,7 @@ def test_deferred_gradients_are_summed_across_streams(device: Device) -> None:
 
 
 def test_a_device_without_streams_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = linear()
+    layer = layer_with()
     with P.cached(layer) as scope:
         layer.weight  # noqa: B018
         (entry,) = scope.entries.values()
@@ -181,7 +181,9 @@ def test_what_torch_calls_for_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
     module: Any = Module()
     kind, device = streams.Streams("new", module), torch.device("cpu")
-    assert kind.current(device) == 5
+    assert kind.current_on(device)() == 5
+    kind.raw = {None: 0, 2: 6}.__getitem__
+    assert kind.current_on(torch.device("cuda", 2))() == 6
     event = kind.record(device)
     assert isinstance(event, Module.Event)
     value = torch.ones(2, requires_grad=True)
