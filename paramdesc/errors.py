@@ -403,6 +403,15 @@ class DeferredGradientError(RuntimeError):
         )
 
     @classmethod
+    def captured(cls, name: str) -> DeferredGradientError:
+        return cls(
+            f"the capture of a CUDA graph began or ended between the evaluation of {name!r} in "
+            "cached(..., deferred=True) and the use of its deferred gradient. What is computed in "
+            "a capture has no numbers until the graph is replayed. Open and leave the scope inside "
+            "of torch.cuda.graph(...), or write cached(...) without deferred=True."
+        )
+
+    @classmethod
     def split(cls, name: str) -> DeferredGradientError:
         return cls(
             f"{name!r} has deferred gradients in a pipeline whose backward passes are split into "

@@ -190,13 +190,18 @@ class Parametrization(Module):
         is_defined = type(self).recenter is not Parametrization.recenter
         return is_defined and all(self._buffers.get(name) is not None for name in self.base_point)
 
-    def is_moving(self) -> bool:
-        """Whether the base point follows the training."""
-        return self.rebase is not None and self.can_move()
+    def is_relative(self) -> bool:
+        """Whether originals are relative to a base point that follows the training."""
+        return bool(self.base_point) and self.rebase is not None and self.can_move()
 
     def is_move_due(self, steps: int) -> bool:
         """Whether to move the base point after this number of training steps."""
         return self.rebase is not None and steps % self.rebase == 0 and self.can_move()
+
+    def base_tensors(self) -> list[Tensor]:
+        """The tensors of the base point."""
+        tensors: list[Any] = [self._buffers[name] for name in self.base_point]
+        return tensors
 
     def moves_with(self, other: Parametrization) -> bool:
         """Whether this map, of another tensor with the same originals, can move along."""
@@ -204,7 +209,6 @@ class Parametrization(Module):
 
     def moved(self, *originals: Tensor) -> Move:
         """The originals for another base point, and the new numbers for each of its tensors."""
+        base, count = self.base_tensors(), len(originals)
         new = self.recenter(*originals)
-        base: list[Any] = [self._buffers[name] for name in self.base_point]
-        count = len(originals)
         return new[:count], list(zip(base, new[count:], strict=True))

@@ -25,16 +25,16 @@ def refuse_averages_of_moving_originals() -> None:
 def refuse_moving(own: Any, averaged: AveragedModel, model: Module) -> Any:
     """Raise if a base point in `model` follows the training."""
     for path, chain in model.named_modules():
-        if isinstance(chain, torch_engine.ParametrizationList) and is_moving(chain):
+        if isinstance(chain, torch_engine.ParametrizationList) and is_relative(chain):
             raise AveragedOriginalsError(path.replace(".parametrizations.", "."))
     return NotImplemented
 
 
-def is_moving(chain: Any) -> bool:
-    """Whether the base point of `chain` moves as it is trained."""
+def is_relative(chain: Any) -> bool:
+    """Whether the base point of `chain` follows the training."""
     first = movable_map(chain) if hasattr(chain, "maps") else None
     return (
         first is not None
-        and first.is_moving()
+        and first.is_relative()
         and any(x.requires_grad for x in chain.parameters(recurse=False))
     )

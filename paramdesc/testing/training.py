@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paramdesc.chain.bases import movable_map
+from paramdesc.testing.closeness import check_close, check_finite
 from paramdesc.testing.report import Failure, NotApplicable
 from paramdesc.testing.subject import Subject, gradients, loss_of, random_like, train
 
@@ -67,11 +69,37 @@ def lowers(subject: Subject, rate: float) -> bool:
     return after < before - 1e-12 * abs(before)
 
 
+def check_base_point(subject: Subject) -> str:
+    module = subject.trained()
+    chain = module.parametrizations.weight
+    parametrization = movable_map(chain)
+    if parametrization is None:
+        raise NotApplicable("the map defines no recenter()")
+    originals = list(chain.parameters(recurse=False))
+    tensors = [*originals, *parametrization.buffers()]
+    places = [x.data_ptr() for x in tensors]
+    value = module.weight.detach()
+    chain.move_base()
+    shown = check_close(module.weight, value, "after recenter()")
+    now = [*chain.parameters(recurse=False), *parametrization.buffers()]
+    if list(map(id, now)) != list(map(id, tensors)) or [x.data_ptr() for x in now] != places:
+        raise Failure("recenter() replaced a tensor, where it is to return the new numbers")
+    gradients = torch.autograd.grad(loss_of(module.weight), originals)
+    for gradient in gradients:
+        check_finite(gradient, "the gradient after recenter()")
+    return shown
+
+
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "trains": (
         check_trains,
         "a step of SGD must move the value against its gradient. Where right_inverse puts the "
         "original, forward must not be flat: no clamp at its bound, no saturated sigmoid, no "
         "square of zero. A custom backward must have the right sign.",
+    ),
+    "base point": (
+        check_base_point,
+        "recenter() must return the new originals, and then the tensors of base_point in that "
+        "order, with which forward gives the same value. It must not write to self.",
     ),
 }

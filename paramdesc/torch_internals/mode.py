@@ -36,6 +36,7 @@ from torch._C import (
 )
 from torch._C._functorch import maybe_current_level, maybe_get_level
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -47,6 +48,7 @@ __all__ = [
     "count_function_modes",
     "current_mode",
     "has_autocast",
+    "has_dual_tensors",
     "has_numbers",
     "has_own_functions",
     "has_transforms",
@@ -115,6 +117,11 @@ def has_numbers(x: Tensor) -> bool:
 def is_plain() -> bool:
     """Whether tensors are plain: not wrapped by a transform, faked, or recorded."""
     return not (has_transforms() or (count_dispatch_modes() and dispatch_modes()) or is_tracing())
+
+
+def has_dual_tensors() -> bool:
+    """Whether tensors may carry a derivative in forward mode."""
+    return forward_ad._current_level >= 0
 
 
 def has_own_functions() -> bool:

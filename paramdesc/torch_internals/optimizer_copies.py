@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["copies_of", "enclosing_optimizers", "is_captured"]
+__all__ = ["copies_of", "enclosing_optimizers"]
 
 _AVERAGES = {
     "momentum_buffer",
@@ -79,8 +79,3 @@ def copies_of(original: Tensor, optimizers: list[Optimizer]) -> Iterator[tuple[O
                     yield optimizer, f"state[{name!r}]"
                 elif bool(size > 0):
                     known.add((id(original), name))
-
-
-def is_captured(tensor: Tensor) -> bool:
-    """Whether the operations on `tensor` are being recorded as a CUDA graph."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

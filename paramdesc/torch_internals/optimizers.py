@@ -3,6 +3,9 @@
 The versions of parameters do not show every step: fused kernels, writes to `.data` and the wrappers
 of sharded training do not raise them. torch calls the hooks for every `Optimizer`, including those
 of other packages. The hooks only read parameters.
+
+A step that is captured in a CUDA graph is announced during the capture, because what is captured
+after it follows it, and after each replay of the graph.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -22,7 +25,9 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-__all__ = ["StepMade", "on_step"]
+from paramdesc.torch_internals.captures import current_capture, watch_captures
+
+__all__ = ["StepMade", "on_step", "watch_captured_steps"]
 
 _LISTENERS: list[Callable[[StepMade], None]] = []
 _FLAT = "torch.distributed.fsdp._flat_param"
@@ -106,10 +111,22 @@ def on_step(listener: Callable[[StepMade], None]) -> None:
     """From now on, call `listener` after each step of any optimizer."""
     if listener in _LISTENERS:
         return
-    if not _LISTENERS:
-        register_optimizer_step_pre_hook(before_step)
-        register_optimizer_step_post_hook(after_step)
+    register_hooks()
     _LISTENERS.append(listener)
+
+
+@cache
+def register_hooks() -> None:
+    register_optimizer_step_pre_hook(before_step)
+    register_optimizer_step_post_hook(after_step)
+
+
+def watch_captured_steps() -> None:
+    """From now on, notice the steps that are captured in CUDA graphs.
+
+    The values that depend on them may be kept later, when there is only the replay to notice.
+    """
+    watch_captures(register_hooks)
 
 
 class Running(NamedTuple):
@@ -172,8 +189,15 @@ def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if outer is not None:
         outer.inner.append(step)
     if written:
-        for listener in _LISTENERS:
-            listener(step)
+        announce(step)
+        capture = current_capture()
+        if capture is not None:
+            capture.after_replay.append(partial(announce, step))
+
+
+def announce(step: StepMade) -> None:
+    for listener in _LISTENERS:
+        listener(step)
 
 
 def parameters_of(optimizer: Optimizer) -> Iterable[Tensor]:

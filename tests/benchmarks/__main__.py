@@ -10,6 +10,8 @@ from tests.benchmarks import (
     compiling,
     elements,
     importing,
+    launches,
+    lipschitz,
     maps,
     orthogonal,
     reading,
@@ -42,6 +44,7 @@ BENCHMARKS = (
     importing,
     orthogonal,
     spectral,
+    lipschitz,
     torch_maps,
     maps,
     elements,
@@ -56,7 +59,9 @@ def tables(quick: bool) -> Iterator[Table]:
             yield table
     if not quick:
         parts = [INTRODUCTION, f"{environment()}\n", *(table.markdown() for table in found)]
-        PAGE.write_text("\n".join(parts), encoding="utf-8")
+        counts = list(launches.tables(quick))
+        yield from counts
+        PAGE.write_text("\n".join([*parts, launches.block(counts)]), encoding="utf-8")
 
 
 if __name__ == "__main__":

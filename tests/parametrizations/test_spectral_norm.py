@@ -19,6 +19,8 @@ from paramdesc.parametrizations import SpectralNorm, Symmetric
 from paramdesc.parametrizations.norms.normalised import Normalised
 from tests.helpers import Double, Shift, Sum, chain_of, linear, train_step
 
+pytestmark = pytest.mark.usefixtures("algorithms")
+
 CONVERGED = 0.02
 """How far from one the norm may be after the first iterations, for a random weight."""
 

@@ -164,6 +164,39 @@ class Ascending(Good):
         return result.tril()
 
 
+class Based(Good):
+    """A right map with a base point: `tril(X) + base`."""
+
+    base_point = ("base",)
+    base: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("base", torch.zeros(1, 1))
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() + self.base.clone()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        self.base = torch.zeros_like(Y)
+        return Y.tril()
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        return torch.zeros_like(X), self.forward(X)
+
+
+class Drifting(Based):
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        return X.tril() / 2, self.base.clone()
+
+
+class Replacing(Based):
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        self.base = self.forward(X)
+        return torch.zeros_like(X), self.base
+
+
 class Batch(Good):
     def forward(self, X: Tensor) -> Tensor:
         return X.tril() * (1 + X.shape[0] // X.shape[-1] - 1)
@@ -280,6 +313,8 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (Gradient, "trains", "the gradient vanishes: 0 times"),
     (Saturated, "trains", "the gradient vanishes: 2.1e-09 times"),
     (Ascending, "trains", "no step size lowers a random linear loss in 10 steps of SGD"),
+    (Drifting, "base point", "after recenter(): differs by"),
+    (Replacing, "base point", "recenter() replaced a tensor"),
     (Batch, "batch", "a stack of two"),
     (EmptyBatch, "empty batch", "max()"),
     (Vmap, "vmap", "data-dependent"),
@@ -498,3 +533,10 @@ def test_maps_can_be_checked_under_another_default_device() -> None:
     example = torch.randn(3, 3)
     with torch.device("meta"):
         check_parametrization(Good(), example)
+
+
+def test_a_base_point_that_moves() -> None:
+    report = check_parametrization(Based(), torch.randn(3, 3), raises=False)
+    assert report["base point"].status == "passed"
+    report = check_parametrization(Good(), torch.randn(3, 3), raises=False)
+    assert report["base point"].detail == "the map defines no recenter()"

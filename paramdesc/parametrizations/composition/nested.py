@@ -68,8 +68,11 @@ class MovesInner(Parametrization):
     def can_move(self) -> bool:
         return bool(self.movable())
 
-    def is_moving(self) -> bool:
-        return any(parametrization.is_moving() for parametrization in self.movable())
+    def base_tensors(self) -> list[Tensor]:
+        return [x for parametrization in self.movable() for x in parametrization.base_tensors()]
+
+    def is_relative(self) -> bool:
+        return any(parametrization.is_relative() for parametrization in self.movable())
 
     def is_move_due(self, steps: int) -> bool:
         return any(parametrization.is_move_due(steps) for parametrization in self.movable())

@@ -18,6 +18,7 @@ from torch.nn import Module
 
 from paramdesc.parametrizations.functions.torch_functions import Flatten, register
 from paramdesc.parametrizations.orthogonality.almost_orthogonal import AlmostOrthogonal
+from paramdesc.parametrizations.orthogonality.bjorck import Bjorck
 from paramdesc.parametrizations.orthogonality.grassmann import Grassmann
 from paramdesc.parametrizations.orthogonality.special_orthogonal import SpecialOrthogonal
 from paramdesc.parametrizations.spectra.correlation import Correlation
@@ -47,6 +48,7 @@ from paramdesc.parametrizations.structure.triangular import Triangular
 __all__ = [
     "almost_orthogonal",
     "banded",
+    "bjorck",
     "circulant",
     "correlation",
     "diagonal",
@@ -196,6 +198,19 @@ def grassmann(
 ) -> M:
     """`module.<name>` will hold an orthonormal basis of a trained subspace: `Grassmann`."""
     return register(module, name, Grassmann(strict=strict), flatten)
+
+
+def bjorck(
+    module: M,
+    name: str = "weight",
+    *,
+    accuracy: float = 1e-3,
+    condition: float = 100.0,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will be orthogonal to an accuracy: `Bjorck`."""
+    return register(module, name, Bjorck(accuracy, condition=condition, strict=strict), flatten)
 
 
 def almost_orthogonal(

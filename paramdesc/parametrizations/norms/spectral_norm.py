@@ -4,23 +4,19 @@ Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
+from paramdesc.linalg.devices import takes_functions
 from paramdesc.linalg.precision import matmul, smallest_normal, widened
-from paramdesc.linalg.singular_on_cpu import improve_on_cpu
-from paramdesc.parametrizations.norms.normalised import Normalised
+from paramdesc.linalg.singular_step import affordable_iterations, improve_pair
+from paramdesc.parametrizations.norms.normalised import normalised
 from paramdesc.parametrizations.norms.operator_norm import OperatorNorm, start_vector
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
-from paramdesc.torch_internals.mode import has_autocast, is_plain
+from paramdesc.torch_internals.mode import has_autocast
 
 __all__ = ["SpectralNorm"]
-
-FEW = 6
-"""Up to how many iterations rounding leaves vectors orthogonal that are made so locally."""
 
 
 class SpectralNorm(OperatorNorm):
@@ -106,12 +102,29 @@ class SpectralNorm(OperatorNorm):
     def forward(self, X: Tensor) -> Tensor:
         self.follow(X)
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            is_simple = self.is_simple(X)
-            if is_simple:
-                normalise: Any = Normalised.apply
-                value: Tensor = normalise(X, self._u, self._v, self.bound, self.limit(X))
-                return value
+            moved = self.take_moved()
+            if self.is_simple(X):
+                u, v = (self._u.clone(), self._v.clone()) if moved is None else moved
+                return normalised(X, u, v, self.bound, self.limit(X))
         return self.divided(X, self.norm(X))
+
+    @torch.no_grad()
+    def advance(self, *originals: Tensor) -> None:
+        """Replace the state by `refine`, whose result is kept for `forward`."""
+        (X,) = originals
+        better = self.refine(X, self._u, self._v)
+        for tensor, vector in zip((self._u, self._v), better, strict=True):
+            tensor.copy_(vector)
+        if not is_dynamo_compiling() and better[0] is not self._u:
+            self.__dict__["_moved"] = better
+
+    @torch.jit.unused
+    def take_moved(self) -> tuple[Tensor, Tensor] | None:
+        """The state in tensors that later steps do not write to, if `follow` has just moved it."""
+        if is_dynamo_compiling():
+            return None
+        moved: tuple[Tensor, Tensor] | None = self.__dict__.pop("_moved", None)
+        return moved
 
     def smallest_norm(self, X: Tensor) -> float:
         eps = self.eps
@@ -120,19 +133,17 @@ class SpectralNorm(OperatorNorm):
         return eps
 
     def is_simple(self, X: Tensor) -> bool:
-        """Whether `Normalised` gives value and gradient, with fewer passes over the weight."""
+        """Whether `normalised` gives value and gradient, with fewer passes over the weight."""
         return (
             not is_dynamo_compiling()
             and X.requires_grad
             and torch.is_grad_enabled()
             and self.dim == 0
             and X.ndim > 1
-            and X.device.type == "cpu"
             and X.dtype in (torch.float32, torch.float64)
             and self._u.dtype == X.dtype
             and X.is_contiguous()
-            and type(X) in (Tensor, Parameter)
-            and is_plain()
+            and takes_functions(X)
             and not has_autocast()
         )
 
@@ -169,8 +180,8 @@ class SpectralNorm(OperatorNorm):
         if u.dtype != matrix.dtype:
             u, v = u.to(matrix.dtype), v.to(matrix.dtype)
         count = self.n_power_iterations
-        if self.more_for_large and X.numel() > 50_000:
-            count *= 2
+        if self.more_for_large:
+            count = affordable_iterations(matrix, count)
         u, v = self.improve(matrix, u, v, count)
         return u.to(X.dtype), v.to(X.dtype)
 
@@ -178,11 +189,7 @@ class SpectralNorm(OperatorNorm):
     def iterate(
         self, operator: Tensor, u: Tensor, v: Tensor, count: int, accuracy: float | None
     ) -> tuple[Tensor, Tensor]:
-        if accuracy is None and count <= FEW and operator.numel() > 0:
-            found = improve_on_cpu(operator, v, count)
-            if found is not None:
-                return found
-        return super().iterate(operator, u, v, count, accuracy)
+        return improve_pair(operator, u, v, count, accuracy)
 
     def image(self, operator: Tensor, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return torch.mv(operator, x)

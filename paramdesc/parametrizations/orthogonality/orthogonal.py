@@ -10,9 +10,9 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Move
 from paramdesc.linalg.exponential import exponential, skew_exp
-from paramdesc.linalg.householder import householder, reflect, reflectors
+from paramdesc.linalg.householder import householder_like, reflect, reflectors
 from paramdesc.linalg.orthogonality import (
-    cayley_step,
+    cayley_from,
     is_orthonormal,
     renewed,
     skew_part,
@@ -117,6 +117,11 @@ class Orthogonal(TallMatrices):
         self.check(X)
         if self.orthogonal_map == "polar":
             return polar(X, complete=True)
+        if self.orthogonal_map == "cayley" and X.shape[-2] != X.shape[-1]:
+            W = widened(X)
+            return cayley_from(base_like(W, self.base), W).to(X.dtype)
+        if self.orthogonal_map == "householder" and not X.is_complex() and self.base is None:
+            return reflected(X, self.signs)
         return self.evaluate(X)
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
@@ -129,8 +134,6 @@ class Orthogonal(TallMatrices):
                 return turned(base, X)
             return matmul(base, skew_exp(skew_part(X)))
         S, P = split(base, X)
-        if self.orthogonal_map == "cayley":
-            return cayley_step(base, skew_part(S), P)
         return exponential_step(base, skew_part(S), P)
 
     def can_move(self) -> bool:
@@ -223,12 +226,15 @@ class Orthogonal(TallMatrices):
 
 def reflected(X: Tensor, signs: Tensor | None) -> Tensor:
     """The product of reflections with the phases that a complex diagonal holds, times signs."""
-    Y = householder(X)
+    Y = householder_like(X)
     if X.is_complex():
         half = torch.diagonal(X, dim1=-2, dim2=-1).imag.unsqueeze(-2) / 2
         ones = torch.ones_like(half)
         Y = Y * (torch.complex(ones, half) / torch.complex(ones, -half))
-    return -Y if signs is None else Y * signs.clone().to(Y.dtype)
+    if signs is None:
+        return -Y
+    signs = signs.clone()
+    return Y * (signs.mT if X.shape[-2] < X.shape[-1] else signs).to(Y.dtype)
 
 
 def exponential_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class TallMatrices(BasePoint):
 
     def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
         """Zero, and the value as the base point."""
-        Y = self.evaluate(widened(X))
+        Y = self.forward(widened(X))
         is_wide = Y.shape[-2] < Y.shape[-1]
         return torch.zeros_like(X), renewed(Y.mH).mH if is_wide else renewed(Y)
 
