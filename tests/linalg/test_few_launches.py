@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramdesc.linalg import devices
+from paramdesc.linalg import cayley_on_gpu, devices
 from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.exponential import exponential, skew_exp
 from paramdesc.linalg.householder import householder_like
@@ -219,3 +219,15 @@ def test_gradient_of_the_polar_factor_in_half_precision(
     (gradient,) = torch.autograd.grad(polar(X), X, G)
     exact = exact_gradient(X, G)
     assert (gradient - exact).norm() / exact.norm() <= 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("dtype", REAL_AND_COMPLEX)
+def test_derivatives_of_the_cayley_transform_by_cholesky(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cayley_on_gpu, "LARGEST_FOR_LU", 0)
+    base, X = orthonormal(3, 3, dtype=dtype), random(3, 3, dtype=dtype)
+    X.requires_grad_()
+    assert torch.autograd.gradcheck(lambda X: turned(base, X), X)
+    assert torch.autograd.gradgradcheck(lambda X: turned(base, X), X)
