@@ -198,13 +198,17 @@ class Parametrization(Module):
         """Whether to move the base point after this number of training steps."""
         return self.rebase is not None and steps % self.rebase == 0 and self.can_move()
 
+    def base_tensors(self) -> list[Tensor]:
+        """The tensors of the base point."""
+        tensors: list[Any] = [self._buffers[name] for name in self.base_point]
+        return tensors
+
     def moves_with(self, other: Parametrization) -> bool:
         """Whether this map, of another tensor with the same originals, can move along."""
         return self is other
 
     def moved(self, *originals: Tensor) -> Move:
         """The originals for another base point, and the new numbers for each of its tensors."""
+        base, count = self.base_tensors(), len(originals)
         new = self.recenter(*originals)
-        base: list[Any] = [self._buffers[name] for name in self.base_point]
-        count = len(originals)
         return new[:count], list(zip(base, new[count:], strict=True))

@@ -1,4 +1,4 @@
-"""The Cayley transform, and the inverse that it needs, mostly in matrix products.
+"""The Cayley transform, and the inverse that it needs, on a CPU mostly in matrix products.
 
 A matrix whose Hermitian part is positive definite can be inverted by blocks, without exchanging
 rows. That is one matrix product's worth of operations, and most of them are products of blocks,
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.compiler import is_compiling
 
+from paramdesc.linalg.cayley_on_gpu import Turn
+from paramdesc.linalg.devices import by, counts_launches, suits_cpu
 from paramdesc.linalg.precision import matmul, widened, without_autocast
 from paramdesc.linalg.shapes import check_square
 from paramdesc.torch_internals.mode import is_tracing
@@ -21,7 +23,7 @@ from paramdesc.torch_internals.mode import is_tracing
 __all__ = ["cayley", "divide", "inverse"]
 
 BLOCK = 64
-"""Up to this size LAPACK inverts, and autograd knows how."""
+"""Up to this size LAPACK inverts on a CPU, and autograd knows how."""
 
 
 def cayley(A: Tensor) -> Tensor:
@@ -37,6 +39,10 @@ def cayley(A: Tensor) -> Tensor:
     """
     check_square(A, "skew-Hermitian")
     W = widened(A)
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif counts_launches(W):
+        return by(Turn, None, W, True).to(A.dtype)
     identity = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
     Y = 2 * inverse(identity - W / 2) - identity
     return Y.to(A.dtype)
@@ -50,7 +56,7 @@ def inverse(T: Tensor) -> Tensor:
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return plain_inverse(T)
-    if is_compiling() or is_tracing() or T.shape[-1] <= BLOCK:
+    if is_compiling() or is_tracing() or is_small(T):
         return plain_inverse(T)
     M: Tensor = Inverse.apply(T)  # type: ignore[no-untyped-call]
     return M
@@ -64,10 +70,15 @@ def divide(B: Tensor, T: Tensor) -> Tensor:
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return matmul(B, plain_inverse(T))
-    if is_compiling() or is_tracing() or T.shape[-1] <= BLOCK:
+    if is_compiling() or is_tracing() or is_small(T):
         return matmul(B, plain_inverse(T))
     Z: Tensor = Division.apply(B, T)[0]  # type: ignore[no-untyped-call]
     return Z
+
+
+def is_small(T: Tensor) -> bool:
+    """Whether a function of Python takes longer than it saves."""
+    return T.shape[-1] <= BLOCK and suits_cpu(T)
 
 
 def plain_inverse(T: Tensor) -> Tensor:
@@ -78,7 +89,7 @@ def plain_inverse(T: Tensor) -> Tensor:
 def inverse_by_blocks(T: Tensor) -> Tensor:
     """`T⁻¹`, from the inverses of the leading block and of its Schur complement."""
     n = T.shape[-1]
-    if n <= BLOCK:
+    if n <= BLOCK or not suits_cpu(T):
         return plain_inverse(T)
     k = (n // 2 + 31) // 32 * 32  # products of such sizes are the fastest
     leading = inverse_by_blocks(T[..., :k, :k])

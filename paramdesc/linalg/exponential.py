@@ -13,24 +13,15 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from paramdesc.linalg.devices import by, counts_launches, suits_cpu
+from paramdesc.linalg.exponential_on_gpu import Exponential, squared_where_asked
 from paramdesc.linalg.orthogonality import renewed
 from paramdesc.linalg.precision import widened, without_autocast
 from paramdesc.linalg.shapes import check_square
+from paramdesc.linalg.taylor import FACTORS, RADIUS
 from paramdesc.torch_internals.mode import is_plain
 
 __all__ = ["exponential", "skew_exp"]
-
-# Theorem 2 and table 2 of the paper: rows give factors in terms of I, A, A², A³, A⁶.
-FACTORS = (
-    (0.0, -0.100365581030144618, -0.00802924648241156932, -0.000892138498045729985, 0.0),
-    (0.0, 0.397849749499645078, 1.36783778460411720, 0.498289622525382669,
-     -0.000637898194594723280),
-    (-10.9676396052962062, 1.68015813878906206, 0.0571779846478865511, -0.00698210122488052056,
-     3.34975017086070471e-05),
-    (-0.0904316832390810593, -0.0676404519071381882, 0.0675961301770459655, 0.0295552570429315521,
-     -1.39180257516060693e-05),
-    (0.0, 0.0, -0.0923364619367118555, -0.0169364939002081723, -1.40086798182036094e-05),
-)  # fmt: skip
 
 
 def skew_exp(A: Tensor) -> Tensor:
@@ -54,7 +45,10 @@ def exponential(A: Tensor, is_skew: bool = False) -> Tensor:
     Cost: five products, and a squaring for each doubling of the norm beyond 3 (beyond 1.1 in
     double precision); twice as much backward. Their number is a Python number, so
     compiled, traced and scripted code and function transforms call `torch.matrix_exp`
-    instead. Half precision is computed in float32.
+    instead. On other devices than CPUs, it is decided on the device, so that the host does not
+    wait: ten squarings, of which each matrix takes part in what it needs. There the
+    exponential of a matrix whose norm is above 3000, or 1100 in double precision, is NaN. Half
+    precision is computed in float32.
 
     Args:
         A: the matrices.
@@ -74,6 +68,10 @@ def exponential(A: Tensor, is_skew: bool = False) -> Tensor:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return torch.matrix_exp(W).to(A.dtype)
     with without_autocast(A):
+        if not (suits_cpu(W) or W.numel() == 0):
+            if counts_launches(W):
+                return by(Exponential, W, is_skew).to(A.dtype)
+            return squared_where_asked(W, is_skew).to(A.dtype)
         if A.is_meta or A.numel() == 0 or is_compiling() or not is_plain():
             return torch.matrix_exp(W).to(A.dtype)
         return squared_series(W, is_skew).to(A.dtype)
@@ -92,8 +90,8 @@ def squared_series(A: Tensor, is_skew: bool) -> Tensor:
     bound = largest_norm(A6) ** (1 / 6)
     if not is_skew:  # the powers of others may be small before they are large
         bound = max(largest_norm(A2) ** (1 / 2), largest_norm(A3) ** (1 / 3))
-    is_double = A.dtype in (torch.float64, torch.complex128)
-    squarings = max(0, first + binary_exponent(bound / (1.09 if is_double else 3.01)))
+    radius = RADIUS[A.dtype in (torch.float64, torch.complex128)]
+    squarings = max(0, first + binary_exponent(bound / radius))
     Y = series((A, A2, A3, A6), 2.0 ** (first - squarings))
     for _ in range(squarings):
         Y = Y @ Y

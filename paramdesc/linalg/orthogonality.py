@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from paramdesc.linalg.cayley import divide
+from paramdesc.linalg.cayley_on_gpu import Step, Turn
+from paramdesc.linalg.devices import by, counts_launches
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = [
+    "cayley_across",
+    "cayley_from",
     "cayley_step",
     "is_orthonormal",
     "non_orthonormality",
@@ -19,14 +23,68 @@ __all__ = [
     "skew_part",
     "split",
     "turned",
+    "turned_by",
 ]
 
 
 def turned(base: Tensor, X: Tensor) -> Tensor:
     """`base (I + A / 2) (I - A / 2)⁻¹`, with `A = (X - Xᴴ) / 2`."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif counts_launches(X):
+        return by(Turn, base, X, False)
     identity = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
     T = torch.sub(identity, X - X.mH, alpha=0.25)
     return torch.lerp(base, divide(base, T), 2.0)  # 2 base T⁻¹ - base, in one pass
+
+
+def turned_by(base: Tensor, A: Tensor) -> Tensor:
+    """`base (I + A / 2) (I - A / 2)⁻¹`, for skew-Hermitian `A`."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif counts_launches(A):
+        return by(Turn, base, A, True)
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    divisor = torch.add(identity, A, alpha=-0.5)
+    if A.shape[-1] <= 64:  # as `BLOCK` says
+        quotient = torch.linalg.solve_ex(divisor, base, left=False)[0]
+    else:
+        quotient = divide(base, divisor)
+    return torch.lerp(base, quotient, 2.0)  # 2 base T⁻¹ - base, in one pass
+
+
+def cayley_from(base: Tensor, X: Tensor) -> Tensor:
+    """`cayley_step`, with `A` from the skew part of `baseᴴ X`, and with the rest of `X`.
+
+    A wide matrix is the conjugate transpose of a tall one, and so is its value.
+    """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif is_step_of_few(base, X):
+        return by(Step, base, X, True)
+    if X.shape[-2] < X.shape[-1]:
+        return tall_cayley_from(base.mH, X.mH).mH.resolve_conj()
+    return tall_cayley_from(base, X)
+
+
+def tall_cayley_from(base: Tensor, X: Tensor) -> Tensor:
+    S, P = split(base, X)
+    return cayley_step(base, skew_part(S), P)
+
+
+def cayley_across(base: Tensor, X: Tensor) -> Tensor:
+    """`cayley_step` without `A`, and with the part of `X` that is orthogonal to `base`."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif is_step_of_few(base, X):
+        return by(Step, base, X, False)
+    S, P = split(base, X)
+    return cayley_step(base, torch.zeros_like(S), P)
+
+
+def is_step_of_few(base: Tensor, X: Tensor) -> bool:
+    """Whether `Step` applies."""
+    return counts_launches(X) and not base.requires_grad
 
 
 def cayley_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ optimizer, as some do that keep a second copy of what they train.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from paramdesc.chain.bases import count_anew, movable_map, steps_of
+from paramdesc.chain.chain import Chain
 from paramdesc.chain.explain import explain
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.transient import transient_of
@@ -53,10 +55,8 @@ tell_of_whole_steps(count_and_move)
 def is_trained_by(chain: Any, step: StepMade) -> bool:
     """Whether `step` wrote to all originals of `chain`, each with all its numbers."""
     originals = trained_originals(chain)
-    return (
-        bool(originals)
-        and all(step.wrote([x], ()) for x in originals)
-        and id(chain) not in step.flattened
+    return bool(originals) and all(
+        id(x) in step.identities or step.wrote([x], ()) for x in originals
     )
 
 
@@ -71,7 +71,7 @@ def trained_originals(chain: Any) -> list[Parameter]:
 
 def is_flattened(original: Parameter) -> bool:
     """Whether FSDP1 has made `original` a part of a flat buffer, where it has lost its shape."""
-    return getattr(original, "_fsdp_flattened", False)
+    return "_fsdp_flattened" in vars(original)
 
 
 def groups_of(chains: Sequence[Any]) -> list[list[Any]]:
@@ -81,15 +81,24 @@ def groups_of(chains: Sequence[Any]) -> list[list[Any]]:
     This is found out once per chain and original, since it takes a search of all objects.
     """
     unknown = [chain for chain in chains if known_group(chain) is None]
-    if unknown:
-        holders = modules_with([x for chain in unknown for x in trained_originals(chain)])
-        for chain in unknown:
-            originals = trained_originals(chain)
-            group = unique([m for x in originals for m in holders.get(id(x), ())], chain)
-            if not all(may_join(other, chain) for other in group):
-                group = []
-            transient_of(chain).group = (tuple(map(id, originals)), [ref(x) for x in group])
+    if unknown and not all(find_groups(unknown)):
+        gc.collect()  # garbage that is not freed yet must not count
+        find_groups(unknown)
     return [known_group(chain) or [] for chain in chains]
+
+
+def find_groups(chains: Sequence[Any]) -> list[bool]:
+    """Find the chains to move with each of these. Returns where nothing else holds an original."""
+    originals = {id(chain): trained_originals(chain) for chain in chains}
+    holders = modules_with([x for listed in originals.values() for x in listed])
+    are_free = []
+    for chain in chains:
+        own = originals[id(chain)]
+        group = unique([module for x in own for module in holders[id(x)]], chain)
+        are_free.append(all(may_join(other, chain) for other in group))
+        references = [ref(x) for x in group] if are_free[-1] else []
+        transient_of(chain).group = (tuple(map(id, own)), references)
+    return are_free
 
 
 def known_group(chain: Any) -> list[Any] | None:
@@ -97,7 +106,7 @@ def known_group(chain: Any) -> list[Any] | None:
     if identities != tuple(map(id, trained_originals(chain))):
         return None
     members = [reference() for reference in group]
-    return [member for member in members if member is not None]
+    return [member for member in members if isinstance(member, Chain)]
 
 
 def unique(modules: Sequence[Any], first: Any) -> list[Any]:
@@ -107,17 +116,23 @@ def unique(modules: Sequence[Any], first: Any) -> list[Any]:
 
 def may_join(other: Any, chain: Any) -> bool:
     """Whether `other` stays right if `chain` is moved, and it along with it."""
-    if other is chain:
-        return True
-    if not hasattr(other, "original_names") or other.__dict__.get("is_tied"):
-        return False
-    one, two = movable_map(chain), movable_map(other)
+    one = movable_map(chain)
+    if other is chain or one is None:
+        return other is chain
+    if not isinstance(other, Chain):  # a program of TorchScript has the tensors of the map, too
+        return holds_all(other, one.base_tensors())
+    two = movable_map(other)
     return (
-        one is not None
-        and two is not None
+        two is not None
         and two.moves_with(one)
+        and not other.__dict__.get("is_tied")
         and list(map(id, chain.originals())) == list(map(id, other.originals()))
     )
+
+
+def holds_all(module: Any, tensors: Sequence[Tensor]) -> bool:
+    held = {id(x) for x in module.buffers()}
+    return bool(tensors) and all(id(x) in held for x in tensors)
 
 
 _WARNED: set[type] = set()

@@ -90,38 +90,14 @@ def holders_of(tensor: Tensor, besides: Module) -> Iterator[str]:
     """The modules that hold `tensor`, each with its name there."""
     buffers: Any = besides._buffers
     own = (besides._parameters, getattr(buffers, "__wrapped__", buffers))
-    for owner, holder in owners_of([tensor], own):
-        place = "a parametrized module" if owner is None else type(owner).__name__
-        yield from names_in(holder, tensor, place)
-
-
-def modules_with(tensors: Sequence[Tensor]) -> dict[int, list[Any]]:
-    """The modules that hold each of `tensors`, by the identity of the tensor."""
-    gc.collect()  # garbage that is not freed yet must not count
-    found: dict[int, list[Any]] = {}
-    wanted = {id(x) for x in tensors}
-    for owner, holder in owners_of(tensors):
-        for x in list(holder.values()):
-            if id(x) in wanted:
-                found.setdefault(id(x), []).append(owner)
-    return found
-
-
-def owners_of(
-    tensors: Sequence[Tensor], besides: Sequence[Any] = ()
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The modules that hold one of `tensors`, each with its dict of parameters or buffers.
-
-    None stands for the module if it is parametrized and the dict is that of its buffers.
-    """
     holding = {
         id(x): x
-        for x in gc.get_referrers(*tensors)
-        if type(x) is dict and not any(x is holder for holder in besides)
+        for x in gc.get_referrers(tensor)
+        if type(x) is dict and not any(x is holder for holder in own)
     }
     for owner in gc.get_referrers(*holding.values()) if holding else ():
         if type(owner) is AttributeNamespace:
-            yield None, owner.__wrapped__
+            yield from names_in(owner.__wrapped__, tensor, "a parametrized module")
             continue
         state = owner if type(owner) is dict else vars(owner) if is_module(owner) else {}
         for kind in ("_parameters", "_buffers"):
@@ -130,7 +106,20 @@ def owners_of(
                 # other dicts of this form are copies of the state of a module, as in a snapshot
                 for module in filter(is_module, [owner, *gc.get_referrers(state)]):
                     if vars(module) is state:
-                        yield module, state[kind]
+                        yield from names_in(state[kind], tensor, type(module).__name__)
+
+
+def modules_with(tensors: Sequence[Tensor]) -> dict[int, list[Any]]:
+    """The modules that hold each of `tensors` as a Parameter, by the identity of the tensor.
+
+    For many tensors, since it looks at each object once.
+    """
+    found: dict[int, list[Any]] = {id(x): [] for x in tensors}
+    for module in filter(is_module, gc.get_objects()):
+        for x in list(vars(module).get("_parameters", {}).values()):
+            if id(x) in found:
+                found[id(x)].append(module)
+    return found
 
 
 def is_module(x: object) -> bool:

@@ -21,29 +21,6 @@ from tests.parametrizations.test_conformance import CASES
 
 Counts = dict[str, dict[str, Count]]
 
-WAITING = {
-    "compose, one map",
-    "blocks",
-    "stacked",
-    "flattened",
-    "torch's matrix_exp",
-    "torch's cayley, tall",
-    "torch's cayley, complex",
-    "distributions, less than",
-    "distributions, interval of tensors",
-    "distributions, simplex by stick-breaking",
-    "distributions, parts",
-    "exponential, square",
-    "exponential, tall",
-    "exponential, complex",
-    "exponential without base",
-    "special orthogonal, exponential",
-    "normal",
-    "normal, batch",
-    "normal, complex",
-}
-"""Cases that still wait."""
-
 KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], Count]] = {
     "a view": (lambda X: X.mT, Count(0, 0)),
     "one operation": (torch.exp, Count(1, 1)),
@@ -73,7 +50,7 @@ def counts() -> Counts:
 @pytest.mark.parametrize("name", CASES)
 def test_case_keeps_its_launches_and_does_not_wait(name: str, counts: Counts) -> None:
     found = counts["cases"][name]
-    assert bool(found.waits) == (name in WAITING), found.waits
+    assert not found.waits
     assert found.launches <= documented(PAGE)[name]
 
 

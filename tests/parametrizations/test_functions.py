@@ -219,7 +219,7 @@ OTHERWISE = {
     "Blocks, Compose, Flattened, Stacked": "take maps",
     "JointPart, Transposed": "joint and tie register them",
     "BasePoint, ConstantDiagonals, ConvolutionOperator, Dissipative, Length, LinearStructure, "
-    "Mirrored, OperatorNorm, PolarForm, Rescaling, TallMatrices": "are base classes",
+    "Mirrored, MovesInner, OperatorNorm, PolarForm, Rescaling, TallMatrices": "are base classes",
     "OrthogonalConvolution": "orthogonal_convolution registers it for the layer",
     "LoRA": "lora registers it",
     "Orthogonal, TorchOrthogonal": "orthogonal registers the latter, for torch's checkpoints",

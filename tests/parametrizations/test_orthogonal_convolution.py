@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from paramdesc import register_parametrization
 from paramdesc.errors import ConstraintError
 from paramdesc.parametrizations import OrthogonalConvolution, orthogonal_convolution
 from paramdesc.parametrizations.lipschitz.factorization import correlation
+from paramdesc.parametrizations.lipschitz.projectors import expanded
 from tests.helpers import chain_of
 from tests.parametrizations.operators import operator_matrix, singular_values
+from tests.parametrizations.test_placeholders import Count
 
 # the shape of the weight, the arguments of the layer, the size of the images
 KERNELS: dict[str, tuple[tuple[int, ...], dict[str, Any], int]] = {
@@ -101,6 +104,18 @@ def test_a_transposed_convolution_of_the_same_weight_keeps_lengths(name: str) ->
     torch.testing.assert_close(matrix.T @ matrix, identity, rtol=0, atol=1e-12)
 
 
+def test_transposed_layers_keep_lengths() -> None:
+    torch.manual_seed(0)
+    for layer in (
+        nn.ConvTranspose2d(4, 2, 4, stride=2, groups=2, bias=False),
+        nn.ConvTranspose2d(4, 4, 3, bias=False),
+        nn.ConvTranspose1d(2, 6, 5, bias=False),
+    ):
+        orthogonal_convolution(layer)
+        images = torch.randn(3, layer.in_channels, *[5] * len(layer.kernel_size))
+        torch.testing.assert_close(layer(images).norm(), images.norm())
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_values_of_the_map_are_kept(name: str) -> None:
     shape, how, _ = KERNELS[name]
@@ -129,6 +144,22 @@ def test_the_identity_of_an_odd_kernel_is_kept(channels: int) -> None:
     nn.init.dirac_(layer.weight)
     expected = nn.init.dirac_(torch.empty(channels, channels, 5, 5))
     torch.testing.assert_close(layer.weight, expected)
+
+
+@pytest.mark.parametrize(
+    "ranks", [(3, 1), (1, 3), (4, 0), (1, 2, 4, 1), (0, 4, 4, 0), (3, 3, 2, 0)]
+)
+def test_in_one_dimension_only_the_sum_of_ranks_counts(ranks: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    bases = torch.linalg.qr(torch.randn(len(ranks), 4, 4, dtype=torch.float64))[0]
+    K = bases[:1, :, None]
+    for basis, rank in zip(bases, ranks, strict=True):
+        K = expanded(K, basis[:, :rank], 2, shifts_rest=False)
+    weight = K[0].movedim(-1, 1)
+    module = made(weight.shape, {})
+    chain_of(module)[0].strict = True
+    module.weight = weight
+    torch.testing.assert_close(module.weight, weight, rtol=0, atol=1e-9)
 
 
 def test_what_replaces_another_kernel_is_near_it() -> None:
@@ -210,6 +241,43 @@ def test_arguments_come_from_a_layer() -> None:
         OrthogonalConvolution.for_module(nn.Conv1d(2, 2, 3, stride=2, dilation=2))
     with pytest.raises(TypeError, match="Got Linear"):
         OrthogonalConvolution.for_module(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("name", ["square", "1 x 1", "stride, groups"])
+def test_base_points_follow_the_training(name: str) -> None:
+    shape, how, _ = KERNELS[name]
+    torch.manual_seed(0)
+    layer: Any = nn.Module()
+    layer.weight = nn.Parameter(torch.randn(shape, dtype=torch.float64))
+    found = OrthogonalConvolution(how.get("stride", 1), how.get("groups", 1), rebase=3)
+    register_parametrization(layer, "weight", found)
+    fixed = copy.deepcopy(layer)
+    chain_of(fixed)[0].rebase = chain_of(fixed)[0].matrix.rebase = None
+    chain_of(fixed)[0].planes.rebase = None
+    direction = torch.randn_like(layer.weight)
+    for module in (layer, fixed):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (module.weight * direction).sum().backward()
+            optimizer.step()
+    assert not any(bool(original.any()) for original in chain_of(layer).originals())
+    assert any(bool(original.any()) for original in chain_of(fixed).originals())
+    torch.testing.assert_close(layer.weight, fixed.weight, rtol=0, atol=1e-12)
+    assert not chain_of(layer)[0].matrix.base.equal(chain_of(fixed)[0].matrix.base)
+
+
+def test_registering_on_meta_searches_nothing() -> None:
+    on_meta, with_numbers = Count(), Count()
+    with on_meta:
+        layer = orthogonal_convolution(nn.Conv2d(8, 8, 3, device="meta"))
+    with with_numbers:
+        orthogonal_convolution(nn.Conv2d(8, 8, 3))
+    assert on_meta.operations < with_numbers.operations / 3
+    assert layer.weight.shape == (8, 8, 3, 3)
+    shapes = {name: x.shape for name, x in layer.state_dict().items()}
+    on_cpu = orthogonal_convolution(nn.Conv2d(8, 8, 3))
+    assert shapes == {name: x.shape for name, x in on_cpu.state_dict().items()}
 
 
 def test_layers_keep_lengths_while_they_train() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import Module
 from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -43,6 +44,7 @@ from paramdesc.registration import moving
 MAPS: dict[str, Callable[[int | None], Module]] = {
     "cayley": lambda rebase: Orthogonal(rebase=rebase),
     "matrix_exp": lambda rebase: Orthogonal("matrix_exp", rebase=rebase),
+    "householder": lambda rebase: Orthogonal("householder", rebase=rebase),
     "rotation": lambda rebase: SpecialOrthogonal(rebase=rebase),
     "subspace": lambda rebase: Grassmann(rebase=rebase),
     "band": lambda rebase: AlmostOrthogonal(0.3, rebase=rebase),
@@ -553,3 +555,39 @@ def test_originals_that_are_not_trained_may_be_averaged() -> None:
     model = nn.Sequential(nn.Linear(4, 4), layer_of(Orthogonal(), [4, 4]))
     model[1].requires_grad_(False)
     AveragedModel(model).update_parameters(model)
+
+
+# compiled and scripted code
+
+
+def test_compiled_code_sees_the_moves_and_is_not_compiled_again() -> None:
+    torch._dynamo.reset()
+    layers = [layer_of(Orthogonal(rebase=2), [4, 4]) for _ in range(2)]
+    counter = CompileCounter()
+    compiled: Any = torch.compile(layers[0], backend=counter)
+    frames = []
+    inputs = torch.randn(3, 4, dtype=torch.float64)
+    optimizers = [SGD(layer.parameters(), lr=0.1) for layer in layers]
+    for _ in range(7):
+        for model, optimizer in zip((compiled, layers[1]), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        torch.testing.assert_close(compiled(inputs), layers[1](inputs), rtol=0, atol=1e-12)
+        frames.append(counter.frame_count)
+    assert len(set(frames[1:])) == 1
+    assert chain_of(layers[0])[0].base._version == chain_of(layers[1])[0].base._version
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_a_scripted_program_follows_the_model() -> None:
+    layer = layer_of(Orthogonal(rebase=1), [4, 4])
+    scripted = torch.jit.script(layer)
+    optimizer = SGD(scripted.parameters(), lr=0.1)
+    inputs = torch.randn(3, 4, dtype=torch.float64)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (scripted(inputs) * goal([3, 4])).sum().backward()
+        optimizer.step()
+        torch.testing.assert_close(scripted(inputs), layer(inputs))
+    assert not chain_of(layer).original.any()

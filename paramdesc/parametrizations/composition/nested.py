@@ -68,6 +68,9 @@ class MovesInner(Parametrization):
     def can_move(self) -> bool:
         return bool(self.movable())
 
+    def base_tensors(self) -> list[Tensor]:
+        return [x for parametrization in self.movable() for x in parametrization.base_tensors()]
+
     def is_relative(self) -> bool:
         return any(parametrization.is_relative() for parametrization in self.movable())
 

@@ -17,6 +17,7 @@ from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import smallest_normal, widened, without_autocast
 from paramdesc.parametrizations.entries.interval import check_margin, largest_below, least_above
 from paramdesc.parametrizations.entries.simplex import placed_on_simplex
+from paramdesc.parametrizations.entries.stick_breaking import without_wait
 from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = ["FromDistributions"]
@@ -85,7 +86,7 @@ class FromDistributions(Parametrization):
         self.form = with_bounds(constraint, self.take)
         self.has_tensors = "bound0" in self._buffers
         try:
-            self.constant_transform = None if self.has_tensors else self.registry(self.form)
+            self.constant_transform = None if self.has_tensors else self.transform_of(self.form)
             self.registry(self.asked())
         except NotImplementedError as error:
             raise NotImplementedError(
@@ -93,6 +94,10 @@ class FromDistributions(Parametrization):
                 f"(bijective={bijective}). Register one with "
                 "torch.distributions.transform_to.register(...) first."
             ) from error
+
+    def transform_of(self, constraint: Any) -> Any:
+        """torch's transform from unconstrained tensors."""
+        return without_wait(self.registry(constraint))
 
     @property
     def registry(self) -> Any:
@@ -114,7 +119,7 @@ class FromDistributions(Parametrization):
 
     def transform(self) -> Any:
         """The transform from unconstrained tensors."""
-        return self.constant_transform or self.registry(self.asked())
+        return self.constant_transform or self.transform_of(self.asked())
 
     def forward(self, X: Tensor) -> Tensor:
         with without_autocast(X):

@@ -172,8 +172,9 @@ def below_each(bound: Tensor, X: Tensor) -> Tensor:
 
 def least_above(bound: float | Tensor, X: Tensor) -> Tensor:
     """The least number of the dtype of `X` that counts as larger than `bound`."""
-    number = above_each(bound, X) if isinstance(bound, Tensor) else above(bound, X)
-    return torch.as_tensor(number, dtype=X.dtype, device=X.device)
+    if isinstance(bound, Tensor):
+        return above_each(bound, X).to(dtype=X.dtype, device=X.device)
+    return X.new_full((), above(bound, X))  # a number moved to a GPU would make the host wait
 
 
 def largest_below(bound: float | Tensor, X: Tensor) -> Tensor:

@@ -39,9 +39,11 @@ __all__ = [
 M = TypeVar("M", bound=Module)
 
 
-def orthogonal_convolution(module: M, name: str = "weight", *, strict: bool = False) -> M:
+def orthogonal_convolution(
+    module: M, name: str = "weight", *, rebase: int | None = 50, strict: bool = False
+) -> M:
     """`module.<name>` will make an orthogonal convolution: `OrthogonalConvolution`."""
-    parametrization = OrthogonalConvolution.for_module(module, strict=strict)
+    parametrization = OrthogonalConvolution.for_module(module, rebase=rebase, strict=strict)
     return register_parametrization(module, name, parametrization)
 
 

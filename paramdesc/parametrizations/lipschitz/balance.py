@@ -85,7 +85,9 @@ def balance(A: Tensor) -> Tensor:
 
 def balanced(A: Tensor, eps: float) -> Tensor:
     size = A.diagonal().clamp_min(0).sqrt()
-    reach = (eps * size.outer(size) < A).to(A.dtype) + torch.eye(len(A), dtype=A.dtype)
+    reach = (eps * size.outer(size) < A).to(A.dtype) + torch.eye(
+        len(A), dtype=A.dtype, device=A.device
+    )
     for _ in range(max(1, len(A) - 1).bit_length()):
         reach = (reach @ reach > 0).to(A.dtype)
     weights = torch.ones_like(size)

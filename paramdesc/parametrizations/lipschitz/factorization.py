@@ -12,12 +12,10 @@ from paramdesc.parametrizations.lipschitz.projectors import expanded, multiplied
 __all__ = ["factorized"]
 
 Order = list[tuple[int, bool]]
-SWEEPS = 8
-"""How often all factors are improved in turn, at most. More gains a few percent at most."""
+SWEEPS = 5
+"""How often all factors are improved in turn, at most. More would gain a few percent."""
 LEAST_GAIN = 1e-3
 """The relative gain of a sweep below which the search ends."""
-NEGLIGIBLE = 1e-9
-"""The relative error of a factorization in double precision that is not worth a second one."""
 
 
 @torch.no_grad()
@@ -37,7 +35,7 @@ def factorized(K: Tensor, order: Order) -> tuple[Tensor, Tensor]:
     size = torch.linalg.vector_norm(exact).item()
     M, bases = taken_apart(exact, order, is_precise=False)
     error = distance(exact, M, bases, order)
-    if not order or size == 0 or not error > NEGLIGIBLE * size:
+    if not order or size == 0 or not error > 20 * epsilon(K) * size:
         return M, bases
     if error < 0.1 * size:  # it may be such a product, with coefficients of very different sizes
         again = taken_apart(exact, order, is_precise=True)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.parametrization import Move, Parametrization
 from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
+from paramdesc.parametrizations.composition.nested import MovesInner, movable_in
 from paramdesc.parametrizations.lipschitz.factorization import distance, factorized
 from paramdesc.parametrizations.lipschitz.kernels import (
     autocorrelation,
@@ -30,7 +32,7 @@ from paramdesc.torch_internals.placeholders import is_placeholder
 __all__ = ["OrthogonalConvolution"]
 
 
-class OrthogonalConvolution(Parametrization):
+class OrthogonalConvolution(MovesInner):
     """`layer.weight` will make a convolution that is orthogonal as a map from images to images.
 
     If the layer has at least as many outputs as inputs, counted with the stride, that is
@@ -44,26 +46,31 @@ class OrthogonalConvolution(Parametrization):
       images near the borders may be smaller. Exact are full padding, by `kernel - 1` on each
       side, with at least as many outputs, and no padding at all with at most as many.
 
-    A transposed convolution is the adjoint, and takes the same weight: it keeps lengths where the
-    convolution from its outputs to its inputs has fewer outputs. Dilation is allowed if it has no
-    divisor in common with the stride.
+    A transposed convolution is the adjoint, and takes the same weight. With zero padding it keeps
+    lengths exactly, for `padding=0`, if it has at least as many outputs as inputs, counted with the
+    stride: `out * stride ** dimensions >= in`. Dilation is allowed if it has no divisor in common
+    with the stride.
 
-    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`. Any kernel size;
-    real and complex; half precision is computed in float32. Along each axis, the kernel is a
-    product of factors `I - P + P z`, where `z` shifts by a pixel and `P` is a projection of rank
-    `channels // 2`, or of the complementary rank for every other factor, and one `stride` pixels
-    long. The originals are two:
+    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or
+    `(in, out / groups, *kernel)` for transposed ones. Any kernel size; real and complex; half
+    precision is computed in float32. The kernel is a product: along each axis
+    `kernel - stride` factors `I - P + P z`, where `z` shifts by a pixel, and `P` is a projection of
+    rank `c // 2`, or of rank `c - c // 2` for every other factor; and a matrix. Without stride, `c`
+    is the larger number of channels of a group, and the matrix is `c x n` for the smaller number
+    `n`. With a stride, `c` is the number of inputs, and the matrix takes all pixels that the stride
+    covers to the outputs. There are two originals:
 
-    - `original0`, a matrix with orthonormal columns or rows as in `Orthogonal`, of the pixels that
-      one stride covers,
-    - `original1`, the subspaces of the projections, `(groups, factors, channels, channels // 2)`,
-      as in `Grassmann`.
+    - `original0` gives the matrix, whose columns or rows are orthonormal, as in `Orthogonal`,
+    - `original1`, `(groups, factors, c, c // 2)`, gives bases of the ranges of the projections, as
+      in `Grassmann`.
 
     Assigning, and registering on a weight, keeps a value of the map, such as
     `torch.nn.init.dirac_` makes for odd kernels, and replaces any other by a nearby one, found by a
-    search. The originals become zero. In one spatial dimension these are all orthogonal
-    convolutions whose determinant is of middle degree; in two or three dimensions, all that are
-    products of one-dimensional ones, and no others.
+    search. The originals become zero, and the factors of the value become the base points. In one
+    spatial dimension, without stride and with as many outputs as inputs, the values are all
+    orthogonal kernels whose determinant, a power of `z`, is of half the largest degree; in more
+    dimensions they are all products of such kernels along each axis. Not all orthogonal kernels of
+    two dimensions are such products.
 
     Cost, for `c` channels and kernels of 3 x 3: 12 products of `c x c` matrices, and the four
     projections; of registering: about a hundred times that.
@@ -73,6 +80,8 @@ class OrthogonalConvolution(Parametrization):
     Args:
         stride: that of the layer, a number or one for each spatial dimension.
         groups: those of the layer.
+        rebase: the number of training steps after which the base points move, those of the matrix
+            and of the subspaces; None for never.
         strict: whether to refuse a weight that is not a value of the map.
 
     Raises:
@@ -101,21 +110,30 @@ class OrthogonalConvolution(Parametrization):
     weight_shape: List[int]  # noqa: UP006
 
     def __init__(
-        self, stride: int | Sequence[int] = 1, groups: int = 1, *, strict: bool = False
+        self,
+        stride: int | Sequence[int] = 1,
+        groups: int = 1,
+        *,
+        rebase: int | None = 50,
+        strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
+        check_rebase(rebase)
         self.stride = [stride] if isinstance(stride, int) else list(stride)
         if not self.stride or min(self.stride) < 1 or groups < 1:
             raise ValueError(
                 f"stride and groups must be positive. Got stride={stride}, groups={groups}."
             )
         self.groups = groups
-        self.matrix = Orthogonal()
-        self.planes = Grassmann()
+        self.rebase = rebase
+        self.matrix = Orthogonal(rebase=rebase)
+        self.planes = Grassmann(rebase=rebase)
         self.weight_shape = []
 
     @classmethod
-    def for_module(cls, module: Module, *, strict: bool = False) -> "OrthogonalConvolution":
+    def for_module(
+        cls, module: Module, *, rebase: int | None = 50, strict: bool = False
+    ) -> "OrthogonalConvolution":
         """The map for the weight of a convolution layer of torch, with the stride of the layer.
 
         Raises:
@@ -134,7 +152,7 @@ class OrthogonalConvolution(Parametrization):
                 "a convolution whose dilation and stride have a divisor in common leaves out "
                 f"pixels. Got dilation={read.dilation}, stride={read.stride}."
             )
-        return cls(read.stride, read.groups, strict=strict)
+        return cls(read.stride, read.groups, rebase=rebase, strict=strict)
 
     def forward(self, X: Tensor, planes: Tensor) -> Tensor:
         if len(self.weight_shape) == 0:
@@ -146,6 +164,8 @@ class OrthogonalConvolution(Parametrization):
         bases = widened(planes)
         if planes.numel() > 0:
             bases = self.planes(bases)
+        else:
+            M = M + bases.sum()  # zero, so that each original has a gradient
         K = multiplied(M, bases, factor_order(counts(shape, stride)))
         if not is_outer(shape, stride, self.groups):
             K = K.transpose(1, -1)
@@ -172,6 +192,17 @@ class OrthogonalConvolution(Parametrization):
         X = self.matrix.right_inverse(M.flatten(1, -2).to(K.dtype))
         return X.to(Y.dtype), self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
 
+    def movable(self) -> list[Parametrization]:
+        return movable_in([self.matrix, self.planes])
+
+    def moved(self, *originals: Tensor) -> Move:
+        X, planes = originals
+        news, bases = self.matrix.moved(X)
+        if planes.numel() == 0:
+            return (*news, planes), bases
+        turned, others = self.planes.moved(planes)
+        return (*news, *turned), bases + others
+
     def check(self, Y: Tensor) -> None:
         check_convolution(Y, self.groups)
         shape, stride = list(Y.shape), self.strides(list(Y.shape))
@@ -184,7 +215,7 @@ class OrthogonalConvolution(Parametrization):
             )
 
     def check_reached(self, K: Tensor, error: float) -> None:
-        allowed = 1000 * epsilon(K) * torch.linalg.vector_norm(K).item()
+        allowed = 1e4 * epsilon(K) * torch.linalg.vector_norm(K).item()
         if not error <= allowed:
             raise ValueError(
                 "this orthogonal convolution is not a product of factors of two taps along each "
@@ -221,7 +252,7 @@ class OrthogonalConvolution(Parametrization):
 
     def extra_repr(self) -> str:
         shown = [f"stride={tuple(self.stride)}"] if set(self.stride) != {1} else []
-        shown += [f"groups={self.groups}"] * (self.groups > 1)
+        shown += [f"groups={self.groups}"] * (self.groups > 1) + shown_rebase(self)
         return ", ".join(shown + ["strict=True"] * self.strict)
 
 

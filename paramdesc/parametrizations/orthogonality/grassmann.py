@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.orthogonality import cayley_step, is_orthonormal, split
+from paramdesc.linalg.orthogonality import cayley_across, is_orthonormal
 from paramdesc.linalg.polar import nearest_orthonormal
 from paramdesc.linalg.precision import widened
 from paramdesc.linalg.shapes import check_matrix
@@ -54,9 +54,7 @@ class Grassmann(TallMatrices):
         check_matrix(X, "subspace")
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
-        base = base_like(X, base)
-        S, P = split(base, X)
-        return cayley_step(base, torch.zeros_like(S), P)
+        return cayley_across(base_like(X, base), X)
 
     def start(self, Y: Tensor) -> Tensor:
         W = widened(Y)

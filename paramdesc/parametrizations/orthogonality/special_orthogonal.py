@@ -24,7 +24,7 @@ class SpecialOrthogonal(Orthogonal):
 
     Args:
         orthogonal_map: `"cayley"`, `"matrix_exp"` or `"householder"`.
-        trivialization: whether the first two have a base point, see `Orthogonal`.
+        trivialization: whether they have a base point, see `Orthogonal`.
         strict: whether to refuse a matrix that is no rotation instead.
 
     Raises:

@@ -87,7 +87,8 @@ class Sphere(Parametrization):
         length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
         least = shortest(X)
         if all_above(length, least):  # with fewer operations
-            return X * (self.radius / length)
+            scaled: Tensor = X * (self.radius / length)
+            return scaled
         is_long = length > least
         count = 1
         for d in dims:

@@ -35,9 +35,9 @@ class TallMatrices(BasePoint):
             return wide.mH.resolve_conj().to(X.dtype)
         return self.tall(widened(X), base).to(X.dtype)
 
-    def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
         """Zero, and the value as the base point."""
-        Y = self.evaluate(widened(X))
+        Y = self.forward(widened(X))
         is_wide = Y.shape[-2] < Y.shape[-1]
         return torch.zeros_like(X), renewed(Y.mH).mH if is_wide else renewed(Y)
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.cayley import cayley, divide
+from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.exponential import skew_exp
 from paramdesc.linalg.householder import householder
-from paramdesc.linalg.orthogonality import renewed
+from paramdesc.linalg.orthogonality import renewed, turned_by
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 from paramdesc.parametrizations.base_point import check_rebase
@@ -141,15 +141,7 @@ class TorchOrthogonal(Parametrization):
         if self.use_trivialization:
             base = self.base
             if base is not None:
-                base = widened(base.clone())
-                identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-                divisor = torch.add(identity, A, alpha=-0.5)
-                # up to there, a function of Python takes longer than it saves
-                if A.shape[-1] <= 64:
-                    quotient: Tensor = torch.linalg.solve(divisor, base, left=False)
-                else:
-                    quotient = divide(base, divisor)
-                return torch.lerp(base, quotient, 2.0)  # twice the quotient, less the base
+                return turned_by(widened(base.clone()), A)
         return cayley(A)
 
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere

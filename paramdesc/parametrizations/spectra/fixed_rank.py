@@ -150,10 +150,10 @@ class FixedRank(Parametrization):
                 self.scale = None
             elif scale is None:
                 self.scale = torch.empty_like(given, device=left.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._buffers.setdefault("scale", None)  # a pickle of an earlier version has none
 
     def deviation(self, Y: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.cayley import divide
-from paramdesc.linalg.orthogonality import renewed
+from paramdesc.linalg.orthogonality import renewed, turned_by
 from paramdesc.linalg.precision import matmul, widened
 from paramdesc.parametrizations.base_point import BasePoint
 from paramdesc.parametrizations.spectra.positive_definite import check_floor
@@ -73,8 +72,7 @@ def parts(X: Tensor) -> tuple[Tensor, Tensor]:
 
 def turned(P: Tensor, K: Tensor) -> Tensor:
     """`P cayley(2 K)` for skew-Hermitian `K`, at the cost of an inverse and a product."""
-    identity = torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
-    return 2 * divide(P, identity - K) - P
+    return turned_by(P, 2 * K)
 
 
 def check_real(Y: Tensor, kind: str) -> None:

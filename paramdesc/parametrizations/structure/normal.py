@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.orthogonality import renewed
 from paramdesc.linalg.polar import nearest_orthonormal
@@ -80,7 +81,7 @@ class Normal(BasePoint):
 
     def basis(self, X: Tensor) -> Tensor:
         """`Q`."""
-        Q, base = cayley(X), self.base
+        Q, base = rotation(X), self.base
         return Q if base is None else matmul(base.clone().to(Q.dtype), Q)
 
     def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,12 +117,10 @@ class Normal(BasePoint):
         return 20 * epsilon(Y) * largest_entry(norm).item() ** 2
 
 
-def cayley(X: Tensor) -> Tensor:
+def rotation(X: Tensor) -> Tensor:
     """`2 (I - A / 2)⁻¹ - I`, orthogonal, where `A` is skew with the upper triangle of `X`."""
-    half = X.triu(1) / 2
-    eye = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
-    result: Tensor = 2 * torch.linalg.inv(eye - half + half.mH) - eye
-    return result
+    A = X.triu(1)
+    return cayley(A - A.mH)
 
 
 def times_blocks(Q: Tensor, X: Tensor, rotating: Tensor) -> Tensor:
