@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.precision import smallest_normal
+from paramdesc.linalg.precision import has_full_products, smallest_normal
 from paramdesc.linalg.singular_chebyshev import BOUND, MOST, length
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
 __all__ = ["improve_by_gram", "is_medium"]
 
@@ -16,11 +17,12 @@ __all__ = ["improve_by_gram", "is_medium"]
 def is_medium(M: Tensor, iterations: int) -> bool:
     """Whether forming the Gram matrix takes no longer than the operations that it saves."""
     return (
-        not M.is_complex()
+        not is_dynamo_compiling()  # which cannot follow the question for the precision
+        and not M.is_complex()
         and iterations <= MOST
         and min(M.shape) * M.numel() <= 2**30
         # a Gram matrix of few digits would have other vectors
-        and (M.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest")
+        and (M.dtype == torch.float64 or has_full_products())
     )
 
 

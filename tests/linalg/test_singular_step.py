@@ -15,7 +15,7 @@ from paramdesc.linalg.singular_chebyshev import (
     products_of_map,
     products_of_matrix,
 )
-from paramdesc.linalg.singular_gram import improve_by_gram
+from paramdesc.linalg.singular_gram import improve_by_gram, is_medium
 from paramdesc.linalg.singular_squaring import improve_by_squaring
 from paramdesc.linalg.singular_step import improve_pair, improve_pair_of_map
 from tests.linalg.operations import operations
@@ -149,6 +149,34 @@ def test_groups_of_a_map_are_iterated_together() -> None:
         )
     for k in range(3):
         assert error(M[k], u[k], v[k]) < 1e-5
+
+
+SETTINGS: dict[str, tuple[Any, str, Any, Any]] = {
+    "for all backends": (torch, "set_float32_matmul_precision", "high", "highest"),
+    "allow_tf32": (torch.backends.cuda.matmul, "allow_tf32", True, False),
+    "for one backend": (torch.backends.cuda.matmul, "fp32_precision", "tf32", "none"),
+}
+
+
+@pytest.mark.usefixtures("few_launches")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_gram_matrix_is_formed_in_full_precision_only(name: str) -> None:
+    holder, setting, low, full = SETTINGS[name]
+
+    def choose(value: Any) -> None:
+        found = getattr(holder, setting)
+        _ = found(value) if callable(found) else setattr(holder, setting, value)
+
+    M, u, v = start(100, 100)
+    assert is_medium(M, 3)
+    try:
+        choose(low)
+        assert not is_medium(M, 3)
+        assert is_medium(M.double(), 3)
+        assert error(M, *improve_pair(M, u, v, 3, None)) < 0.5
+    finally:
+        choose(full)
+    assert is_medium(M, 3)
 
 
 @pytest.mark.usefixtures("few_launches")
