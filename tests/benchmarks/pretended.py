@@ -185,7 +185,10 @@ NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "spectral_norm": spectral_norm,
     "torch's weight_norm": torch_maps.weight_norm,
     "weight_norm": weight_norm,
-    "torch's weight_norm, dim=None": lambda layer: torch_maps.weight_norm(layer, dim=None),
+    "torch's weight_norm, dim=None": lambda layer: torch_maps.weight_norm(
+        layer,
+        dim=None,  # type: ignore[arg-type]
+    ),
     "weight_norm, dim=None": lambda layer: weight_norm(layer, dim=None),
 }
 
