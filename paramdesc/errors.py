@@ -12,6 +12,7 @@ from torch.nn import Module
 
 __all__ = [
     "AssignmentError",
+    "AveragedOriginalsError",
     "CacheTargetError",
     "ChainError",
     "ConstraintError",
@@ -262,6 +263,17 @@ class MixedEnginesError(RuntimeError):
         )
 
 
+class AveragedOriginalsError(RuntimeError):
+    """An average would be taken over originals whose base points move."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the original of {path!r} is relative to a base point that follows the training, so "
+            "an average over several steps is meaningless. Average the values of the weight and "
+            "assign the result, or construct the map with rebase=None before training."
+        )
+
+
 class CacheTargetError(TypeError):
     """`cached` or `auto_cache` was given something that cannot hold parametrizations."""
 
@@ -388,6 +400,15 @@ class DeferredGradientError(RuntimeError):
         return cls(
             f"the originals of {name!r} are sharded again, for example by fully_shard, before its "
             "deferred gradient has reached them. Write cached(...) without deferred=True."
+        )
+
+    @classmethod
+    def captured(cls, name: str) -> DeferredGradientError:
+        return cls(
+            f"the capture of a CUDA graph began or ended between the evaluation of {name!r} in "
+            "cached(..., deferred=True) and the use of its deferred gradient. What is computed in "
+            "a capture has no numbers until the graph is replayed. Open and leave the scope inside "
+            "of torch.cuda.graph(...), or write cached(...) without deferred=True."
         )
 
     @classmethod

@@ -8,13 +8,18 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
-from hypothesis import settings
 
-settings.register_profile("normal", max_examples=2_000, deadline=None)
-settings.register_profile("slow", max_examples=20_000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
+from paramdesc.linalg import devices
+
+with suppress(ModuleNotFoundError):  # the tests on a GPU run without it
+    from hypothesis import settings
+
+    settings.register_profile("normal", max_examples=2_000, deadline=None)
+    settings.register_profile("slow", max_examples=20_000, deadline=None)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
 
 
 @pytest.fixture
@@ -26,3 +31,16 @@ def no_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@pytest.fixture
+def few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of the CPU are computed by the algorithms for a GPU."""
+    monkeypatch.setattr(devices, "COUNTED_BY_SIZE", frozenset({"meta"}))
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def algorithms(request: pytest.FixtureRequest) -> None:
+    """Tensors are computed by the algorithms for a CPU, and then by those for a GPU."""
+    if request.param == "gpu":
+        request.getfixturevalue("few_launches")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import composition, elements, linear_structure, norms, orthogonal, rank, spectrum
+from . import composition, elements, linear_structure, lipschitz, norms, orthogonal, rank, spectrum
 from .colors import on_dark
 from .drawing import as_svg, draw
 from .entry import Entry
@@ -21,6 +21,7 @@ GALLERY: dict[str, tuple[Entry, ...]] = {
     "Rank": rank.ENTRIES,
     "Spectrum and determinant": spectrum.ENTRIES,
     "Norms and means": norms.ENTRIES,
+    "Lipschitz layers": lipschitz.ENTRIES,
     "Elements": elements.ENTRIES,
     "Composition": composition.ENTRIES,
 }

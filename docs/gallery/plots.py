@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, pad
 
 from .colors import ACCENT, FAINT, GRAY, INK, WASH
 
@@ -24,8 +24,10 @@ class Plot(NamedTuple):
 
 
 __all__ = [
+    "ABSOLUTE_SUMS",
     "BY_DIAGONAL",
     "CHANGE",
+    "CIRCULAR_OPERATOR",
     "DETERMINANT",
     "DIFFERENCE",
     "FROBENIUS_NORM",
@@ -96,14 +98,22 @@ def row_norms(*lines: float, axis: int = 1) -> Plot:
     )
 
 
-def operator_values(kernel: Array) -> Array:
+def operator_values(kernel: Array, mode: str = "constant") -> Array:
     """Singular values of the convolution that a flattened 8 x 2 x 3 x 3 kernel makes."""
-    images = torch.eye(2 * 6 * 6).reshape(-1, 2, 6, 6)
+    images = pad(torch.eye(2 * 6 * 6).reshape(-1, 2, 6, 6), (1, 1, 1, 1), mode)
     weight = torch.from_numpy(kernel).reshape(8, 2, 3, 3)
-    return np.asarray(torch.linalg.svdvals(conv2d(images, weight, padding=1).flatten(1)))
+    return np.asarray(torch.linalg.svdvals(conv2d(images, weight).flatten(1)))
 
 
 OPERATOR = values_of(operator_values, "singular values of the operator", 0, 1, xlabel="index")
+CIRCULAR_OPERATOR = values_of(
+    lambda Y: operator_values(Y, "circular"),
+    "singular values of the operator",
+    0,
+    1,
+    xlabel="index",
+)
+ABSOLUTE_SUMS = values_of(lambda Y: np.abs(Y).sum(1), "sums of absolute values", 0, 1, xlabel="row")
 ROW_MEANS = values_of(lambda Y: Y.mean(1), "means of rows", 0, xlabel="row")
 ROW_SUMS = values_of(lambda Y: Y.sum(1), "sums of rows", 0, 1, xlabel="row")
 

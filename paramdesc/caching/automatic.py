@@ -25,6 +25,7 @@ from paramdesc.caching.targets import find_chains
 from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.chain.chain import Chain
 from paramdesc.errors import CacheTargetError
+from paramdesc.torch_internals.captures import is_capturing
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, run_eagerly
 
 __all__ = ["HOOK", "auto_cache"]
@@ -127,7 +128,7 @@ def enter_forward_pass(model: Module, args: Any) -> None:
     """The hook before a call. Values that outlive the call need no scope."""
     if not is_dynamo_compiling():
         look_again()
-    if torch.is_grad_enabled() or model.training:
+    if torch.is_grad_enabled() or model.training or (not is_dynamo_compiling() and is_capturing()):
         scope = ForwardPass(model)
         if is_dynamo_compiling():
             open_scope(scope)

@@ -67,7 +67,7 @@ class cached:
         RuntimeError: with `deferred`, where gradients would be wrong or lost: a backward pass
             after the scope, or with `create_graph=True`; a step, `zero_grad`, unscaling or
             clipping before `scope.backward()`; DistributedDataParallel that looks for unused
-            parameters.
+            parameters; a gradient that enters or leaves the capture of a CUDA graph.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
     >>> with cached(linear) as scope:

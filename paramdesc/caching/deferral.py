@@ -1,7 +1,8 @@
 """Deferred gradients: a scope hands out leaves, and runs the backward pass of the maps once.
 
 The gradients that reach a leaf are summed. `Deferral.backward` propagates the sums through the
-graphs that the leaves were cut from, into `.grad` of the originals.
+graphs that the leaves were cut from, into `.grad` of the originals. On a device, they may reach it
+on different streams, and each use of a sum waits for the last one.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor
 
 from paramdesc.caching.entry import Entry
+from paramdesc.caching.origin import Origin, origin_of
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.errors import DeferredGradientError
+from paramdesc.torch_internals.captures import current_capture
 from paramdesc.torch_internals.tensors import is_wrapper
 
 __all__ = ["Deferral"]
@@ -25,11 +28,13 @@ __all__ = ["Deferral"]
 class Collector:
     """Sums the gradients that reach one leaf. The leaf refers to it, and not vice versa."""
 
-    __slots__ = ("ended", "name", "total")
+    __slots__ = ("capture", "ended", "name", "origin", "total")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.capture = current_capture()
         self.total: Tensor | None = None
+        self.origin: Origin | None = None  # of the sum
         self.ended = False
 
     def __call__(self, leaf: Tensor) -> None:
@@ -41,6 +46,7 @@ class Collector:
             raise DeferredGradientError.late(self.name)
         if torch.is_grad_enabled():  # by create_graph=True
             raise DeferredGradientError.with_graph(self.name)
+        self.arrive()
         if gradient.dtype in (torch.float16, torch.bfloat16):
             gradient = gradient.float()  # a sum of sixteen in half precision loses four bits
         if self.total is None:
@@ -49,6 +55,25 @@ class Collector:
             self.total.add_(gradient)
         else:
             self.total = self.total + gradient
+        self.origin = origin_of(self.total)
+
+    def arrive(self) -> None:
+        """Make the sum usable on the current stream.
+
+        Raises:
+            DeferredGradientError: if a capture of a CUDA graph has begun or ended since the leaf
+                was made. What is summed in a capture is there only during a replay.
+        """
+        if current_capture() is not self.capture:
+            raise DeferredGradientError.captured(self.name)
+        if self.origin is not None:
+            self.origin.arrive()
+
+    def take(self) -> Tensor | None:
+        """The sum, which starts anew."""
+        self.arrive()
+        total, self.total, self.origin = self.total, None, None
+        return total
 
 
 class Deferred:
@@ -69,6 +94,16 @@ class Deferral:
 
     def __init__(self) -> None:
         self.values: list[Deferred] = []
+        self.capture = current_capture()
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether the scope is in the capture in which it was opened, or in none.
+
+        In a capture that began inside of the scope, gradients must reach the originals in the
+        graph, or the end of the scope would add them once, and not at each replay.
+        """
+        return current_capture() is self.capture
 
     def leaf_of(self, value: Tensor, name: str) -> tuple[Tensor, Collector]:
         """A leaf over the memory of `value`, and the collector of its gradients."""
@@ -146,7 +181,7 @@ class Deferral:
         """Drop the sums. Returns the names of the tensors whose gradients are lost."""
         names = [held.collector.name for held in self.waiting()]
         for held in self.values:
-            held.collector.total = None
+            held.collector.total = held.collector.origin = None
         self.end(self.values)
         return names
 
@@ -189,7 +224,7 @@ def all_leaves_below(starts: list[Deferred], values: list[Deferred]) -> set[int]
 def run_backward(waiting: list[Deferred], retain_graph: bool) -> None:
     totals = []
     for held in waiting:
-        total, held.collector.total = held.collector.total, None
+        total = held.collector.take()
         totals.append(total if total is None else total.to(held.value.dtype))
     torch.autograd.backward([held.value for held in waiting], totals, retain_graph=retain_graph)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from paramdesc.caching.contents import Contents
 from paramdesc.caching.dependencies import Dependencies
 from paramdesc.caching.expiry import Expiry, track
+from paramdesc.caching.origin import Origin, origin_of
 from paramdesc.caching.record import Cause, Reason, Record
 from paramdesc.caching.watch import UNCOUNTED
 from paramdesc.torch_internals.mode import (
@@ -41,7 +42,8 @@ class Entry:
     """The value of one chain of maps, with everything that it depends on.
 
     `why_stale()` returns why a fresh evaluation, here and now, would not give `value`, or None if
-    it would. `why_stale(True)` ignores the mode.
+    it would. If it would, and the device of `value` has streams, the current stream has been made
+    to wait for `value`. `why_stale(True)` ignores the mode and the stream.
 
     Args:
         chain: the chain that was evaluated.
@@ -85,9 +87,9 @@ class Entry:
             # a hook that refers to the entry would be a reference cycle: the value would outlive
             # its scope until the garbage collector runs
             value.register_hook(self.expiry.consume)  # type: ignore[no-untyped-call]
-        self.why_stale = make_check(
-            value, self.expiry, mode, chain._modules, dependencies, lasts, contents
-        )
+        check = make_check(value, self.expiry, mode, chain._modules, dependencies, lasts, contents)
+        origin = origin_of(value)
+        self.why_stale = check if origin is None else make_check_of_place(check, origin)
         track(chain, self.expiry)
 
     def may_be_kept(self) -> bool:
@@ -95,6 +97,20 @@ class Entry:
         if any(watch.version == UNCOUNTED for watch in self.watches):
             return False
         return not has_transforms() or belongs_to_transform(watch.tensor for watch in self.watches)
+
+
+def make_check_of_place(
+    check: Callable[..., Cause | None], origin: Origin
+) -> Callable[..., Cause | None]:
+    """`check` for a value on a device with streams."""
+
+    def why_stale(in_any_mode: bool = False) -> Cause | None:
+        if in_any_mode:
+            return check(True)
+        # first, because the check may look at numbers, which a capture does not allow
+        return check() if origin.arrive() else Cause(Reason.CAPTURE)
+
+    return why_stale
 
 
 def make_check(

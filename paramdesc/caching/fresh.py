@@ -37,7 +37,7 @@ def keep_in(
         return remembered(chain, value)
     record = scope.record_of(chain)
     deferral = scope.deferral if value.requires_grad and may_be_cut(value) else None
-    if deferral is None:
+    if deferral is None or not deferral.may_cut:
         entry = Entry(chain, value, mode, dependencies, record)
         if not entry.may_be_kept():
             return remembered(chain, value)

@@ -54,8 +54,9 @@ def drop_stale(scope: Scope, chain: Any, entry: Entry, cause: Cause) -> None:
     """Free a value that cannot be used, unless it can be used again once the mode is back."""
     changed: Cause | None = cause
     if scope.lasts and cause.reason in MODES:
-        # in a trace or transform nothing can be compared
-        changed = None if cause.reason is Reason.OTHER_MODE else entry.why_stale(True)
+        # in a trace, a transform or a capture nothing can be compared
+        is_known = cause.reason not in (Reason.OTHER_MODE, Reason.CAPTURE)
+        changed = entry.why_stale(True) if is_known else None
         if changed is None:
             return
     entry.record.drop(changed)

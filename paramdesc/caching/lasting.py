@@ -14,6 +14,7 @@ from paramdesc.caching.entry import Entry
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.clock import Clock
+from paramdesc.torch_internals.captures import is_capturing
 from paramdesc.torch_internals.mode import (
     current_mode,
     has_own_functions,
@@ -29,7 +30,7 @@ def may_last(chain: Any) -> bool:
     """Whether a value evaluated now may outlive its block: in evaluation mode, without gradients.
 
     In training mode a map may be random, or have a state that changes. Shared memory may be written
-    to by another process.
+    to by another process. In the capture of a CUDA graph, a value lives as long as the capture.
     """
     if chain.training:
         return False
@@ -40,6 +41,7 @@ def may_last(chain: Any) -> bool:
         and not any(x.is_shared() for x in tensors if x.device.type == "cpu" and address(x))
         and not any(module.training for module in chain.modules())
         and not has_own_functions()
+        and not is_capturing()
     )
 
 

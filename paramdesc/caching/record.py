@@ -26,12 +26,13 @@ class Reason(Enum):
     CONSUMED = "a backward pass went through it"
     GRAD_MODE = "gradients switched on or off"
     INFERENCE_MODE = "inference mode entered or left"
+    CAPTURE = "a capture of a CUDA graph began or ended"
     OTHER_MODE = "other autocast, trace, transform or dispatch mode"
     FORGOTTEN = "assigned to, or converted"
     INVALIDATED = "invalidated by hand"
 
 
-MODES = frozenset({Reason.GRAD_MODE, Reason.INFERENCE_MODE, Reason.OTHER_MODE})
+MODES = frozenset({Reason.GRAD_MODE, Reason.INFERENCE_MODE, Reason.CAPTURE, Reason.OTHER_MODE})
 """The reasons that are temporary: back in the mode of its evaluation, a value is current again."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,10 @@ from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
 from paramdesc.torch_internals.mode import has_numbers
 
-__all__ = ["Parametrization"]
+__all__ = ["Move", "Parametrization"]
+
+Move = tuple[tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]
+"""New originals, and the tensors of the base point with their new numbers."""
 
 
 class Parametrization(Module):
@@ -54,6 +57,18 @@ class Parametrization(Module):
     - Copies and state_dicts hold the state, and whether a step is pending that it has not
       followed. So a resumed run gives the same numbers as one that was not interrupted.
 
+    A map may be a good chart of its set near one point only. It can let this base point follow the
+    training:
+
+    - `base_point` names the tensors of the base point. They are buffers of the map.
+    - `recenter(*originals)` returns other originals, followed by another base point, that give the
+      same value. Often the value becomes the base point, and zero the original.
+    - `rebase` is the number of training steps between two moves; None means never.
+
+    After a step of an optimizer, new numbers are written into the same Parameters and buffers.
+    Evaluations never move a base point. Since a graph may outlive the step, `forward` hands a copy
+    of the base point to autograd, `self.base.clone()`.
+
     >>> class Balanced(Parametrization):  # divides each row by an estimate of its length
     ...     warm_start = ("length",)
     ...     def guess(self, X):
@@ -69,6 +84,11 @@ class Parametrization(Module):
     """
 
     warm_start: ClassVar[tuple[str, ...]] = ()
+    base_point: ClassVar[tuple[str, ...]] = ()
+    if TYPE_CHECKING:
+        rebase: int | None = 50
+    else:
+        rebase = 50  # TorchScript does not know the type
     constraint: ClassVar[str] = ""
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -160,3 +180,35 @@ class Parametrization(Module):
         state: list[Any] = [self._buffers[name] for name in self.warm_start]
         for tensor, better in zip(state, self.refine(*originals, *state), strict=True):
             tensor.copy_(better)
+
+    def recenter(self, *originals: Any) -> tuple[Tensor, ...]:
+        """Other originals and another base point with the same value, as flat tuple."""
+        raise NotImplementedError(f"{type(self).__name__} defines no recenter().")
+
+    def can_move(self) -> bool:
+        """Whether the map has a base point that can be moved."""
+        is_defined = type(self).recenter is not Parametrization.recenter
+        return is_defined and all(self._buffers.get(name) is not None for name in self.base_point)
+
+    def is_relative(self) -> bool:
+        """Whether originals are relative to a base point that follows the training."""
+        return bool(self.base_point) and self.rebase is not None and self.can_move()
+
+    def is_move_due(self, steps: int) -> bool:
+        """Whether to move the base point after this number of training steps."""
+        return self.rebase is not None and steps % self.rebase == 0 and self.can_move()
+
+    def base_tensors(self) -> list[Tensor]:
+        """The tensors of the base point."""
+        tensors: list[Any] = [self._buffers[name] for name in self.base_point]
+        return tensors
+
+    def moves_with(self, other: Parametrization) -> bool:
+        """Whether this map, of another tensor with the same originals, can move along."""
+        return self is other
+
+    def moved(self, *originals: Tensor) -> Move:
+        """The originals for another base point, and the new numbers for each of its tensors."""
+        base, count = self.base_tensors(), len(originals)
+        new = self.recenter(*originals)
+        return new[:count], list(zip(base, new[count:], strict=True))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.bases import count_anew, steps_of, watch_base
 from paramdesc.chain.saved import is_overwritten
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending, mark_due
 from paramdesc.chain.warm import warm_maps
@@ -22,6 +23,9 @@ def start_maps(chain: Any, *, anew: bool) -> None:
 
     This takes an evaluation: only then is it known what a map inside another map is applied to.
     """
+    watch_base(chain)
+    if anew:
+        count_anew(chain)
     warm = warm_maps(chain)
     if not warm:
         return
@@ -55,17 +59,23 @@ def apply_maps(chain: Any) -> None:
         values = (parametrization(*values),)
 
 
-# A state_dict holds the states of the maps. Its metadata says whether a step is pending that they
-# have not followed, so a resumed run moves them when the uninterrupted run does.
+# A state_dict holds the states of the maps, and their base points. Its metadata says whether a step
+# is pending that the states have not followed, and how many steps were made since the base point
+# was given. So a resumed run moves them when the uninterrupted run does.
 
 PENDING = "paramdesc.step_pending"
+COUNT = "paramdesc.steps"
 
 
 def save_pending(chain: Module, destination: Any, prefix: str) -> None:
-    """Store in the metadata of a state_dict whether a step is pending."""
+    """Store in the metadata of a state_dict whether a step is pending, and how many were made."""
     metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
-    if metadata is not None and chain.__dict__.get("_steps") is not None:
+    if metadata is None:
+        return
+    if chain.__dict__.get("_steps") is not None:
         metadata[PENDING] = is_step_pending(chain)
+    if steps_of(chain) is not None:
+        metadata[COUNT] = steps_of(chain)
 
 
 def state_keys(chain: Module, prefix: str) -> list[str]:
@@ -83,12 +93,14 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     Without metadata, a step counts as pending: most programs save after `optimizer.step()`, and
     under torch's engine states move at each evaluation anyway.
     """
-    if "_steps" not in chain.__dict__:
-        return
     own = {**chain._parameters, **chain._buffers}
     originals = {
         name: state_dict[f"{prefix}{name}"] for name in own if f"{prefix}{name}" in state_dict
     }
+    if originals and COUNT in metadata:
+        count_anew(chain, metadata[COUNT])
+    if "_steps" not in chain.__dict__:
+        return
     states = [state_dict.get(key) for key in state_keys(chain, prefix)]
     if any(is_same_memory(tensor, own[name]) for name, tensor in originals.items()):
         is_pending = is_step_pending(chain)  # a state_dict of the chain itself: nothing changes

@@ -14,6 +14,7 @@ from weakref import ref
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.captured import begins_capture
 from paramdesc.chain.warm import warm_maps
 from paramdesc.chain.watched import tell_of_steps, watch_chain
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, is_led_by_guards
@@ -134,7 +135,7 @@ def has_stepped(chain: Module) -> bool:
         return not is_led_by_guards(chain)
     if has_transforms():
         return False  # tensors wrapped by a transform are lent, too
-    is_told = bool(chain.__dict__.pop("_stepped", False))
+    is_told = bool(chain.__dict__.pop("_stepped", False)) | begins_capture(chain)
     steps: Steps | None = chain.__dict__["_steps"]
     if steps is None:
         return is_told  # a replica lives for one call

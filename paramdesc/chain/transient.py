@@ -12,17 +12,21 @@ TRANSIENT = "_transient"
 
 
 class Transient:
-    """Data about one chain, which the cache maintains.
+    """Data about one chain, maintained by the cache, the warm starts and the moves of base points.
 
     - `bound`: the result of the last walk over its maps.
     - `expiries`: the expiries of its kept values, in all scopes and threads.
+    - `capture`: a reference to the last capture of a CUDA graph in which it made a training step.
+    - `group`: the chains that share its originals, with the identities of these.
     """
 
-    __slots__ = ("bound", "expiries")
+    __slots__ = ("bound", "capture", "expiries", "group")
 
     def __init__(self) -> None:
         self.bound: Any = None
         self.expiries: WeakSet[Any] | None = None
+        self.capture: Any = None
+        self.group: Any = None
 
     def __deepcopy__(self, memo: Any) -> Transient:
         return Transient()

@@ -8,15 +8,23 @@ from weakref import ref
 
 from paramdesc.torch_internals.optimizers import StepMade, on_step
 
-__all__ = ["StepMade", "tell_of_steps", "watch_chain", "watched_chains"]
+__all__ = ["StepMade", "tell_of_steps", "tell_of_whole_steps", "watch_chain", "watched_chains"]
 
 _CHAINS: dict[int, ref[Any]] = {}  # by identity; removed when the chain is freed
 _LISTENERS: list[Callable[[Any, StepMade], None]] = []
+_LISTENERS_TO_ALL: list[Callable[[list[Any], StepMade], None]] = []
 
 
 def tell_of_steps(listener: Callable[[Any, StepMade], None]) -> None:
     """Call `listener(chain, step)` for each watched chain, after each step of any optimizer."""
     _LISTENERS.append(listener)
+
+
+def tell_of_whole_steps(listener: Callable[[list[Any], StepMade], None]) -> None:
+    """Call `listener(chains, step)` with all watched chains, after each step that is not part of
+    another one.
+    """
+    _LISTENERS_TO_ALL.append(listener)
 
 
 def watch_chain(chain: Any) -> None:
@@ -34,6 +42,10 @@ def watched_chains() -> list[Any]:
 
 
 def tell_chains(step: StepMade) -> None:
-    for chain in watched_chains():
+    chains = watched_chains()
+    for chain in chains:
         for listener in _LISTENERS:
             listener(chain, step)
+    if step.is_whole:
+        for whole_listener in _LISTENERS_TO_ALL:
+            whole_listener(chains, step)

@@ -12,27 +12,62 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.compiler import is_compiling
+from torch.nn import Parameter
 
 from paramdesc.linalg.precision import without_autocast
-from paramdesc.torch_internals.mode import has_dual_numbers, has_transforms, is_tracing
+from paramdesc.torch_internals.mode import (
+    has_dual_tensors,
+    has_transforms,
+    is_plain,
+    is_tracing,
+)
+from paramdesc.torch_internals.placeholders import is_stand_in
 
-__all__ = ["Algorithm", "by", "counts_launches", "plus_product", "suits_cpu"]
+__all__ = [
+    "Algorithm",
+    "by",
+    "counts_launches",
+    "is_bound_by_launches",
+    "plus_product",
+    "suits_cpu",
+    "takes_functions",
+]
+
+COUNTED_BY_SIZE = frozenset({"cpu", "meta"})
+"""The devices where small tensors are cheap, and where looking at a number costs nothing."""
 
 
-LIKE_CPUS = ("cpu", "meta")
-"""Types of devices on which the algorithms for CPUs are used."""
+def is_bound_by_launches(X: Tensor) -> bool:
+    """Whether the number of operations counts more than their size, as on a GPU.
+
+    There, an operation takes 8 to 10 microseconds to start, whatever its size, and a number that is
+    looked at waits until the device has finished everything before it.
+    """
+    return X.device.type not in COUNTED_BY_SIZE
+
+
+def takes_functions(X: Tensor) -> bool:
+    """Whether an autograd function may take the place of the operations that it stands for.
+
+    Not under transforms, in traces, or for a subclass of tensors. On a CPU a function may look at
+    numbers, so meta and fake tensors are left to the operations.
+    """
+    is_own = (type(X) is Tensor or type(X) is Parameter) and not X.is_meta
+    if is_bound_by_launches(X):
+        return (is_own or is_stand_in(X)) and not (has_transforms() or is_tracing())
+    return is_own and is_plain()
 
 
 def suits_cpu(X: Tensor) -> bool:
     """Whether what is best on a CPU is best where `X` is."""
-    return X.device.type in LIKE_CPUS
+    return not is_bound_by_launches(X)
 
 
 def counts_launches(X: Tensor) -> bool:
     """Whether to use an `Algorithm`: in eager code on other devices, outside of transforms."""
     if is_compiling() or suits_cpu(X):  # in this order: Dynamo cannot follow the others
         return False
-    return not (is_tracing() or has_transforms() or has_dual_numbers())
+    return not (is_tracing() or has_transforms() or has_dual_tensors())
 
 
 class Algorithm(Protocol):

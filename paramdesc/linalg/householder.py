@@ -10,7 +10,7 @@ from paramdesc.linalg.householder_on_gpu import Reflections
 from paramdesc.linalg.precision import matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 
-__all__ = ["householder", "householder_like", "reflectors"]
+__all__ = ["householder", "householder_like", "reflect", "reflectors"]
 
 
 def householder(V: Tensor) -> Tensor:
@@ -48,13 +48,27 @@ def householder(V: Tensor) -> Tensor:
         return by(Reflections, W).to(V.dtype)
     columns = torch.eye(n, k, dtype=W.dtype, device=W.device)
     W = W.tril(-1) + columns
-    inner = matmul(W.mH, W)
-    half_diagonal = torch.diag_embed(torch.diagonal(inner, dim1=-2, dim2=-1) / 2)
-    factor = torch.linalg.solve_triangular(
-        inner.triu(1) + half_diagonal, W[..., :k, :].mH, upper=True
-    )
+    factor = torch.linalg.solve_triangular(triangle(W), W[..., :k, :].mH, upper=True)
     Y = columns - matmul(W, factor)
     return Y.to(V.dtype)
+
+
+def reflect(V: Tensor, Y: Tensor) -> Tensor:
+    """The product of the reflections of `V`, as at `householder`, times `Y`.
+
+    Shapes `(*, n, k), (*, n, m) -> (*, n, m)`. Cost: three products of `n x k` matrices with `k`
+    or `m` columns, and a triangular solve.
+    """
+    W = V.tril(-1) + torch.eye(V.shape[-2], V.shape[-1], dtype=V.dtype, device=V.device)
+    factor = torch.linalg.solve_triangular(triangle(W), matmul(W.mH, Y), upper=True)
+    return Y - matmul(W, factor)
+
+
+def triangle(W: Tensor) -> Tensor:
+    """`S`, for the vectors in the columns of `W`."""
+    inner = matmul(W.mH, W)
+    half_diagonal = torch.diag_embed(torch.diagonal(inner, dim1=-2, dim2=-1) / 2)
+    return inner.triu(1) + half_diagonal
 
 
 def householder_like(V: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from torch.compiler import is_dynamo_compiling
 from paramdesc.torch_internals.mode import has_autocast, is_plain
 
 __all__ = [
+    "all_above",
     "epsilon",
+    "has_full_products",
     "in_double",
     "matmul",
     "may_look_at",
@@ -53,6 +55,20 @@ def smallest_normal(X: Tensor) -> float:
 def may_look_at(x: Tensor) -> bool:
     """Whether the numbers in `x` are there, and one may go by them."""
     return not (is_dynamo_compiling() or x.is_meta or type(x) is not Tensor or not is_plain())
+
+
+def all_above(x: Tensor, bound: float) -> bool:
+    """Whether all numbers in `x` are known to be above `bound`, on a CPU. Others would wait."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    return x.device.type == "cpu" and may_look_at(x) and x.numel() > 0 and x.min().item() > bound
+
+
+def has_full_products() -> bool:
+    """Whether products in float32 have its precision on a GPU, whichever way this was set."""
+    # torch.get_float32_matmul_precision raises where it was set for a backend
+    precision: str = torch.backends.cuda.matmul.fp32_precision
+    return precision in ("none", "ieee")
 
 
 def matmul(A: Tensor, B: Tensor) -> Tensor:

@@ -36,9 +36,18 @@ from paramdesc.parametrizations.functions.entry_functions import (
     weight_standardization,
 )
 from paramdesc.parametrizations.functions.jointly import assign_jointly, joint, tie
+from paramdesc.parametrizations.functions.lipschitz_functions import (
+    kernel_spectral_norm,
+    lipschitz_rescaled,
+    lipschitz_residual,
+    operator_norm_1,
+    operator_norm_inf,
+    orthogonal_convolution,
+)
 from paramdesc.parametrizations.functions.matrix_functions import (
     almost_orthogonal,
     banded,
+    bjorck,
     circulant,
     correlation,
     diagonal,
@@ -72,6 +81,10 @@ from paramdesc.parametrizations.functions.torch_functions import (
     spectral_norm,
     weight_norm,
 )
+from paramdesc.parametrizations.lipschitz.orthogonal_convolution import OrthogonalConvolution
+from paramdesc.parametrizations.lipschitz.rescaled import LipschitzRescaled
+from paramdesc.parametrizations.lipschitz.residual import LipschitzResidual
+from paramdesc.parametrizations.norms.absolute_sums import AbsoluteSums
 from paramdesc.parametrizations.norms.centered import Centered
 from paramdesc.parametrizations.norms.convolution_norm import ConvolutionSpectralNorm
 from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
@@ -80,6 +93,7 @@ from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
 from paramdesc.parametrizations.norms.weight_norm import WeightNorm
 from paramdesc.parametrizations.norms.weight_standardization import WeightStandardization
 from paramdesc.parametrizations.orthogonality.almost_orthogonal import AlmostOrthogonal
+from paramdesc.parametrizations.orthogonality.bjorck import Bjorck
 from paramdesc.parametrizations.orthogonality.grassmann import Grassmann
 from paramdesc.parametrizations.orthogonality.oblique import Oblique
 from paramdesc.parametrizations.orthogonality.orthogonal import Orthogonal
@@ -114,8 +128,10 @@ from paramdesc.parametrizations.structure.traceless import Traceless
 from paramdesc.parametrizations.structure.triangular import Triangular
 
 __all__ = [
+    "AbsoluteSums",
     "AlmostOrthogonal",
     "Banded",
+    "Bjorck",
     "Blocks",
     "Centered",
     "Circulant",
@@ -135,6 +151,8 @@ __all__ = [
     "HurwitzStable",
     "Interval",
     "LinearStructure",
+    "LipschitzRescaled",
+    "LipschitzResidual",
     "LoRA",
     "LowRank",
     "Masked",
@@ -143,6 +161,7 @@ __all__ = [
     "Oblique",
     "Ordered",
     "Orthogonal",
+    "OrthogonalConvolution",
     "PermutationEquivariant",
     "Positive",
     "PositiveDefinite",
@@ -175,6 +194,7 @@ __all__ = [
     "almost_orthogonal",
     "assign_jointly",
     "banded",
+    "bjorck",
     "centered",
     "circulant",
     "constrained",
@@ -190,6 +210,9 @@ __all__ = [
     "hurwitz_stable",
     "interval",
     "joint",
+    "kernel_spectral_norm",
+    "lipschitz_rescaled",
+    "lipschitz_residual",
     "lora",
     "low_rank",
     "magnitude_mask",
@@ -198,8 +221,11 @@ __all__ = [
     "merge_lora",
     "normal",
     "oblique",
+    "operator_norm_1",
+    "operator_norm_inf",
     "ordered",
     "orthogonal",
+    "orthogonal_convolution",
     "permutation_equivariant",
     "positive",
     "positive_definite",

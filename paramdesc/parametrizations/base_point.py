@@ -9,33 +9,70 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 
-__all__ = ["BasePoint"]
+__all__ = ["BasePoint", "check_rebase", "shown_rebase"]
 
 
 class BasePoint(Parametrization):
-    """A map with a buffer `base`. Subclasses define `forward`, `check` and `rebase`.
+    """A map with a buffer `base`. Subclasses define `forward`, `check`, `start` and `recenter`.
 
-    The base point is None until the map is registered on a weight or a value is assigned.
+    The base point is None until the map is registered on a weight or a value is assigned. While
+    the original is trained, it moves to the value every `rebase` steps.
     """
 
+    base_point = ("base",)
     if TYPE_CHECKING:  # TorchScript infers the type of a buffer that is not annotated
         base: Tensor | None
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(self, *, rebase: int | None = 50, strict: bool = False) -> None:
         super().__init__(strict=strict)
+        check_rebase(rebase)
+        self.rebase = rebase
         self.register_buffer("base", None)
 
     def check(self, X: Tensor) -> None:
         """Raise if the map cannot take a tensor of this shape or dtype."""
         raise NotImplementedError
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def start(self, Y: Tensor) -> Tensor:
         """Set `base` for the value `Y`, and return the original that gives `Y` from there."""
-        raise NotImplementedError(f"{type(self).__name__} defines no rebase().")
+        raise NotImplementedError(f"{type(self).__name__} defines no start().")
 
     @torch.inference_mode(False)  # an inference tensor could not be used in training later
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.check(Y)
         self.admit(Y)
-        return self.rebase(Y)
+        before = self.base
+        X = self.start(Y)
+        now = self.base
+        if before is not None and now is not None and is_like(before, now):
+            self.base = before.copy_(now)  # the object that DDP and CUDA graphs hold
+        return X
+
+    def shown_rebase(self) -> list[str]:
+        """`rebase` for `extra_repr`, if it is not the default."""
+        return shown_rebase(self)
+
+
+def shown_rebase(parametrization: Parametrization) -> list[str]:
+    """The argument `rebase` for `extra_repr`, if it is not the default."""
+    rebase = parametrization.rebase
+    return [] if rebase == Parametrization.rebase else [f"rebase={rebase}"]
+
+
+def check_rebase(rebase: int | None) -> None:
+    """Refuse a number of steps that is not positive."""
+    if rebase is not None and not (type(rebase) is int and rebase > 0):
+        raise ValueError(
+            "rebase is the number of training steps after which the base point moves, or None "
+            f"for never. Got rebase={rebase!r}."
+        )
+
+
+def is_like(one: Tensor, other: Tensor) -> bool:
+    """Whether the numbers of one tensor can be written into the other without a change."""
+    return not one.is_inference() and (one.shape, one.dtype, one.device) == (
+        other.shape,
+        other.dtype,
+        other.device,
+    )

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from paramdesc.caching.read import read
 from paramdesc.errors import AssignmentError
 from paramdesc.registration.attribute import ParametrizedTensor
+from paramdesc.registration.averaging import refuse_averages_of_moving_originals
 from paramdesc.registration.copying import ReplicaChains, detach_flat_weights
 from paramdesc.registration.initialisation import initialise_through_inverses
 from paramdesc.torch_internals.lending import lend_through
+from paramdesc.torch_internals.optimizers import watch_captured_steps
 from paramdesc.torch_internals.script import PREPARE, prepare
 
 __all__ = ["AttributeNamespace", "give_back", "namespace_of"]
@@ -46,7 +48,9 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         super().__init__(buffers)
         self._self_lent: dict[str, bool] = {}  # the names under which a tensor is lent
         lend_through(AttributeNamespace)
+        watch_captured_steps()
         initialise_through_inverses()
+        refuse_averages_of_moving_originals()
 
     # wrapt's own lookup takes three times as long as object's, on every read of a weight
     __getattribute__ = object.__getattribute__

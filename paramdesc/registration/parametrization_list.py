@@ -16,6 +16,7 @@ from paramdesc.caching.expiry import expire
 from paramdesc.caching.guards import fetch, keep
 from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.chain.bases import watch_base
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.states import find_what_loads, follow_steps, save_pending, start_maps
@@ -25,6 +26,7 @@ from paramdesc.registration.assignment import assign
 from paramdesc.registration.editing import edit_maps
 from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.local_classes import picklable
+from paramdesc.registration.moving import move_base
 from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
 from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
@@ -123,6 +125,17 @@ class ParametrizationList(Chain):
         """
         with suppress(Exception):  # an exception in a map is raised again at the next evaluation
             follow_steps(self)
+
+    def move_base(self) -> None:
+        """Move the base point of the first map to the present value, which stays the same.
+
+        Maps do this by themselves every `rebase` steps of an optimizer. Call it after steps that
+        no optimizer of torch makes.
+
+        Raises:
+            ValueError: if there is no base point, or another module holds the original.
+        """
+        move_base(self)
 
     def add_map(self, module: Module) -> str:
         """Append a map without a check. Returns its name."""
@@ -246,6 +259,7 @@ class ParametrizationList(Chain):
         self.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(self)
+        watch_base(self)
         join(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ParametrizationList:
@@ -255,5 +269,6 @@ class ParametrizationList(Chain):
         twin.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(twin)
+        watch_base(twin)
         join(twin)
         return twin

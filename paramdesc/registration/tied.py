@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from paramdesc.errors import TiedParameterError
 from paramdesc.registration.namespace import AttributeNamespace
 from paramdesc.torch_internals.mode import has_numbers
 
-__all__ = ["has_other_holders", "refuse_overwriting", "warn_of_untying"]
+__all__ = ["has_other_holders", "modules_with", "refuse_overwriting", "warn_of_untying"]
 
 
 def has_other_holders(module: Module, tensor_name: str) -> bool:
@@ -107,6 +107,19 @@ def holders_of(tensor: Tensor, besides: Module) -> Iterator[str]:
                 for module in filter(is_module, [owner, *gc.get_referrers(state)]):
                     if vars(module) is state:
                         yield from names_in(state[kind], tensor, type(module).__name__)
+
+
+def modules_with(tensors: Sequence[Tensor]) -> dict[int, list[Any]]:
+    """The modules that hold each of `tensors` as a Parameter, by the identity of the tensor.
+
+    For many tensors, since it looks at each object once.
+    """
+    found: dict[int, list[Any]] = {id(x): [] for x in tensors}
+    for module in filter(is_module, gc.get_objects()):
+        for x in list(vars(module).get("_parameters", {}).values()):
+            if id(x) in found:
+                found[id(x)].append(module)
+    return found
 
 
 def is_module(x: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paramdesc.testing import circumstances, copies, derivatives, values, worlds
+from paramdesc.testing import circumstances, copies, derivatives, training, values, worlds
 from paramdesc.testing.report import CheckError, Failure, NotApplicable, Outcome, Report
 from paramdesc.testing.subject import RightInverse, Subject
 
@@ -18,6 +18,7 @@ __all__ = ["check_parametrization"]
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     **values.CHECKS,
     **derivatives.CHECKS,
+    **training.CHECKS,
     **circumstances.CHECKS,
     **copies.CHECKS,
     **worlds.CHECKS,

@@ -48,7 +48,7 @@ __all__ = [
     "count_function_modes",
     "current_mode",
     "has_autocast",
-    "has_dual_numbers",
+    "has_dual_tensors",
     "has_numbers",
     "has_own_functions",
     "has_transforms",
@@ -114,14 +114,14 @@ def has_numbers(x: Tensor) -> bool:
     return not (x.is_meta or isinstance(x, FakeTensor))
 
 
-def has_dual_numbers() -> bool:
-    """Whether tensors may carry tangents, outside of function transforms."""
-    return forward_ad._current_level >= 0
-
-
 def is_plain() -> bool:
     """Whether tensors are plain: not wrapped by a transform, faked, or recorded."""
     return not (has_transforms() or (count_dispatch_modes() and dispatch_modes()) or is_tracing())
+
+
+def has_dual_tensors() -> bool:
+    """Whether tensors may carry a derivative in forward mode."""
+    return forward_ad._current_level >= 0
 
 
 def has_own_functions() -> bool:

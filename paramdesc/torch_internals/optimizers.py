@@ -3,15 +3,19 @@
 The versions of parameters do not show every step: fused kernels, writes to `.data` and the wrappers
 of sharded training do not raise them. torch calls the hooks for every `Optimizer`, including those
 of other packages. The hooks only read parameters.
+
+A step that is captured in a CUDA graph is announced during the capture, because what is captured
+after it follows it, and after each replay of the graph.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable
-from functools import cached_property
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import cache, cached_property, partial
+from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -21,19 +25,27 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-__all__ = ["StepMade", "on_step"]
+from paramdesc.torch_internals.captures import current_capture, watch_captures
+
+__all__ = ["StepMade", "on_step", "watch_captured_steps"]
 
 _LISTENERS: list[Callable[[StepMade], None]] = []
-_WITH_GRADIENT: WeakKeyDictionary[Optimizer, set[int]] = WeakKeyDictionary()
-"""The parameters with a gradient before the step, which may clear the gradients."""
 _FLAT = "torch.distributed.fsdp._flat_param"
 
 
 class StepMade:
-    """The parameters that one step of an optimizer has written to."""
+    """The parameters that one step of an optimizer has written to.
 
-    def __init__(self, parameters: list[Tensor]) -> None:
+    An optimizer may call the step of another one. `is_whole` is False for the inner step: the outer
+    one may still write to the parameters. The outer step includes the parameters of the inner one.
+    """
+
+    def __init__(
+        self, parameters: list[Tensor], optimizers: list[Optimizer], is_whole: bool = True
+    ) -> None:
         self.parameters = parameters  # references, so that the identities stay valid
+        self.optimizers = optimizers
+        self.is_whole = is_whole
         self.identities = {id(parameter) for parameter in parameters}
 
     def wrote_any(self, identities: frozenset[int]) -> bool:
@@ -99,36 +111,97 @@ def on_step(listener: Callable[[StepMade], None]) -> None:
     """From now on, call `listener` after each step of any optimizer."""
     if listener in _LISTENERS:
         return
-    if not _LISTENERS:
-        register_optimizer_step_pre_hook(before_step)
-        register_optimizer_step_post_hook(after_step)
+    register_hooks()
     _LISTENERS.append(listener)
+
+
+@cache
+def register_hooks() -> None:
+    register_optimizer_step_pre_hook(before_step)
+    register_optimizer_step_post_hook(after_step)
+
+
+def watch_captured_steps() -> None:
+    """From now on, notice the steps that are captured in CUDA graphs.
+
+    The values that depend on them may be kept later, when there is only the replay to notice.
+    """
+    watch_captures(register_hooks)
+
+
+class Running(NamedTuple):
+    """A step that has begun. It holds no reference to the optimizer, in case the step raises."""
+
+    optimizer: ref[Optimizer]
+    call: int  # the identity of the frame in which torch calls the hooks
+    with_gradient: set[int]  # the parameters with a gradient now: the step may clear the gradients
+    inner: list[StepMade]
+
+    def is_in(self, calls: dict[int, Any]) -> bool:
+        """Whether the step is one of these calls. If not, an exception has ended it."""
+        frame = calls.get(self.call)
+        return frame is not None and frame.f_locals.get("self") is self.optimizer()
+
+
+class RunningSteps(threading.local):
+    """The steps that run in this thread, the outermost first."""
+
+    def __init__(self) -> None:
+        self.steps: list[Running] = []
+
+    def drop_ended(self, frame: Any) -> None:
+        """Forget the steps that do not enclose `frame`."""
+        if self.steps:
+            calls = {}
+            while frame is not None:
+                calls[id(frame)] = frame
+                frame = frame.f_back
+            self.steps = [step for step in self.steps if step.is_in(calls)]
+
+
+_RUNNING = RunningSteps()
 
 
 def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if not torch.compiler.is_compiling():  # compiled steps raise the versions of what they write
-        _WITH_GRADIENT[optimizer] = {
-            id(parameter)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        }
+        frame = sys._getframe(1)
+        _RUNNING.drop_ended(frame)
+        with_gradient = {id(x) for x in parameters_of(optimizer) if x.grad is not None}
+        _RUNNING.steps.append(Running(ref(optimizer), id(frame), with_gradient, []))
 
 
 def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if torch.compiler.is_compiling():
         return
-    had_gradient = _WITH_GRADIENT.pop(optimizer, set())
+    steps = _RUNNING.steps
+    if not steps or steps[-1].call != id(sys._getframe(1)):
+        return  # the step had begun before the hooks were registered
+    running = steps.pop()
     written = [
-        parameter
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if id(parameter) in had_gradient or parameter.grad is not None
+        x for x in parameters_of(optimizer) if id(x) in running.with_gradient or x.grad is not None
     ]
-    if written and not was_skipped(optimizer):
-        step = StepMade(written)
-        for listener in _LISTENERS:
-            listener(step)
+    if was_skipped(optimizer):
+        written = []
+    written += [x for step in running.inner for x in step.parameters]
+    optimizers = [optimizer, *(x for step in running.inner for x in step.optimizers)]
+    outer = steps[-1] if steps else None
+    step = StepMade(written, optimizers, is_whole=outer is None)
+    if outer is not None:
+        outer.inner.append(step)
+    if written:
+        announce(step)
+        capture = current_capture()
+        if capture is not None:
+            capture.after_replay.append(partial(announce, step))
+
+
+def announce(step: StepMade) -> None:
+    for listener in _LISTENERS:
+        listener(step)
+
+
+def parameters_of(optimizer: Optimizer) -> Iterable[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def was_skipped(optimizer: Optimizer) -> bool:

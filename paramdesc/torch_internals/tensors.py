@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.__future__ import get_swap_module_params_on_conversion
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -15,6 +16,7 @@ __all__ = [
     "alias",
     "inner_tensors",
     "is_wrapper",
+    "memory_of",
     "replace_data",
     "shares_storage",
 ]
@@ -44,6 +46,28 @@ def inner_tensors(tensor: Tensor) -> list[str]:
         return []
     names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
     return [name for name in names if isinstance(getattr(tensor, name, None), Tensor)]
+
+
+def memory_of(tensor: Tensor) -> list[Tensor]:
+    """The tensors that hold the numbers of `tensor`. Empty for tensors without numbers."""
+    names = inner_tensors(tensor)
+    if names:
+        return [part for name in names for part in memory_of(getattr(tensor, name))]
+    if not has_numbers(tensor):
+        return []
+    if is_functorch_wrapped_tensor(tensor):
+        return memory_of(get_unwrapped(tensor))
+    parts = _PARTS.get(tensor.layout)
+    return [tensor] if parts is None else [getattr(tensor, part)() for part in parts]
+
+
+_PARTS: dict[torch.layout, tuple[str, ...]] = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
 
 
 def address(tensor: Tensor) -> int:

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from tests.benchmarks.__main__ import BENCHMARKS
+from tests.benchmarks.gpu import tables as gpu_tables
+from tests.benchmarks.gpu.__main__ import INTRODUCTION, PAGE
+from tests.benchmarks.gpu.clocks import Budget
 from tests.benchmarks.table import Goal, Table
 
 
@@ -18,6 +21,10 @@ def test_every_row_holds_finite_positive_figures(benchmark: ModuleType) -> None:
     threads = torch.get_num_threads()
     found: list[Table] = list(benchmark.tables(quick=True))
     assert torch.get_num_threads() == threads
+    check(found)
+
+
+def check(found: list[Table]) -> None:
     assert found
     for table in found:
         assert table.rows
@@ -26,6 +33,15 @@ def test_every_row_holds_finite_positive_figures(benchmark: ModuleType) -> None:
             shown = [figure for figure in figures if figure is not None]
             assert shown, name
             assert all(math.isfinite(figure) and figure > 0 for figure in shown), (name, figures)
+
+
+def test_the_benchmarks_of_a_gpu_run_on_a_cpu() -> None:
+    setting = gpu_tables.Setting("cpu", Budget(1.0, gpu_tables.COUNT), quick=True)
+    check(list(gpu_tables.tables(setting)))
+
+
+def test_the_page_of_the_gpu_says_how_it_is_written() -> None:
+    assert PAGE.read_text(encoding="utf-8").startswith(INTRODUCTION)
 
 
 def test_a_table_says_whether_its_goal_is_reached() -> None:

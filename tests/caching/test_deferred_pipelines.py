@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.multiprocessing.spawn import ProcessContext, spawn
 
 from tests.caching.pipeline_cases import SEVERAL, SINGLE, SPLIT, work
-from tests.helpers import ROOT
-
-
-def run_group(folder: Path) -> list[dict[str, Any]]:
-    """What the two processes have found, in three minutes at most."""
-    deadline = time.monotonic() + 180
-    context: ProcessContext = spawn(  # type: ignore[no-untyped-call]
-        work, args=(str(folder),), nprocs=2, join=False
-    )
-    try:
-        while not context.join(timeout=1):
-            assert time.monotonic() < deadline, "the processes wait for each other"
-    finally:
-        for process in context.processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+from tests.processes import results_of
 
 
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT)])
-        yield run_group(tmp_path_factory.mktemp("group"))
+def group(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return results_of(work, folder=tmp_path_factory.mktemp("group"), seconds=180)
 
 
 @pytest.mark.parametrize("case", [*SINGLE, *SEVERAL, "two steps in one scope"])

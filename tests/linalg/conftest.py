@@ -10,4 +10,4 @@ from paramdesc.linalg import devices
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choose the algorithms of other devices on a CPU, too."""
-    monkeypatch.setattr(devices, "LIKE_CPUS", ("meta",))
+    monkeypatch.setattr(devices, "COUNTED_BY_SIZE", {"meta"})

@@ -52,6 +52,7 @@ def test_values_are_those_of_the_formulas(dtype: torch.dtype) -> None:
     X = torch.randn(2, 4, 4, dtype=dtype)
     L, I = X.tril(), torch.eye(4, dtype=dtype)  # noqa: E741
     torch.testing.assert_close(PositiveDefinite(0.5)(X), L @ L.mH + 0.5 * I)
+    torch.testing.assert_close(PositiveDefinite(0.5, triangular=False)(X), X @ X.mH + 0.5 * I)
     torch.testing.assert_close(PositiveSemidefinite()(X), X @ X.mH)
     torch.testing.assert_close(Gram(columns=True)(X), X.mH @ X)
     U = L / L.norm(dim=-1, keepdim=True)
@@ -153,6 +154,31 @@ def test_arguments_and_shapes_are_checked() -> None:
     for parametrization in (PositiveDefinite(), PositiveSemidefinite(), Gram(), Correlation()):
         with pytest.raises(ValueError, match=r"square, .* Got shape \[3, 4\]"):
             register(parametrization, torch.zeros(3, 4))
+
+
+def test_a_square_factor_starts_from_the_state_dict_of_a_triangular_one() -> None:
+    lower = register(PositiveDefinite(), torch.randn(4, 4, dtype=torch.float64))
+    square = register(PositiveDefinite(triangular=False), torch.eye(4, dtype=torch.float64))
+    square.load_state_dict(lower.state_dict())
+    torch.testing.assert_close(square.weight, lower.weight)
+
+
+def test_training_a_square_factor_reaches_a_matrix_to_rounding() -> None:
+    torch.manual_seed(0)
+    A = torch.randn(8, 8, dtype=torch.float64)
+    target = A @ A.mT / 8 + 0.2 * torch.eye(8)
+    losses = {}
+    for triangular in (True, False):
+        module = register(PositiveDefinite(triangular=triangular), torch.randn(8, 8).double())
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.03)
+        for _ in range(500):
+            optimizer.zero_grad()
+            loss = (module.weight - target).square().sum()
+            loss.backward()
+            optimizer.step()
+        losses[triangular] = loss.item()
+    assert losses[False] < 1e-8
+    assert losses[True] > 100 * losses[False]
 
 
 def test_entries_above_the_diagonal_get_no_gradient() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 
 from paramdesc import register_parametrization
 from paramdesc.parametrizations.spectra.fixed_rank import FixedRank
+from paramdesc.parametrizations.spectra.low_rank import LowRank
 from paramdesc.parametrizations.spectra.positive_semidefinite import PositiveSemidefinite
 from tests.helpers import chain_of, train_step
 from tests.parametrizations.test_low_rank import with_singular_values
@@ -83,6 +86,91 @@ def test_strict_refuses_a_lower_rank_and_a_higher_one() -> None:
     with pytest.raises(ValueError, match="not of that rank: it deviates by 0.2,"):
         module.weight = torch.diag(torch.tensor([1.0, 0.5, 0.2, 0.0], dtype=torch.float64))
     module.weight = torch.diag(torch.tensor([1.0, 0.5, 0.0, 0.0], dtype=torch.float64))
+
+
+# the base point
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (3, 5, 5), (4, 4)])
+def test_moving_the_base_point_keeps_the_value(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module: Any = nn.Module()
+    module.weight = nn.Parameter(torch.randn(shape, dtype=dtype))
+    register_parametrization(module, "weight", FixedRank(3, floor=0.5))
+    train_step(module, scale=0.1)
+    before = module.weight.detach()
+    chain_of(module).move_base()
+    torch.testing.assert_close(module.weight, before)
+    assert not chain_of(module).original1.any()
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("SGD", 3.0), ("Adam", 0.1)])
+def test_a_moving_base_point_completes_a_matrix(optimizer: str, rate: float) -> None:
+    torch.manual_seed(0)
+    target = torch.randn(12, 2) @ torch.randn(2, 10)
+    known = torch.rand(12, 10) < 0.7
+    module = parametrized(FixedRank(2), 12, 10).float()
+    stepper = getattr(torch.optim, optimizer)(module.parameters(), lr=rate)
+    for _ in range(600):
+        stepper.zero_grad()
+        loss = (module.weight - target)[known].square().mean()
+        loss.backward()
+        stepper.step()
+    assert loss.item() < 1e-8
+
+
+def test_near_the_base_point_the_gradient_is_that_of_balanced_factors() -> None:
+    torch.manual_seed(0)
+    Y = with_singular_values(torch.tensor([9.0, 1.0], dtype=torch.float64), 6, 4)
+    direction, sizes = torch.randn(6, 4), []
+    for parametrization in (FixedRank(2), LowRank(2)):
+        module: Any = nn.Module()
+        module.weight = nn.Parameter(Y.clone())
+        register_parametrization(module, "weight", parametrization)
+        (module.weight * direction).sum().backward()
+        gradients = [x.grad for x in chain_of(module).originals()]
+        sizes.append(torch.cat([x.flatten() for x in gradients]).norm().item())
+    assert 0.5 < sizes[0] / sizes[1] < 2
+
+
+def test_state_dicts_and_pickles_without_scales_keep_their_value() -> None:
+    torch.manual_seed(0)
+    old = parametrized(FixedRank(2), 5, 4)
+    del chain_of(old)[0]._buffers["scale"]
+    chain_of(old)[0].register_buffer("scale", None)
+    with torch.no_grad():
+        for original in chain_of(old).originals():
+            original.add_(torch.randn_like(original))
+    value, state = old.weight.detach(), copy.deepcopy(old.state_dict())
+    assert not any("scale" in name for name in state)
+
+    module = parametrized(FixedRank(2), 5, 4)
+    module.load_state_dict(state, strict=True)
+    assert module.weight.equal(value)
+    module.weight = value
+    torch.testing.assert_close(module.weight, value)
+    new = parametrized(FixedRank(2), 5, 4)
+    old.load_state_dict(new.state_dict(), strict=True)
+    assert old.weight.equal(new.weight)
+
+    module.load_state_dict(state, strict=True)
+    del chain_of(module)[0]._buffers["scale"]  # as in a pickle of that time
+    assert pickle.loads(pickle.dumps(module)).weight.equal(value)
+
+
+def test_without_scales_the_formula_is_that_of_earlier_versions() -> None:
+    torch.manual_seed(0)
+    module = parametrized(FixedRank(2, floor=0.5), 5, 4)
+    parametrization = chain_of(module)[0]
+    U, Vh = parametrization.left, parametrization.right
+    A, B = torch.randn(5, 2).double(), torch.randn(2, 4).double()
+    parametrization.scale = None
+    M, I = U.mT @ A, torch.eye(2).double()  # noqa: E741
+    H, K = (M + M.mT) / 2, (M - M.mT) / 2
+    C = (H @ H + 0.5 * I) @ torch.linalg.solve(I - K, I + K)
+    expected = (A + U @ (C - M)) @ (B + (I - B @ Vh.mT) @ Vh)
+    torch.testing.assert_close(parametrization(A, B), expected)
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])

@@ -23,7 +23,11 @@ from paramdesc import (
     remove_parametrizations,
 )
 from paramdesc.parametrizations.composition.flattened import Flattened
-from paramdesc.parametrizations.functions import entry_functions, matrix_functions
+from paramdesc.parametrizations.functions import (
+    entry_functions,
+    lipschitz_functions,
+    matrix_functions,
+)
 from paramdesc.parametrizations.functions.entry_functions import magnitude_mask, pruned
 from paramdesc.parametrizations.functions.matrix_functions import low_rank
 from paramdesc.parametrizations.functions.torch_functions import (
@@ -162,15 +166,16 @@ EXTRA: dict[str, tuple[Any, ...]] = {
     "pruned": (0.5,),
 }
 NO_REGISTRATION = {"magnitude_mask"}
+OF_CONVOLUTIONS = {"orthogonal_convolution", "kernel_spectral_norm"}
 COMPLEX = {"skew_hermitian", "hermitian"}
 
 
 def one_liners() -> dict[str, Any]:
     return {
         name: getattr(module, name)
-        for module in (matrix_functions, entry_functions)
+        for module in (matrix_functions, entry_functions, lipschitz_functions)
         for name in module.__all__
-        if name not in NO_REGISTRATION
+        if name not in NO_REGISTRATION | OF_CONVOLUTIONS
     }
 
 
@@ -214,7 +219,8 @@ OTHERWISE = {
     "Blocks, Compose, Flattened, Stacked": "take maps",
     "JointPart, Transposed": "joint and tie register them",
     "BasePoint, ConstantDiagonals, ConvolutionOperator, Dissipative, Length, LinearStructure, "
-    "Mirrored, OperatorNorm, PolarForm, TallMatrices": "are base classes",
+    "Mirrored, MovesInner, OperatorNorm, PolarForm, Rescaling, TallMatrices": "are base classes",
+    "OrthogonalConvolution": "orthogonal_convolution registers it for the layer",
     "LoRA": "lora registers it",
     "Orthogonal, TorchOrthogonal": "orthogonal registers the latter, for torch's checkpoints",
     "SpectralNorm, WeightNorm": "spectral_norm and weight_norm register them",
@@ -232,7 +238,8 @@ def test_there_is_a_function_for_each_map_with_one_obvious_use() -> None:
             for name, member in vars(module).items()
             if isinstance(member, type) and issubclass(member, Parametrization)
         }
-    text = inspect.getsource(matrix_functions) + inspect.getsource(entry_functions)
+    modules = (matrix_functions, entry_functions, lipschitz_functions)
+    text = "".join(map(inspect.getsource, modules))
     registered = {name for name in classes if f" {name}(" in text}
     left = classes - registered - set(", ".join(OTHERWISE).split(", ")) - {"Parametrization"}
     assert not left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -168,6 +169,42 @@ def test_half_precision_is_kept_to_its_rounding(name: str, dtype: torch.dtype) -
     torch.testing.assert_close(
         module.weight.detach().float(), Q, rtol=0, atol=4 * torch.finfo(dtype).eps
     )
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (6, 4), (4, 6)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_reflections_without_a_base_point_load_from_earlier_versions(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    old = holder(Orthogonal("householder", trivialization=False), torch.randn(shape, dtype=dtype))
+    state = old.state_dict()
+    assert not any("base" in name for name in state)
+    module = holder(Orthogonal("householder"), torch.randn(shape, dtype=dtype))
+    assert not module.parametrizations.weight.original.any()
+    state_of_today = copy.deepcopy(module.state_dict())
+    module.load_state_dict(state, strict=True)
+    assert module.weight.equal(old.weight)
+    module.load_state_dict(state_of_today, strict=True)
+    other = holder(Orthogonal("householder"), torch.randn(shape, dtype=dtype))
+    other.load_state_dict(state_of_today, strict=True)
+    assert module.weight.equal(other.weight)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (24, 16), (16, 24)])
+@pytest.mark.parametrize("name", ["cayley", "matrix_exp", "householder", "polar"])
+def test_a_distant_matrix_is_recovered(name: str, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    target, start = orthonormal(*shape), orthonormal(*shape)
+    if shape[0] == shape[1]:
+        target[0] *= torch.linalg.det(target @ start).sign()
+    module = holder(Orthogonal(name), start)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    for _ in range(500):
+        optimizer.zero_grad()
+        loss = (module.weight - target).square().sum()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-8
 
 
 # without a base point

@@ -12,6 +12,9 @@ from torch.nn.utils import parametrizations as torch_parametrizations
 from paramdesc import register_parametrization
 from paramdesc.parametrizations.norms.weight_norm import WeightNorm
 from tests.helpers import chain_of
+from tests.linalg.operations import operations
+
+pytestmark = pytest.mark.usefixtures("algorithms")
 
 LAYERS: dict[str, tuple[Any, int | None, int | None]] = {
     # torch takes dim=-1 for the whole tensor
@@ -110,12 +113,57 @@ def test_second_derivatives_are_right_where_torch_has_a_kernel() -> None:
     g = torch.rand(3, 1, dtype=torch.float64).requires_grad_()
     v = torch.randn(3, 4, dtype=torch.float64).requires_grad_()
     parametrization = WeightNorm()
-    assert parametrization.fused_dim(g, v) == 0
     assert torch.autograd.gradgradcheck(parametrization, (g, v))
     for fixed in (g, v):
         fixed.requires_grad_(False)
         assert torch.autograd.gradgradcheck(parametrization, (g, v))
         fixed.requires_grad_()
+
+
+@pytest.mark.parametrize("eps", [None, 0.8])
+@pytest.mark.parametrize("dim", [0, 1, -1, None])
+def test_derivatives_are_those_of_the_formula(dim: int | None, eps: float | None) -> None:
+    torch.manual_seed(0)
+    v = torch.randn(3, 4, 2, dtype=torch.float64)
+    v.select(dim or 0, 1).mul_(0.1)  # shorter than `eps`
+    parametrization = WeightNorm(dim, eps=eps)
+    g = torch.rand_like(parametrization.norm(v)).requires_grad_()
+    v.requires_grad_()
+    gradient = torch.randn_like(v)
+    expected = torch.autograd.grad(parametrization.formula(g, v), (g, v), gradient)
+    found = torch.autograd.grad(parametrization(g, v), (g, v), gradient)
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradgradcheck(parametrization, (g, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_in_half_precision_are_near_the_exact_ones(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    tensors = torch.rand(4, 1).to(dtype), torch.randn(4, 5).to(dtype)
+    gradient = torch.randn(4, 5).to(dtype)
+    found, exact = (
+        torch.autograd.grad(WeightNorm()(*inputs), inputs, gradient.to(inputs[0].dtype))
+        for inputs in (
+            tuple(x.clone().requires_grad_() for x in tensors),
+            tuple(x.double().requires_grad_() for x in tensors),
+        )
+    )
+    for near, far in zip(found, exact, strict=True):
+        assert near.dtype == dtype
+        torch.testing.assert_close(near.double(), far, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.usefixtures("few_launches")
+@pytest.mark.parametrize(("dim", "most"), [(0, 5), (-1, 5), (1, 10), (None, 9)])
+def test_few_operations_start_a_kernel(dim: int | None, most: int) -> None:
+    parametrization = WeightNorm(dim)
+    v = torch.randn(4, 3, 2, requires_grad=True)
+    g = torch.rand_like(parametrization.norm(v)).detach().requires_grad_()
+    gradient = torch.ones(4, 3, 2)
+    with operations() as counted:
+        torch.autograd.grad(parametrization(g, v), (g, v), gradient)
+    assert "_local_scalar_dense" not in counted
+    assert len(counted) <= most
 
 
 def test_eps_bounds_what_is_divided_by() -> None:

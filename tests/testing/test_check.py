@@ -131,6 +131,72 @@ class SpecialPoints(Good):
         return X.tril() * norm / norm
 
 
+class Saturated(nn.Module):
+    """Its right inverse puts each original where the sigmoid is flat."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        return torch.sigmoid(X)
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return torch.full_like(Y, -20.0)
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, with a gradient of the wrong sign."""
+
+    @staticmethod
+    def forward(X: Tensor) -> Tensor:
+        return X.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:  # noqa: ARG004
+        result: Tensor = -gradients[0]
+        return result
+
+
+class Ascending(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        result: Tensor = Reversed.apply(X)  # type: ignore[no-untyped-call]
+        return result.tril()
+
+
+class Based(Good):
+    """A right map with a base point: `tril(X) + base`."""
+
+    base_point = ("base",)
+    base: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("base", torch.zeros(1, 1))
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X.tril() + self.base.clone()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        self.admit(Y)
+        self.base = torch.zeros_like(Y)
+        return Y.tril()
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        return torch.zeros_like(X), self.forward(X)
+
+
+class Drifting(Based):
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        return X.tril() / 2, self.base.clone()
+
+
+class Replacing(Based):
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        self.base = self.forward(X)
+        return torch.zeros_like(X), self.base
+
+
 class Batch(Good):
     def forward(self, X: Tensor) -> Tensor:
         return X.tril() * (1 + X.shape[0] // X.shape[-1] - 1)
@@ -244,6 +310,11 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (GradientOfFunction, "gradient", "Jacobian mismatch"),
     (SecondGradient, "second gradient", "Jacobian mismatch"),
     (SpecialPoints, "special points", "no number"),
+    (Gradient, "trains", "the gradient vanishes: 0 times"),
+    (Saturated, "trains", "the gradient vanishes: 2.1e-09 times"),
+    (Ascending, "trains", "no step size lowers a random linear loss in 10 steps of SGD"),
+    (Drifting, "base point", "after recenter(): differs by"),
+    (Replacing, "base point", "recenter() replaced a tensor"),
     (Batch, "batch", "a stack of two"),
     (EmptyBatch, "empty batch", "max()"),
     (Vmap, "vmap", "data-dependent"),
@@ -347,6 +418,59 @@ def test_a_report_can_be_asked_for_each_check() -> None:
         report["other"]
 
 
+def test_the_size_of_the_gradient_is_reported() -> None:
+    report = check_parametrization(double, torch.randn(3, 3), right_inverse="none")
+    assert report["trains"].detail == "2 times the gradient of a plain weight"
+
+
+class Constant(Good):
+    def forward(self, X: Tensor) -> Tensor:
+        return 0 * X + torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+
+
+class Rounded(nn.Module):
+    """Its value is piecewise constant, and its gradient that of the identity."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X + (X.round() - X).detach()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y
+
+
+class Tiny(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return 1e-5 * X
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return 1e5 * Y
+
+
+class Huge(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.pow(3) * 1e8
+
+
+@pytest.mark.parametrize("parametrization", [Rounded(), Tiny(), Huge(), nn.Softmax(dim=-1)])
+def test_maps_of_any_scale_and_with_steps_train(parametrization: nn.Module) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        report = check_parametrization(
+            parametrization, torch.randn(4, 3), right_inverse="none", raises=False
+        )
+        assert report["trains"].status == "passed"
+
+
+def test_what_cannot_be_trained_is_left_out() -> None:
+    report = check_parametrization(Constant(), torch.randn(3, 3), raises=False)
+    assert report["trains"].detail == "nothing that is trained moves the value"
+    assert report["trains"].status == "left out"
+    report = check_parametrization(
+        torch.signbit, torch.randn(3, 3), right_inverse="none", unsafe=True, raises=False
+    )
+    assert report["trains"].detail == "a value of torch.bool has no gradient"
+
+
 class Clamping(nn.Module):
     """A right map at whose kink `right_inverse` puts the original."""
 
@@ -409,3 +533,10 @@ def test_maps_can_be_checked_under_another_default_device() -> None:
     example = torch.randn(3, 3)
     with torch.device("meta"):
         check_parametrization(Good(), example)
+
+
+def test_a_base_point_that_moves() -> None:
+    report = check_parametrization(Based(), torch.randn(3, 3), raises=False)
+    assert report["base point"].status == "passed"
+    report = check_parametrization(Good(), torch.randn(3, 3), raises=False)
+    assert report["base point"].detail == "the map defines no recenter()"

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.parametrization import Move, Parametrization
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.parametrizations.composition.nested import (
+    MovesInner,
     assign_inner,
     constraint_of,
     inner_map,
+    movable_in,
 )
 
 __all__ = ["Blocks", "Stacked"]
@@ -22,7 +24,7 @@ __all__ = ["Blocks", "Stacked"]
 Map = ParametrizationProto | TensorMap | None
 
 
-class Blocks(Parametrization):
+class Blocks(MovesInner):
     """`layer.weight` will be made of blocks, each with a map of its own.
 
     The tensor is cut along `dim`, as the gates of an LSTM lie in `weight_hh_l0`, the heads in a
@@ -119,6 +121,17 @@ class Blocks(Parametrization):
             originals.append(original)
         return torch.cat(originals, self.dim)
 
+    def movable(self) -> list[Parametrization]:
+        return movable_in(self.maps)
+
+    def moved(self, *originals: Tensor) -> Move:
+        blocks, bases = self.cut(originals[0]), []
+        for i, parametrization in enumerate(self.maps):
+            for inner in movable_in([parametrization]):
+                (blocks[i],), base = inner.moved(blocks[i])
+                bases += base
+        return (torch.cat(blocks, self.dim),), bases
+
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest deviation of a block, as its map has it."""
         parts = zip(self.maps, self.cut(Y), strict=True)
@@ -132,7 +145,7 @@ class Blocks(Parametrization):
         return ", ".join(shown + ["strict=True"] * self.strict)
 
 
-class Stacked(Parametrization):
+class Stacked(MovesInner):
     """`layer.weight` will be made of blocks of the same size, with one map on all at once.
 
     The blocks along `dim` are given to the map as a batch, `(count, *block)`, and put together
@@ -205,6 +218,14 @@ class Stacked(Parametrization):
         if not isinstance(original, Tensor):
             raise one_original(self.map)
         return self.unstack(original)
+
+    def movable(self) -> list[Parametrization]:
+        return movable_in([self.map])
+
+    def moved(self, *originals: Tensor) -> Move:
+        (inner,) = self.movable()
+        (stack,), bases = inner.moved(self.stack(originals[0]))
+        return (self.unstack(stack),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:
         """As the map has it of the stack."""

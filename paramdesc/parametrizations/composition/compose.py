@@ -7,19 +7,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.parametrization import Move, Parametrization
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.errors import OriginalError
 from paramdesc.parametrizations.composition.nested import (
+    MovesInner,
     assign_inner,
     constraint_of,
     inner_map,
+    movable_in,
 )
 
 __all__ = ["Compose", "count_originals"]
 
 
-class Compose(Parametrization):
+class Compose(MovesInner):
     """`layer.weight` will be `maps[-1](... maps[1](maps[0](X)))`: several maps as one.
 
     Registering the maps one after the other does the same. A composition can stand where one
@@ -83,6 +85,12 @@ class Compose(Parametrization):
             result = assign_inner(parametrization, result)
         self.takes_one, self.takes_two = count_originals(result)
         return result
+
+    def movable(self) -> list[Parametrization]:
+        return movable_in([self.first])
+
+    def moved(self, *originals: Tensor) -> Move:
+        return self.movable()[0].moved(*originals)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """As the last map has it; zero if that reaches every tensor."""

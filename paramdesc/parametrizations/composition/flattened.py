@@ -8,20 +8,22 @@ from typing import Any
 
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.parametrization import Move, Parametrization
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.parametrizations.composition.compose import count_originals
 from paramdesc.parametrizations.composition.nested import (
+    MovesInner,
     assign_inner,
     constraint_of,
     inner_map,
+    movable_in,
     other_axes,
 )
 
 __all__ = ["Flattened"]
 
 
-class Flattened(Parametrization):
+class Flattened(MovesInner):
     """`layer.weight`, read as a matrix, will be what a map makes of that.
 
     The axes `rows` give the rows, in that order, and all others the columns, in theirs. A
@@ -113,6 +115,16 @@ class Flattened(Parametrization):
         self.takes_one, self.takes_two = count_originals(result)
         self.shape = list(Y.shape)
         return self.from_matrix(result, self.shape) if self.takes_one else result
+
+    def movable(self) -> list[Parametrization]:
+        return movable_in([self.map])
+
+    def moved(self, *originals: Tensor) -> Move:
+        (inner,) = self.movable()
+        if not self.takes_one:
+            return inner.moved(*originals)
+        (matrix,), bases = inner.moved(self.to_matrix(originals[0]))
+        return (self.from_matrix(matrix, list(originals[0].shape)),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:
         """As the map has it of the matrix."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.parametrization import Move, Parametrization
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
-from paramdesc.parametrizations.composition.nested import inner_map
+from paramdesc.parametrizations.composition.nested import MovesInner, inner_map, movable_in
 
 __all__ = ["JointPart", "Transposed", "split_like", "stacked"]
 
@@ -18,7 +18,7 @@ LARGEST_COUNT = 8
 """TorchScript wants each original of a map written out."""
 
 
-class JointPart(Parametrization):
+class JointPart(MovesInner):
     """`layer.weight` will be one part of what a map makes of several tensors put together.
 
     `joint` registers these, one on each tensor. Each has all originals, which are shared, so
@@ -81,6 +81,18 @@ class JointPart(Parametrization):
                 "of them."
             )
         return self.pending
+
+    def movable(self) -> list[Parametrization]:
+        return movable_in([self.map])
+
+    def moves_with(self, other: Parametrization) -> bool:
+        return isinstance(other, JointPart)  # each part has a copy of the map
+
+    def moved(self, *originals: Tensor) -> Move:
+        parts = list(originals)
+        (inner,) = self.movable()
+        (original,), bases = inner.moved(stacked(parts, self.dim, self.whole))
+        return tuple(split_like(original, parts, self.dim, self.whole)), bases
 
     def extra_repr(self) -> str:
         return f"part {self.index}, dim={None if self.whole else self.dim}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,10 +14,12 @@ from paramdesc.chain.protocols import TensorMap
 from paramdesc.errors import MapError
 
 __all__ = [
+    "MovesInner",
     "Unchanged",
     "assign_inner",
     "constraint_of",
     "inner_map",
+    "movable_in",
     "other_axes",
 ]
 
@@ -53,6 +56,31 @@ def inner_map(parametrization: Any) -> Module:
         raise MapError(parametrization)
     module = as_map(parametrization)
     return Applied(module.function) if type(module) is FunctionMap else module
+
+
+class MovesInner(Parametrization):
+    """A map that moves the base points of the maps inside of it."""
+
+    def movable(self) -> list[Parametrization]:
+        """The maps inside whose base points can be moved."""
+        raise NotImplementedError
+
+    def can_move(self) -> bool:
+        return bool(self.movable())
+
+    def base_tensors(self) -> list[Tensor]:
+        return [x for parametrization in self.movable() for x in parametrization.base_tensors()]
+
+    def is_relative(self) -> bool:
+        return any(parametrization.is_relative() for parametrization in self.movable())
+
+    def is_move_due(self, steps: int) -> bool:
+        return any(parametrization.is_move_due(steps) for parametrization in self.movable())
+
+
+def movable_in(maps: Iterable[Module]) -> list[Parametrization]:
+    """The maps whose base points can be moved."""
+    return [x for x in maps if isinstance(x, Parametrization) and x.can_move()]
 
 
 def constraint_of(child: Module, Y: Tensor) -> tuple[Tensor, float]:

@@ -30,13 +30,15 @@ class Positive(Parametrization):
 
     Assigning, and registering on a weight, keeps the entries above `lower` as they are. Near
     `lower` the softplus is flat and hardly learns, so any other entry becomes `lower + margin`.
+    The gradient there is `margin` times that of a plain weight, for a small margin.
 
     Args:
         lower: the lower bound, not negative.
         function: what makes positive numbers, "softplus" or "exp". The exponential overflows
             beyond 88 in float32, and beyond 11 in float16.
         margin: where to place entries that are assigned from outside; 0 for the nearest
-            number inside.
+            number inside. By default 0.001, or 0.02 if `lower` is not zero: then all entries of
+            a new weight are likely to be outside.
         strict: whether to refuse such entries instead.
 
     Raises:
@@ -57,7 +59,7 @@ class Positive(Parametrization):
         lower: float = 0.0,
         *,
         function: Literal["softplus", "exp"] = "softplus",
-        margin: float = 1e-3,
+        margin: float | None = None,
         strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
@@ -68,6 +70,8 @@ class Positive(Parametrization):
             )
         if function not in ("softplus", "exp"):
             raise ValueError(f"function must be 'softplus' or 'exp'. Got function={function!r}.")
+        if margin is None:
+            margin = 1e-3 if lower == 0 else 0.02
         check_margin(margin)
         self.lower = float(lower)
         self.function = function

@@ -18,6 +18,7 @@ from torch.nn import Module
 
 from paramdesc.parametrizations.functions.torch_functions import Flatten, register
 from paramdesc.parametrizations.orthogonality.almost_orthogonal import AlmostOrthogonal
+from paramdesc.parametrizations.orthogonality.bjorck import Bjorck
 from paramdesc.parametrizations.orthogonality.grassmann import Grassmann
 from paramdesc.parametrizations.orthogonality.special_orthogonal import SpecialOrthogonal
 from paramdesc.parametrizations.spectra.correlation import Correlation
@@ -47,6 +48,7 @@ from paramdesc.parametrizations.structure.triangular import Triangular
 __all__ = [
     "almost_orthogonal",
     "banded",
+    "bjorck",
     "circulant",
     "correlation",
     "diagonal",
@@ -198,6 +200,19 @@ def grassmann(
     return register(module, name, Grassmann(strict=strict), flatten)
 
 
+def bjorck(
+    module: M,
+    name: str = "weight",
+    *,
+    accuracy: float = 1e-3,
+    condition: float = 100.0,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
+    """`module.<name>` will be orthogonal to an accuracy: `Bjorck`."""
+    return register(module, name, Bjorck(accuracy, condition=condition, strict=strict), flatten)
+
+
 def almost_orthogonal(
     module: M,
     name: str = "weight",
@@ -236,11 +251,13 @@ def positive_definite(
     name: str = "weight",
     *,
     floor: float = 1e-6,
+    triangular: bool = True,
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
     """`module.<name>` will be positive definite: `PositiveDefinite`."""
-    return register(module, name, PositiveDefinite(floor=floor, strict=strict), flatten)
+    parametrization = PositiveDefinite(floor=floor, triangular=triangular, strict=strict)
+    return register(module, name, parametrization, flatten)
 
 
 def positive_semidefinite(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 from paramdesc.parametrizations.norms.length import Length
 
 __all__ = ["FrobeniusNorm"]
@@ -27,6 +28,8 @@ class FrobeniusNorm(Length):
         dim: the dimensions along which it is taken; None for all of them.
         only_shrink: whether a weight of smaller norm is left as it is. Then `bound` is an
             upper bound.
+        rebase: the number of training steps after which the value becomes the original, as at
+            `Sphere`; None for never. Not with `only_shrink`.
         strict: whether to refuse a weight of another norm instead.
 
     Raises:
@@ -46,13 +49,20 @@ class FrobeniusNorm(Length):
         *,
         dim: int | tuple[int, ...] | None = None,
         only_shrink: bool = False,
+        rebase: int | None = 50,
         strict: bool = False,
     ) -> None:
         super().__init__(bound, dim=dim, strict=strict)
+        check_rebase(rebase)
+        self.rebase = None if only_shrink else rebase
         self.only_shrink = only_shrink
 
     def forward(self, X: Tensor) -> Tensor:
         return self.scaled(X, self.only_shrink)
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        """The value, as at `Sphere`. Not with `only_shrink`: there, steps make `X` no longer."""
+        return (self.forward(X),)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest difference of a norm from `bound`; with `only_shrink`, the largest excess."""
@@ -62,5 +72,9 @@ class FrobeniusNorm(Length):
         shown = [f"bound={self.bound}"]
         if self.dim is not None:
             shown.append(f"dim={tuple(self.dim)}")
-        shown += ["only_shrink=True"] * self.only_shrink + ["strict=True"] * self.strict
+        if self.only_shrink:
+            shown.append("only_shrink=True")
+        else:
+            shown += shown_rebase(self)
+        shown += ["strict=True"] * self.strict
         return ", ".join(shown)

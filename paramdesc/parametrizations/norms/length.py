@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
-from paramdesc.linalg.precision import smallest_normal, widened
+from paramdesc.linalg.precision import all_above, smallest_normal, widened
+from paramdesc.linalg.scaled import AT_MOST, EXACT, scaled_to_norm
 
 __all__ = ["Length", "as_dims"]
 
@@ -35,13 +37,26 @@ class Length(Parametrization):
 
     def scaled(self, X: Tensor, only_shrink: bool) -> Tensor:
         """`X` with norm `bound`; `only_shrink` leaves smaller norms as they are."""
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            value = None
+            if not torch.compiler.is_compiling():
+                kind = AT_MOST if only_shrink else EXACT
+                formula = partial(self.formula, only_shrink=only_shrink)
+                value = scaled_to_norm(formula, X, self.dim, self.bound, kind)
+            if value is not None:
+                return value
+        return self.formula(X, only_shrink)
+
+    def formula(self, X: Tensor, only_shrink: bool) -> Tensor:
+        """The value, in operations whose derivatives of any order are right."""
         wide = widened(X)
         norm = norm_along(wide, self.dim)
+        least = math.sqrt(smallest_normal(norm))
+        if not only_shrink and all_above(norm, least):  # with fewer operations
+            return (wide * (self.bound / norm)).to(X.dtype)
         divisor = norm if self.bound == 1 else norm / self.bound
-        if only_shrink:
-            divisor = divisor.clamp(min=1)
-        else:
-            divisor = divisor.masked_fill(norm <= math.sqrt(smallest_normal(norm)), 1.0)
+        short = norm <= least
+        divisor = divisor.clamp(min=1) if only_shrink else divisor.masked_fill(short, 1.0)
         result: Tensor = wide / divisor
         return result.to(X.dtype)
 

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
+from paramdesc.linalg.devices import is_bound_by_launches
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened, without_autocast
 from paramdesc.linalg.singular_iteration import (
     best_pair,
     first_left,
-    improve_triple,
     orthogonal_part,
     some_vector,
 )
+from paramdesc.linalg.singular_step import improve_pair_of_map
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.placeholders import is_placeholder
 
@@ -160,18 +161,23 @@ class OperatorNorm(Parametrization):
                 products.append(self.adjoint(operator, better, u, v) * inverse)
             left, right = best_pair(lefts, products, left, right)
             return left.view_as(u), right.view_as(v)
-        if is_placeholder(operator):
+        if is_placeholder(operator) and not self.asks_nothing(operator):
             return u, v
         if is_dynamo_compiling():
             count = min(count, self.compiled_iterations)
         return self.iterate(operator, u, v, count, self.accuracy)
 
     @torch.jit.unused
+    def asks_nothing(self, operator: Tensor) -> bool:
+        """Whether a step can be made without numbers: tools that only look at shapes see it."""
+        return self.accuracy is None and is_bound_by_launches(operator)
+
+    @torch.jit.unused
     def iterate(
         self, operator: Tensor, u: Tensor, v: Tensor, count: int, accuracy: float | None
     ) -> tuple[Tensor, Tensor]:
         with without_autocast(operator):
-            left, right = improve_triple(
+            left, right = improve_pair_of_map(
                 lambda x: self.image(operator, x, u, v),
                 lambda y: self.adjoint(operator, y, u, v),
                 self.rows(u),

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.nn import Parameter
 
 from paramdesc.chain.parametrization import Parametrization
+from paramdesc.linalg.lengths import with_lengths
 from paramdesc.linalg.precision import smallest_normal, widened
-from paramdesc.torch_internals.mode import is_plain
 
 __all__ = ["WeightNorm"]
-
-FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 class WeightNorm(Parametrization):
@@ -60,13 +54,13 @@ class WeightNorm(Parametrization):
         self.eps = eps
 
     def forward(self, g: Tensor, v: Tensor) -> Tensor:
-        # TorchScript and compilers fuse the formula; in eager code a kernel of torch is faster
+        # TorchScript and compilers fuse the formula; in eager code fewer operations are faster
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            dim = None if torch.compiler.is_compiling() else self.fused_dim(g, v)
-            if dim is not None:
-                value = fused(self.formula, g.contiguous(), v.contiguous(), dim)
-                if value is not None:
-                    return value
+            value = None
+            if not torch.compiler.is_compiling():
+                value = with_lengths(self.formula, g, v, self.dim, self.eps)
+            if value is not None:
+                return value
         return self.formula(g, v)
 
     def formula(self, g: Tensor, v: Tensor) -> Tensor:
@@ -109,45 +103,5 @@ class WeightNorm(Parametrization):
         norm: Tensor = torch.linalg.vector_norm(wide, 2.0, others, True)
         return norm
 
-    def fused_dim(self, g: Tensor, v: Tensor) -> int | None:
-        """The dimension for which torch has a kernel that gives the value; None if it has none."""
-        if (
-            self.dim is None
-            or self.eps is not None
-            or v.ndim < 2
-            or v.dtype not in FUSED_DTYPES
-            or g.dtype != v.dtype
-            or type(v) not in (Tensor, Parameter)
-            or v.device.type != "cpu"
-            or v.numel() == 0
-            or not is_plain()
-            or forward_ad._current_level >= 0  # the kernel knows no derivative in forward mode
-        ):
-            return None
-        dim = self.dim + v.ndim if self.dim < 0 else self.dim
-        return dim if dim in (0, v.ndim - 1) else None
-
     def extra_repr(self) -> str:
         return f"dim={self.dim}" + ("" if self.eps is None else f", eps={self.eps}")
-
-
-def fused(formula: Callable[..., Tensor], g: Tensor, v: Tensor, dim: int) -> Tensor | None:
-    """The value from torch's kernel; None if a slice is zero, where it divides by zero.
-
-    Its second derivatives are wrong, as torch takes the norms for constants there. Where a
-    backward pass is recorded, the first ones are thus replaced by those of `formula`.
-    """
-    value, norms = torch._weight_norm_interface(v, g, dim)
-    if not norms.detach().min().item() > math.sqrt(smallest_normal(norms)):
-        return None
-
-    def replace(gradients: Any, outer: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return None
-        inputs = [x for x in (v, g) if x.requires_grad]
-        found = iter(torch.autograd.grad(formula(g, v), inputs, outer[0], create_graph=True))
-        return tuple(next(found) if x.requires_grad else None for x in (v, g))
-
-    if value.grad_fn is not None:
-        value.grad_fn.register_hook(replace)
-    return value

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.orthogonality import cayley_step, skew_part, split, turned
+from paramdesc.linalg.orthogonality import cayley_step, renewed, skew_part, split, turned
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
@@ -52,8 +52,14 @@ class AlmostOrthogonal(TallMatrices):
 
     constraint = "within the band"
 
-    def __init__(self, band: float | tuple[float, float] = 0.1, *, strict: bool = False) -> None:
-        super().__init__(strict=strict)
+    def __init__(
+        self,
+        band: float | tuple[float, float] = 0.1,
+        *,
+        rebase: int | None = 50,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(rebase=rebase, strict=strict)
         low, high = band if isinstance(band, tuple) else (1 - band, 1 + band)
         if not 0 <= low < high < math.inf:
             raise ValueError(
@@ -67,6 +73,12 @@ class AlmostOrthogonal(TallMatrices):
         check_matrix(X, "almost orthogonal")
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
+        Q, H = self.factors(X, base)
+        width = self.high - self.low
+        return (self.low + self.high) / 2 * Q + width * matmul(Q, bounded(H / width))
+
+    def factors(self, X: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`Q`, and `H` for the factor `F`."""
         base = base_like(X, base)
         if X.shape[-2] == X.shape[-1]:
             S = X
@@ -74,11 +86,22 @@ class AlmostOrthogonal(TallMatrices):
         else:
             S, P = split(base, X)
             Q = cayley_step(base, skew_part(S), P)
-        H = (S + S.mH) / 2
-        width = self.high - self.low
-        return (self.low + self.high) / 2 * Q + width * matmul(Q, bounded(H / width))
+        return Q, (S + S.mH) / 2
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that gives the singular values, and the orthogonal factor as base point."""
+        is_wide, base = X.shape[-2] < X.shape[-1], self.base
+        tall, base = widened(X), base
+        if is_wide:
+            tall, base = tall.mH, None if base is None else base.mH
+        Q, H = self.factors(tall, base)
+        Q = renewed(Q)
+        new = H if Q.shape[-2] == Q.shape[-1] else matmul(Q, H)
+        if is_wide:
+            new, Q = new.mH, Q.mH
+        return new.to(X.dtype), Q
+
+    def start(self, Y: Tensor) -> Tensor:
         if Y.shape[-2] < Y.shape[-1]:
             X, base = self.inverse_of_tall(widened(Y).mH, self.tolerance(Y))
             self.base = base.mH.resolve_conj()
@@ -110,7 +133,7 @@ class AlmostOrthogonal(TallMatrices):
         return 20 * self.high * epsilon(Y) * math.sqrt(min(Y.shape[-2:]))
 
     def extra_repr(self) -> str:
-        shown = [f"band=({self.low:g}, {self.high:g})"]
+        shown = [f"band=({self.low:g}, {self.high:g})", *self.shown_rebase()]
         return ", ".join(shown + ["strict=True"] * self.strict)
 
 

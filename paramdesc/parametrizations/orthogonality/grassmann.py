@@ -56,7 +56,7 @@ class Grassmann(TallMatrices):
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
         return cayley_across(base_like(X, base), X)
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def start(self, Y: Tensor) -> Tensor:
         W = widened(Y)
         self.base = W.clone() if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
         return torch.zeros_like(Y)

@@ -1,5 +1,6 @@
 """Matrices with columns of length one."""
 
+from paramdesc.parametrizations.base_point import shown_rebase
 from paramdesc.parametrizations.orthogonality.sphere import Sphere
 
 __all__ = ["Oblique"]
@@ -13,6 +14,8 @@ class Oblique(Sphere):
 
     Args:
         radius: the length, positive.
+        rebase: the number of training steps after which the value becomes the original; None
+            for never.
         strict: whether to refuse columns of another length instead of scaling them.
 
     Raises:
@@ -28,8 +31,11 @@ class Oblique(Sphere):
 
     constraint = "of columns of the given length"
 
-    def __init__(self, radius: float = 1.0, *, strict: bool = False) -> None:
-        super().__init__(radius, -2, strict=strict)
+    def __init__(
+        self, radius: float = 1.0, *, rebase: int | None = 50, strict: bool = False
+    ) -> None:
+        super().__init__(radius, -2, rebase=rebase, strict=strict)
 
     def extra_repr(self) -> str:
-        return ", ".join([f"radius={self.radius}"] + ["strict=True"] * self.strict)
+        shown = [f"radius={self.radius}", *shown_rebase(self)]
+        return ", ".join(shown + ["strict=True"] * self.strict)

@@ -3,13 +3,14 @@
 Without postponed annotations: TorchScript takes those of a class as they are.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from paramdesc.chain.parametrization import Move
 from paramdesc.linalg.exponential import exponential, skew_exp
-from paramdesc.linalg.householder import householder_like, reflectors
+from paramdesc.linalg.householder import householder_like, reflect, reflectors
 from paramdesc.linalg.orthogonality import (
     cayley_from,
     is_orthonormal,
@@ -46,19 +47,20 @@ class Orthogonal(TallMatrices):
     - `"matrix_exp"`: the same with `exp(A)`, along geodesics if `X` is square. On a GPU it is NaN
       if the norm of `A` is above 3000, or 1100 in double precision.
     - `"householder"`: the product of `k` reflections, whose vectors are the columns of `X` below
-      the diagonal, times signs; the phases of complex columns are on the diagonal of `X`.
+      the diagonal, times signs; the phases of complex columns are on the diagonal of `X`. It is
+      multiplied by the reflections that give `B`, the value of a zero original.
     - `"polar"`: the nearest orthogonal matrix to `X`, in matrix products alone; the scale of `X`
       has no effect. On a GPU and in compiled code it is NaN if the condition number of `X` is
       far above 1e6, or 1e12 in double precision. Of zero it is the identity.
 
     Assigning, and registering on a weight, keeps an orthogonal matrix as it is, and replaces any
     other by the nearest one in the Frobenius norm, its polar factor. Where that is not unique, as
-    for the zero matrix, it takes one of them. The original becomes zero for the
-    first two maps, whose base point is set; the other two put the value into it.
+    for the zero matrix, it takes one of them. The original becomes zero, and the base
+    point is set; without one, and for `polar`, the value is put into the original.
 
     Cost of forward and backward, in products of `n x n` matrices for square ones: `cayley` 4,
-    `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 7 and
-    two triangular systems, `polar` 70, and twice that if the condition number of `X` is above
+    `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 12 and
+    four triangular systems, `polar` 70, and twice that if the condition number of `X` is above
     1000. A tall matrix takes a small multiple of `n / k` times what a `k x k` one does:
     nothing of size `n x n` is made. The value is orthogonal to rounding, that is with the
     Frobenius norm of `Yᴴ Y - I` within `20 eps sqrt(k)`, while the spectral norm of `X` is below
@@ -66,10 +68,10 @@ class Orthogonal(TallMatrices):
 
     Args:
         orthogonal_map: one of the four.
-        trivialization: whether `cayley` and `matrix_exp` have a base point. Without one, that is
-            with the identity for `B`, they cannot reach what has an eigenvalue -1, a
-            square matrix of negative determinant for example, and `matrix_exp` takes no
-            assignment of rectangular matrices.
+        trivialization: whether the first three have a base point. Without one, that is
+            with the identity for `B`, `cayley` and `matrix_exp` cannot reach what has an
+            eigenvalue -1, a square matrix of negative determinant for example, and `matrix_exp`
+            takes no assignment of rectangular matrices.
         strict: whether to refuse a matrix that is not orthogonal instead of projecting it.
 
     Raises:
@@ -92,9 +94,14 @@ class Orthogonal(TallMatrices):
         signs: Tensor | None
 
     def __init__(
-        self, orthogonal_map: str = "cayley", *, trivialization: bool = True, strict: bool = False
+        self,
+        orthogonal_map: str = "cayley",
+        *,
+        trivialization: bool = True,
+        rebase: int | None = 50,
+        strict: bool = False,
     ) -> None:
-        super().__init__(strict=strict)
+        super().__init__(rebase=rebase, strict=strict)
         if orthogonal_map not in MAPS:
             raise ValueError(
                 f"orthogonal_map must be one of {', '.join(map(repr, MAPS))}. "
@@ -114,13 +121,14 @@ class Orthogonal(TallMatrices):
         if self.orthogonal_map == "cayley" and X.shape[-2] != X.shape[-1]:
             W = widened(X)
             return cayley_from(base_like(W, self.base), W).to(X.dtype)
-        if self.orthogonal_map == "householder" and not X.is_complex():
+        if self.orthogonal_map == "householder" and not X.is_complex() and self.base is None:
             return reflected(X, self.signs)
         return self.evaluate(X)
 
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
         if self.orthogonal_map == "householder":
-            return reflected(X, self.signs)
+            Y = reflected(X, self.signs)
+            return Y if base is None else reflect(base_like(X, base), Y)
         base = base_like(X, base)
         if X.shape[-2] == X.shape[-1]:
             if self.orthogonal_map == "cayley":
@@ -129,12 +137,20 @@ class Orthogonal(TallMatrices):
         S, P = split(base, X)
         return exponential_step(base, skew_part(S), P)
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def can_move(self) -> bool:
+        has_base = self.trivialization and self.orthogonal_map != "polar"
+        return has_base and super().can_move()
+
+    def start(self, Y: Tensor) -> Tensor:
         Q = self.nearest(Y)
         if self.orthogonal_map == "polar":
             return Q.to(Y.dtype)
         if self.orthogonal_map == "householder":
-            return self.inverse_of_reflected(Q).to(Y.dtype).contiguous()
+            V, self.signs = self.inverse_of_reflected(Q)
+            if not self.trivialization:
+                return V.to(Y.dtype).contiguous()
+            self.base, self.signs = V.contiguous(), -self.signs
+            return torch.zeros_like(Y)
         if not self.trivialization:
             return self.inverse_without_base(Q).to(Y.dtype).contiguous()
         self.base = Q.clone()
@@ -145,14 +161,29 @@ class Orthogonal(TallMatrices):
         W = widened(Y)
         return W if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
 
-    def inverse_of_reflected(self, Q: Tensor) -> Tensor:
+    def inverse_of_reflected(self, Q: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors of the reflections, and signs."""
         is_wide = Q.shape[-2] < Q.shape[-1]
         if is_placeholder(Q):
-            self.signs = Q.new_empty(*Q.shape[:-2], 1, min(Q.shape[-2:]))
-            return torch.empty_like(Q)
+            return torch.empty_like(Q), Q.new_empty(*Q.shape[:-2], 1, min(Q.shape[-2:]))
         V, signs = reflectors(Q.mH if is_wide else Q)
-        self.signs = signs
-        return V.mH.resolve_conj() if is_wide else V
+        return V.mH.resolve_conj() if is_wide else V, signs
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        """Zero, and the value as the base point."""
+        zero, Y = super().recenter(X)
+        if self.orthogonal_map != "householder":
+            return zero, Y
+        V, signs = self.inverse_of_reflected(Y)
+        return zero, V, -signs
+
+    def moved(self, *originals: Tensor) -> Move:
+        if self.orthogonal_map != "householder":
+            return super().moved(*originals)
+        zero, V, signs = self.recenter(*originals)
+        base: Any = self.base
+        own_signs: Any = self.signs
+        return (zero,), [(base, V), (own_signs, signs)]
 
     def inverse_without_base(self, Q: Tensor) -> Tensor:
         if Q.shape[-2] < Q.shape[-1]:
@@ -179,10 +210,19 @@ class Orthogonal(TallMatrices):
             return logarithm_of_cayley(A)
         return torch.cat([A, bottom @ T], dim=-2)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        if self.orthogonal_map == "householder":  # earlier versions had signs, and no base point
+            base, signs = (state_dict.get(f"{prefix}{name}") for name in ("base", "signs"))
+            if base is None and signs is not None:
+                self.base = None
+            elif base is not None and self.base is None and self.signs is not None:
+                self.base = torch.empty_like(base, device=self.signs.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
         shown = [repr(self.orthogonal_map)]
         shown += ["trivialization=False"] * (not self.trivialization)
-        return ", ".join(shown + ["strict=True"] * self.strict)
+        return ", ".join(shown + self.shown_rebase() + ["strict=True"] * self.strict)
 
 
 def reflected(X: Tensor, signs: Tensor | None) -> Tensor:
@@ -194,6 +234,7 @@ def reflected(X: Tensor, signs: Tensor | None) -> Tensor:
         Y = Y * (torch.complex(ones, half) / torch.complex(ones, -half))
     if signs is None:
         return -Y
+    signs = signs.clone()
     return Y * (signs.mT if X.shape[-2] < X.shape[-1] else signs).to(Y.dtype)
 
 

@@ -24,7 +24,7 @@ class SpecialOrthogonal(Orthogonal):
 
     Args:
         orthogonal_map: `"cayley"`, `"matrix_exp"` or `"householder"`.
-        trivialization: whether the first two have a base point, see `Orthogonal`.
+        trivialization: whether they have a base point, see `Orthogonal`.
         strict: whether to refuse a matrix that is no rotation instead.
 
     Raises:
@@ -41,9 +41,16 @@ class SpecialOrthogonal(Orthogonal):
     constraint = "a rotation"
 
     def __init__(
-        self, orthogonal_map: str = "cayley", *, trivialization: bool = True, strict: bool = False
+        self,
+        orthogonal_map: str = "cayley",
+        *,
+        trivialization: bool = True,
+        rebase: int | None = 50,
+        strict: bool = False,
     ) -> None:
-        super().__init__(orthogonal_map, trivialization=trivialization, strict=strict)
+        super().__init__(
+            orthogonal_map, trivialization=trivialization, rebase=rebase, strict=strict
+        )
         if orthogonal_map == "polar":
             raise ValueError(
                 "the polar factor has either determinant, and changes it while it is trained: "

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
-from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.linalg.precision import all_above, epsilon, widened
+from paramdesc.linalg.scaled import EXACT_OR_EVEN, scaled_to_norm
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 
 __all__ = ["Sphere"]
 
@@ -22,11 +24,16 @@ class Sphere(Parametrization):
     Assigning, and registering on a weight, keeps vectors of that length, and replaces any other
     by the nearest, the same divided by its length.
 
+    The gradient is orthogonal to `X`, so each step of an optimizer makes `X` longer, and the next
+    steps of the value shorter. After `rebase` steps, the value becomes the original.
+
     Cost: one pass for the lengths and one for the quotient.
 
     Args:
         radius: the length, positive.
         dim: the dimension or dimensions that vectors lie along; None for the whole tensor as one.
+        rebase: the number of training steps after which the value becomes the original; None
+            for never.
         strict: whether to refuse vectors of another length instead.
 
     Raises:
@@ -46,9 +53,12 @@ class Sphere(Parametrization):
         radius: float = 1.0,
         dim: int | tuple[int, ...] | None = -1,
         *,
+        rebase: int | None = 50,
         strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
+        check_rebase(rebase)
+        self.rebase = rebase
         if not 0 < radius < math.inf:
             raise ValueError(f"radius must be positive and finite. Got radius={radius}.")
         self.radius = float(radius)
@@ -56,6 +66,17 @@ class Sphere(Parametrization):
         self.is_whole = dim is None
 
     def forward(self, X: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            value = None
+            if not torch.compiler.is_compiling():
+                dims, least = self.dims(X), shortest(X)
+                value = scaled_to_norm(self.formula, X, dims, self.radius, EXACT_OR_EVEN, least)
+            if value is not None:
+                return value
+        return self.formula(X)
+
+    def formula(self, X: Tensor) -> Tensor:
+        """The value, in operations whose derivatives of any order are right."""
         dims = self.dims(X)
         if X.is_complex():  # to real vectors: TorchScript's gradients of complex products are wrong
             real_dims = [d % X.dim() for d in dims] + [X.dim()]
@@ -64,7 +85,11 @@ class Sphere(Parametrization):
 
     def normalised(self, X: Tensor, dims: list[int]) -> Tensor:
         length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
-        is_long = length > (1e-145 if X.dtype == torch.float64 else 1e-15)
+        least = shortest(X)
+        if all_above(length, least):  # with fewer operations
+            scaled: Tensor = X * (self.radius / length)
+            return scaled
+        is_long = length > least
         count = 1
         for d in dims:
             count *= X.shape[d]
@@ -87,6 +112,10 @@ class Sphere(Parametrization):
         self.admit(Y)
         return self.forward(Y)
 
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        """The value, as the original of this length that gives it."""
+        return (self.forward(X),)
+
     def deviation(self, Y: Tensor) -> Tensor:
         """The largest difference of a length from the radius, divided by the radius."""
         if Y.numel() == 0:
@@ -100,5 +129,10 @@ class Sphere(Parametrization):
 
     def extra_repr(self) -> str:
         dim = None if self.is_whole else self.dim[0] if len(self.dim) == 1 else tuple(self.dim)
-        shown = [f"radius={self.radius}", f"dim={dim}"]
+        shown = [f"radius={self.radius}", f"dim={dim}", *shown_rebase(self)]
         return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+def shortest(X: Tensor) -> float:
+    """The length up to which a vector counts as zero."""
+    return 1e-145 if X.dtype == torch.float64 else 1e-15

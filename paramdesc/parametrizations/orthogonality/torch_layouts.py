@@ -10,9 +10,10 @@ from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.exponential import skew_exp
 from paramdesc.linalg.householder import householder
-from paramdesc.linalg.orthogonality import turned_by
+from paramdesc.linalg.orthogonality import renewed, turned_by
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.parametrizations.base_point import check_rebase
 
 __all__ = ["TorchOrthogonal"]
 
@@ -68,13 +69,20 @@ class TorchOrthogonal(Parametrization):
     __constants__ = ("use_trivialization",)  # TorchScript must not look for a base without it
 
     constraint = "orthogonal"
+    base_point = ("base",)
     base: Tensor
     shape: list[int]
 
     def __init__(
-        self, orthogonal_map: str, *, use_trivialization: bool = True, strict: bool = False
+        self,
+        orthogonal_map: str,
+        *,
+        use_trivialization: bool = True,
+        rebase: int | None = 50,
+        strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
+        check_rebase(rebase)
         if orthogonal_map not in MAPS:
             raise ValueError(
                 'orthogonal_map has to be one of "matrix_exp", "cayley", "householder". '
@@ -82,6 +90,7 @@ class TorchOrthogonal(Parametrization):
             )
         self.orthogonal_map = orthogonal_map
         self.use_trivialization = use_trivialization
+        self.rebase = rebase
         self.shape = []
         if use_trivialization:
             self.register_buffer("base", None)
@@ -94,23 +103,37 @@ class TorchOrthogonal(Parametrization):
 
     def tall(self, X: Tensor) -> Tensor:
         """The value for `X` with as many rows as columns, or more."""
+        return self.square(X)[..., : X.shape[-1]].to(X.dtype)
+
+    def square(self, X: Tensor) -> Tensor:
+        """The matrix whose first columns are the value, in single precision at least."""
         if self.orthogonal_map == "householder":
             # no gradient reaches the diagonal, but weight decay does: only its signs count
             H = householder(widened(X))
             is_negative = torch.diagonal(X.detach(), dim1=-2, dim2=-1).unsqueeze(-2) < 0
-            Q = self.based(torch.where(is_negative, -H, H))
-        elif self.orthogonal_map == "cayley":
-            Q = self.cayley(skew_part(widened(X)))
-        else:
-            Q = self.based(skew_exp(skew_part(widened(X))))
-        return Q[..., : X.shape[-1]].to(X.dtype)
+            return self.based(torch.where(is_negative, -H, H))
+        if self.orthogonal_map == "cayley":
+            return self.cayley(skew_part(widened(X)))
+        return self.based(skew_exp(skew_part(widened(X))))
+
+    def can_move(self) -> bool:
+        return self.use_trivialization and super().can_move()
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The original of an assigned value, and a square matrix that begins with the value."""
+        tall = X.mT if X.shape[-2] < X.shape[-1] else X
+        n, k = tall.shape[-2], tall.shape[-1]
+        if self.orthogonal_map == "householder":  # all of the columns, not the first ones only
+            more = -torch.eye(n, dtype=tall.dtype, device=tall.device)[:, k:]
+            tall = torch.cat([tall, more.expand(tall.shape[:-1] + more.shape[-1:])], -1)
+        return start_of(X), renewed(self.square(tall))
 
     def based(self, Q: Tensor) -> Tensor:
         """`B Q`."""
         if self.use_trivialization:
             base = self.base
             if base is not None:
-                return matmul(widened(base), Q)
+                return matmul(widened(base.clone()), Q)
         return Q
 
     def cayley(self, A: Tensor) -> Tensor:
@@ -118,7 +141,7 @@ class TorchOrthogonal(Parametrization):
         if self.use_trivialization:
             base = self.base
             if base is not None:
-                return turned_by(widened(base), A)
+                return turned_by(widened(base.clone()), A)
         return cayley(A)
 
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
@@ -141,10 +164,7 @@ class TorchOrthogonal(Parametrization):
         Q = widened(Y.mT if is_wide else Y)
         if self.use_trivialization:
             self.base = completed(Q, Y.dtype).to(Y.dtype)
-            X = torch.zeros_like(Y)
-            # reflections of zero are minus the identity
-            X.diagonal(dim1=-2, dim2=-1).fill_(-1)
-            return X
+            return start_of(Y)
         V, tau = torch.geqrf(Q)
         signs = sign_or_one(torch.diagonal(V, dim1=-2, dim2=-1))
         # LAPACK leaves a reflection out where it would do nothing, and `forward` makes it
@@ -162,7 +182,16 @@ class TorchOrthogonal(Parametrization):
 
     def extra_repr(self) -> str:
         shown = self.orthogonal_map
-        return shown if self.use_trivialization else f"{shown}, use_trivialization=False"
+        if not self.use_trivialization:
+            return f"{shown}, use_trivialization=False"
+        return shown if self.rebase == Parametrization.rebase else f"{shown}, rebase={self.rebase}"
+
+
+def start_of(Y: Tensor) -> Tensor:
+    """The original for which the value is the base, or its first columns."""
+    X = torch.zeros_like(Y)
+    X.diagonal(dim1=-2, dim2=-1).fill_(-1)  # reflections of zero are minus the identity
+    return X
 
 
 def skew_part(X: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened
 from paramdesc.linalg.shapes import check_square
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 from paramdesc.parametrizations.spectra.positive_definite import (
     check_floor,
     eigenvalues_below,
@@ -45,6 +46,8 @@ class Correlation(Parametrization):
 
     Args:
         floor: the smallest eigenvalue that is allowed, more than zero and less than one.
+        rebase: the number of training steps after which `L` becomes the original, as at `Sphere`;
+            None for never.
         strict: whether to refuse what is no correlation matrix instead.
 
     Raises:
@@ -63,9 +66,13 @@ class Correlation(Parametrization):
 
     constraint = "a correlation matrix"
 
-    def __init__(self, floor: float = 1e-6, *, strict: bool = False) -> None:
+    def __init__(
+        self, floor: float = 1e-6, *, rebase: int | None = 50, strict: bool = False
+    ) -> None:
         super().__init__(strict=strict)
         check_floor(floor)
+        check_rebase(rebase)
+        self.rebase = rebase
         if floor >= 1:
             raise ValueError(f"floor must be less than one. Got floor={floor}.")
         self.floor = floor
@@ -86,6 +93,10 @@ class Correlation(Parametrization):
         L = triangular(vectors * (values - self.floor).sqrt().unsqueeze(-2))
         return unit_rows(L).to(Y.dtype)
 
+    def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+        """`L`, whose rows have length one: steps of an optimizer make those of `X` longer."""
+        return (unit_rows(widened(X).tril()).to(X.dtype),)
+
     def deviation(self, Y: Tensor) -> Tensor:
         diagonal = largest_entry(Y.diagonal(dim1=-2, dim2=-1) - 1)
         below = eigenvalues_below(Y, self.floor)
@@ -95,7 +106,8 @@ class Correlation(Parametrization):
         return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
 
     def extra_repr(self) -> str:
-        return f"floor={self.floor}" + ", strict=True" * self.strict
+        shown = [f"floor={self.floor}", *shown_rebase(self)]
+        return ", ".join(shown + ["strict=True"] * self.strict)
 
 
 def unit_rows(L: Tensor) -> Tensor:

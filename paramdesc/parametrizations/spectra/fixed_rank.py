@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, widened
+from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 from paramdesc.parametrizations.spectra.low_rank import check_positive_rank, check_rank, truncated
 from paramdesc.parametrizations.spectra.polar_form import parts, turned
 from paramdesc.parametrizations.spectra.positive_definite import check_floor, definite, excess
@@ -21,19 +22,23 @@ __all__ = ["FixedRank"]
 class FixedRank(Parametrization):
     """`layer.weight` will have rank `rank`, never less: `Y = F G`, with thin factors.
 
-    Let `U` and `V` be orthonormal bases, `m x rank` and `n x rank`, of the ranges of the
-    matrix that was assigned last and of its conjugate transpose. Then
+    Let `U` and `V` be orthonormal bases, `m x rank` and `n x rank`, of the ranges of a base point,
+    a matrix of the set, and of its conjugate transpose, and `D` the roots of its singular values.
+    Then, for the originals `A`, `(*, m, rank)`, and `B`, `(*, rank, n)`, with `M = Uᴴ A`:
 
-    - `F = A + U (C - M)` with `M = Uᴴ A`, so that `Uᴴ F = C`, where `C = P Q` is invertible:
-      `P = H² + floor I`, and a rotation `Q = cayley(2 K)`, with the Hermitian part `H` and the
-      skew-Hermitian part `K` of `M`;
-    - `G = B + (I - B V) Vᴴ`, so that `G V = I`.
+    - `F = (A - U M) D + U C`, so that `Uᴴ F = C`, where `C = P Q` is invertible:
+      `P = H² + floor I`, and a rotation `Q = cayley(2 K)`. `H` is half the Hermitian part of `M`,
+      and `K` its skew-Hermitian part, with the entry `i, j` divided by `d_i + d_j`;
+    - `G = D⁻¹ (B - B V Vᴴ) + Vᴴ`, so that `G V = I`.
 
     So all singular values of `G` are one at least, and those of `F`, and the `rank` largest
-    ones of `Y`, `floor` at least, whatever the originals `A`, `(*, m, rank)`, and `B`,
-    `(*, rank, n)`, are. It reaches each matrix of that rank for which those of `Uᴴ Y V` are `floor`
-    at least, and its determinant is positive if it is real, but for rotations `Q` by half a
-    turn: that is, from nearby, every one whose own are.
+    ones of `Y`, `floor` at least, whatever the originals are. It reaches each matrix of that rank
+    for which those of `Uᴴ Y V` are `floor` at least, and its determinant is positive if it is real,
+    but for rotations `Q` by half a turn: that is, from nearby, every one whose own are. The
+    base point moves to the value every `rebase` steps, so training reaches the others, too.
+
+    Near the base point, a step along any tangent has the length that it has for `LowRank`. So the
+    same learning rates are good, and training takes as many steps.
 
     The value is `(*, m, n)`, real or complex; half precision is computed in float32. The cost
     is that of the product, `2 m n rank` operations, and of two such for the gradients; to that
@@ -42,11 +47,15 @@ class FixedRank(Parametrization):
     Assigning, and registering on a weight, keeps a matrix of that rank whose nonzero singular
     values are `floor` or more, and replaces any other by the nearest such one in the
     Frobenius norm: its truncated singular value decomposition, with smaller values raised to
-    `floor`.
+    `floor`. The value becomes the base point.
+
+    A checkpoint of an earlier version, which has no `D`, loads with its value. Its formulas have
+    `D = I`, and twice the `H` and `K`, until a value is assigned.
 
     Args:
         rank: the rank, from one to the smaller side of the matrix.
         floor: the smallest that the nonzero singular values may be, positive.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is not in the set instead.
 
     Raises:
@@ -54,7 +63,10 @@ class FixedRank(Parametrization):
             assigned, with its distance from the set in the spectral norm.
 
     Source: the charts are those of the Grassmann manifold, P.-A. Absil, R. Mahony and
-    R. Sepulchre, *Optimization Algorithms on Matrix Manifolds* (Princeton, 2008), section 3.4.
+    R. Sepulchre, *Optimization Algorithms on Matrix Manifolds* (Princeton, 2008), section 3.4;
+    the scales balance the factors, as in B. Mishra, G. Meyer, S. Bonnabel and R. Sepulchre,
+    *Fixed-rank matrix factorizations and Riemannian low-rank optimization*, Comput. Stat. 29
+    (2014), section 3.
 
     >>> linear = register_parametrization(torch.nn.Linear(5, 4), "weight", FixedRank(2))
     >>> torch.linalg.matrix_rank(linear.weight).item()
@@ -62,40 +74,87 @@ class FixedRank(Parametrization):
     """
 
     constraint = "of that rank"
+    base_point = ("left", "right", "scale")
     if TYPE_CHECKING:  # TorchScript takes its type from what it holds
         left: Tensor | None
         right: Tensor | None
+        scale: Tensor | None
 
-    def __init__(self, rank: int, *, floor: float = 1e-6, strict: bool = False) -> None:
+    def __init__(
+        self, rank: int, *, floor: float = 1e-6, rebase: int | None = 50, strict: bool = False
+    ) -> None:
         super().__init__(strict=strict)
         check_positive_rank(rank)
         check_floor(floor)
+        check_rebase(rebase)
+        self.rebase = rebase
         self.rank = rank
         self.floor = floor
         self.register_buffer("left", None)
         self.register_buffer("right", None)
+        self.register_buffer("scale", None)
 
     def forward(self, A: Tensor, B: Tensor) -> Tensor:
-        F, G = widened(A), widened(B)
-        left, right = self.left, self.right
-        if left is not None and right is not None:
-            U, Vh = left.to(F.dtype), right.to(F.dtype)
-            M = matmul(U.mH, F)
-            H, K = parts(M)
-            F = F + matmul(U, turned(definite(H, self.floor), K) - M)
-            identity = torch.eye(self.rank, dtype=G.dtype, device=G.device)
-            G = G + matmul(identity - matmul(G, Vh.mH), Vh)
+        F, G = self.factors(widened(A), widened(B))
         return matmul(F, G).to(A.dtype)
+
+    def factors(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """`F` and `G`."""
+        left, right, scale = self.left, self.right, self.scale
+        if left is None or right is None:
+            return A, B
+        # the base point is written to while graphs of earlier evaluations exist
+        U, Vh = left.clone().to(A.dtype), right.clone().to(A.dtype)
+        M = matmul(U.mH, A)
+        H, K = parts(M)
+        F = A - matmul(U, M)
+        G = B - matmul(matmul(B, Vh.mH), Vh)
+        if scale is not None:
+            D = scale.clone().to(A.dtype)
+            F, G = F * D.unsqueeze(-2), G / D.unsqueeze(-1)
+            H, K = H / 2, K / (D.unsqueeze(-2) + D.unsqueeze(-1))
+        return F + matmul(U, turned(definite(H, self.floor), K)), G + Vh
 
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
         check_rank(Y, self.rank)
         self.admit(Y)
-        U, S, Vh = truncated(Y, self.rank)
-        self.left, self.right = U.to(Y.dtype).contiguous(), Vh.to(Y.dtype).contiguous()
-        A = U * excess(S, self.floor).sqrt().unsqueeze(-2)
-        return A.to(Y.dtype).contiguous(), torch.zeros_like(self.right)
+        A, B, left, right, scale = self.centred(*truncated(Y, self.rank), Y)
+        self.left, self.right, self.scale = left, right, scale
+        return A, B
+
+    def recenter(self, A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
+        """The originals and the base point at the value, by its singular value decomposition."""
+        F, G = self.factors(widened(A), widened(B))
+        Q, R = torch.linalg.qr(F)
+        P, T = torch.linalg.qr(G.mH)
+        U, S, Vh = torch.linalg.svd(matmul(R, T.mH))
+        return self.centred(matmul(Q, U), S, matmul(Vh, P.mH), A)
+
+    def centred(self, U: Tensor, S: Tensor, Vh: Tensor, like: Tensor) -> tuple[Tensor, ...]:
+        """Originals with this value, followed by the base point, which is the value too."""
+        dtype = like.dtype
+        A = 2 * U * excess(S, self.floor).sqrt().unsqueeze(-2)
+        B = torch.zeros_like(Vh, dtype=dtype, memory_format=torch.contiguous_format)
+        least = S[..., :1] / 100  # a small scale would amplify what grows from it
+        scale = torch.where(least > 0, torch.maximum(S, least), 1.0).sqrt()
+        left, right = U.to(dtype).contiguous(), Vh.to(dtype).contiguous()
+        return A.to(dtype).contiguous(), B, left, right, scale.to(like.real.dtype)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        left = state_dict.get(f"{prefix}left")
+        if left is not None:  # a state_dict of an earlier version has no scale
+            scale, given = self.scale, state_dict.get(f"{prefix}scale")
+            if given is None:
+                self.scale = None
+            elif scale is None:
+                self.scale = torch.empty_like(given, device=left.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._buffers.setdefault("scale", None)  # a pickle of an earlier version has none
 
     def deviation(self, Y: Tensor) -> Tensor:
         S = torch.linalg.svdvals(widened(Y))
@@ -107,4 +166,5 @@ class FixedRank(Parametrization):
         return roundings * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
 
     def extra_repr(self) -> str:
-        return f"rank={self.rank}, floor={self.floor}" + ", strict=True" * self.strict
+        shown = [f"rank={self.rank}, floor={self.floor}", *shown_rebase(self)]
+        return ", ".join(shown + ["strict=True"] * self.strict)

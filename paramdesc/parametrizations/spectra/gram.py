@@ -30,8 +30,8 @@ class Gram(Parametrization):
 
     Assigning, and registering on a weight, keeps a positive semidefinite matrix, and replaces
     any other by the nearest one in the Frobenius norm: its Hermitian part, without the
-    negative eigenvalues; or rather, with a rounding error in their place, since from zero
-    itself no gradient leads away. `X` becomes the positive semidefinite square root.
+    negative eigenvalues; or rather, with `sqrt(eps) / 2` of its norm in their place, since from
+    zero itself no gradient leads away. `X` becomes the positive semidefinite square root.
 
     Args:
         columns: whether columns are multiplied, rather than rows.
@@ -65,7 +65,7 @@ class Gram(Parametrization):
         check_square(Y, "Gram")
         self.admit(Y)
         values, vectors = torch.linalg.eigh(hermitian_part(widened(Y)))
-        return hermitian_root(values, vectors, 0.0).to(Y.dtype)
+        return hermitian_root(values, vectors, 0.0, nudge=True).to(Y.dtype)
 
     def deviation(self, Y: Tensor) -> Tensor:
         return torch.maximum(largest_difference(Y, Y.mH), eigenvalues_below(Y, 0.0))

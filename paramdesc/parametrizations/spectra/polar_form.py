@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.orthogonality import turned_by
+from paramdesc.linalg.orthogonality import renewed, turned_by
 from paramdesc.linalg.precision import matmul, widened
 from paramdesc.parametrizations.base_point import BasePoint
 from paramdesc.parametrizations.spectra.positive_definite import check_floor
@@ -23,8 +23,8 @@ class PolarForm(BasePoint):
     Source: N. J. Higham, *Functions of Matrices* (SIAM, 2008), theorem 8.1, for the polar form.
     """
 
-    def __init__(self, floor: float, *, strict: bool = False) -> None:
-        super().__init__(strict=strict)
+    def __init__(self, floor: float, *, rebase: int | None = 50, strict: bool = False) -> None:
+        super().__init__(rebase=rebase, strict=strict)
         check_floor(floor)
         self.floor = floor
 
@@ -42,16 +42,26 @@ class PolarForm(BasePoint):
         Y = turned(self.stretch(H), K)
         base = self.base
         if base is not None:
-            Y = matmul(Y, base.to(Y.dtype))
+            Y = matmul(Y, base.clone().to(Y.dtype))
         return Y.to(X.dtype)
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The symmetric part of `X`, and the rotation `Q B` as base point."""
+        H, K = parts(widened(X))
+        identity = torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
+        Q, base = turned(identity.expand_as(K), K), self.base
+        if base is not None:
+            Q = matmul(Q, base.to(Q.dtype))
+        return H.to(X.dtype), renewed(Q)
+
+    def start(self, Y: Tensor) -> Tensor:
         U, S, Vh = oriented_svd(Y)
         self.base = matmul(U, Vh).to(Y.dtype)
         return self.root(S, U).to(Y.dtype)
 
     def extra_repr(self) -> str:
-        return f"floor={self.floor}" + ", strict=True" * self.strict
+        shown = [f"floor={self.floor}", *self.shown_rebase()]
+        return ", ".join(shown + ["strict=True"] * self.strict)
 
 
 def parts(X: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Positive definite matrices, by a triangular factor."""
+"""Positive definite matrices, by a factor."""
 
 from __future__ import annotations
 
@@ -32,15 +32,22 @@ class PositiveDefinite(Parametrization):
     that to about the precision times the norm of `Y`. Symmetric, or Hermitian if complex.
 
     Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
-    The entries of `X` above the diagonal have no effect and get no gradient. The cost is one
-    product of `n x n` matrices, and two for the gradient.
+    The cost is one product of `n x n` matrices, and two for the gradient.
+
+    With `triangular=False`, `Y = X Xᴴ + floor I`. The set is the same, and so is the value of a
+    triangular original, so checkpoints go both ways while `X` is triangular. Choose it for
+    gradient descent: a positive definite matrix has one triangular factor, but many square ones,
+    and the way to the nearest of these is shorter and better conditioned. Otherwise the entries
+    of `X` above the diagonal have no effect and get no gradient.
 
     Assigning, and registering on a weight, keeps a positive definite matrix whose eigenvalues
     are `floor` or more, and replaces any other by the nearest one in the Frobenius norm: its
-    Hermitian part, with smaller eigenvalues raised to `floor`.
+    Hermitian part, with smaller eigenvalues raised to `floor`; or rather, to `sqrt(eps) / 2` times
+    the norm of the given matrix more, since from `floor` itself no gradient leads away.
 
     Args:
         floor: the smallest eigenvalue that is allowed, positive.
+        triangular: whether the factor is triangular.
         strict: whether to refuse a matrix that is not positive definite instead.
 
     Raises:
@@ -57,15 +64,20 @@ class PositiveDefinite(Parametrization):
     """
 
     constraint = "positive definite"
+    triangular = True  # pickles of earlier versions do not have it
 
-    def __init__(self, floor: float = 1e-6, *, strict: bool = False) -> None:
+    def __init__(
+        self, floor: float = 1e-6, *, triangular: bool = True, strict: bool = False
+    ) -> None:
         super().__init__(strict=strict)
         check_floor(floor)
         self.floor = floor
+        self.triangular = triangular
 
     def forward(self, X: Tensor) -> Tensor:
         check_square(X, "positive definite")
-        return definite(widened(X).tril(), self.floor).to(X.dtype)
+        F = widened(X).tril() if self.triangular else widened(X)
+        return definite(F, self.floor).to(X.dtype)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_square(Y, "positive definite")
@@ -79,7 +91,8 @@ class PositiveDefinite(Parametrization):
         return 4 * epsilon(Y) * largest_entry(torch.linalg.matrix_norm(widened(Y))).item()
 
     def extra_repr(self) -> str:
-        return f"floor={self.floor}" + ", strict=True" * self.strict
+        shown = f"floor={self.floor}" + ", triangular=False" * (not self.triangular)
+        return shown + ", strict=True" * self.strict
 
 
 def check_floor(floor: float) -> None:
@@ -97,22 +110,28 @@ def definite(L: Tensor, floor: float) -> Tensor:
 def lower_factor(Y: Tensor, floor: float) -> Tensor:
     """The lower triangular `L` for which `definite(L, floor)` is nearest to `Y`."""
     values, vectors = torch.linalg.eigh(hermitian_part(Y))
-    return triangular(vectors * excess(values, floor).sqrt().unsqueeze(-2))
+    return triangular(vectors * excess(values, floor, nudge=True).sqrt().unsqueeze(-2))
 
 
-def hermitian_root(values: Tensor, vectors: Tensor, floor: float) -> Tensor:
+def hermitian_root(values: Tensor, vectors: Tensor, floor: float, *, nudge: bool = False) -> Tensor:
     """The `H` for which `H² + floor I` has these eigenvectors, and eigenvalues nearest to these."""
-    return matmul(vectors * excess(values, floor).sqrt().unsqueeze(-2), vectors.mH)
+    return matmul(vectors * excess(values, floor, nudge=nudge).sqrt().unsqueeze(-2), vectors.mH)
 
 
-def excess(values: Tensor, floor: float) -> Tensor:
-    """`values - floor`, and what rounding leaves of the values where that is less.
+def excess(values: Tensor, floor: float, *, nudge: bool = False) -> Tensor:
+    """`values - floor`, and not less than what rounding leaves of the values.
 
     Were it zero, the factor whose square it is would have no gradient, and the value would
-    stay at the floor in training.
+    stay at the floor in training. With `nudge`, values below the floor, which are raised anyway,
+    get `sqrt(eps) / 2` of the norm: from there, gradient descent takes half as long to leave.
     """
-    least = epsilon(values) * torch.linalg.vector_norm(values, dim=-1, keepdim=True)
-    return torch.maximum(values - floor, least)
+    size = torch.linalg.vector_norm(values, dim=-1, keepdim=True).clamp(min=floor)
+    eps = epsilon(values)
+    if not nudge:
+        return torch.maximum(values - floor, eps * size)
+    is_below = values < floor - 8 * eps * size
+    least = torch.where(is_below, 0.5 * math.sqrt(eps), eps) * size
+    return torch.maximum(values - floor, least.to(values.dtype))
 
 
 def triangular(F: Tensor) -> Tensor:

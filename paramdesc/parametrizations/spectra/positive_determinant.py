@@ -49,8 +49,10 @@ class PositiveDeterminant(PolarForm):
 
     constraint = "of positive determinant"
 
-    def __init__(self, floor: float = 1e-6, *, strict: bool = False) -> None:
-        super().__init__(floor, strict=strict)
+    def __init__(
+        self, floor: float = 1e-6, *, rebase: int | None = 50, strict: bool = False
+    ) -> None:
+        super().__init__(floor, rebase=rebase, strict=strict)
 
     def check(self, X: Tensor) -> None:
         check_square(X, "invertible")

@@ -41,8 +41,9 @@ class PositiveSemidefinite(Parametrization):
 
     Assigning, and registering on a weight, keeps a matrix of the set, and replaces any other
     by the nearest one in the Frobenius norm: its Hermitian part with its `rank` largest
-    eigenvalues, where those below zero, or `floor`, are raised to it; or rather, to a rounding
-    error more, since from zero itself no gradient leads away. `X = 0` is such a point.
+    eigenvalues, where those below zero, or `floor`, are raised to it; or rather, to
+    `sqrt(eps) / 2` of its norm more, since from zero itself no gradient leads away. `X = 0` is
+    such a point.
 
     Args:
         rank: the rank, from one to `n`. By default it is not bounded.
@@ -107,14 +108,14 @@ class PositiveSemidefinite(Parametrization):
         self.admit(Y)
         values, vectors = torch.linalg.eigh(hermitian_part(widened(Y)))
         if self.rank is None:
-            return hermitian_root(values, vectors, 0.0).to(Y.dtype)
+            return hermitian_root(values, vectors, 0.0, nudge=True).to(Y.dtype)
         first = Y.shape[-1] - self.rank
         values, vectors = values[..., first:], vectors[..., first:]
         if self.fixed:
             self.base = vectors.to(Y.dtype).contiguous()
-            values = excess(values.clamp(min=self.floor).sqrt(), math.sqrt(self.floor))
+            values = excess(values.clamp(min=0).sqrt(), math.sqrt(self.floor), nudge=True)
         else:
-            values = excess(values, 0.0)
+            values = excess(values, 0.0, nudge=True)
         factor: Tensor = vectors * values.sqrt().unsqueeze(-2)
         return factor.to(Y.dtype).contiguous()
 

@@ -56,8 +56,10 @@ class SpecialLinear(PolarForm):
 
     constraint = "of determinant one"
 
-    def __init__(self, floor: float = 1e-4, *, strict: bool = False) -> None:
-        super().__init__(floor, strict=strict)
+    def __init__(
+        self, floor: float = 1e-4, *, rebase: int | None = 50, strict: bool = False
+    ) -> None:
+        super().__init__(floor, rebase=rebase, strict=strict)
 
     def check(self, X: Tensor) -> None:
         check_square(X, "special linear")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.differences import largest_entry
+from paramdesc.linalg.orthogonality import renewed
 from paramdesc.linalg.polar import nearest_orthonormal
 from paramdesc.linalg.precision import epsilon, in_double, matmul, widened
 from paramdesc.linalg.shapes import check_square
@@ -63,8 +64,8 @@ class Normal(BasePoint):
 
     constraint = "normal"
 
-    def __init__(self, *, strict: bool = False) -> None:
-        super().__init__(strict=strict)
+    def __init__(self, *, rebase: int | None = 50, strict: bool = False) -> None:
+        super().__init__(rebase=rebase, strict=strict)
         self.register_buffer("rotating", None)
 
     def check(self, X: Tensor) -> None:
@@ -73,15 +74,24 @@ class Normal(BasePoint):
     def forward(self, X: Tensor) -> Tensor:
         self.check(X)
         wide = widened(X)
-        Q = rotation(wide)
-        base, rotating = self.base, self.rotating
-        if isinstance(base, Tensor):
-            Q = matmul(base.to(Q.dtype), Q)
+        Q, rotating = self.basis(wide), self.rotating
         if not isinstance(rotating, Tensor):
             rotating = torch.ones([X.shape[-1] // 2], dtype=torch.bool, device=X.device)
         return matmul(times_blocks(Q, wide, rotating), Q.mH).to(X.dtype)
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def basis(self, X: Tensor) -> Tensor:
+        """`Q`."""
+        Q, base = rotation(X), self.base
+        return Q if base is None else matmul(base.clone().to(Q.dtype), Q)
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The entries that give `D`, and `Q` as base point."""
+        return X.tril(), renewed(self.basis(widened(X)))
+
+    def extra_repr(self) -> str:
+        return ", ".join(self.shown_rebase() + ["strict=True"] * self.strict)
+
+    def start(self, Y: Tensor) -> Tensor:
         wide = in_double(Y)
         candidates = torch.stack([wide, nearest_orthonormal(wide)])
         basis_of = complex_basis if Y.is_complex() else real_basis

@@ -60,18 +60,32 @@ class Symplectic(BasePoint):
 
     constraint = "symplectic"
 
+    def __init__(self, *, rebase: int | None = 50, strict: bool = False) -> None:
+        super().__init__(rebase=rebase, strict=strict)
+
     def check(self, X: Tensor) -> None:
         check_even(X, "symplectic")
 
     def forward(self, X: Tensor) -> Tensor:
         self.check(X)
-        Y = from_blocks(widened(X))
-        base = self.base
-        if isinstance(base, Tensor):
-            Y = matmul(base.to(Y.dtype), Y)
-        return Y.to(X.dtype)
+        return self.evaluate(widened(X)).to(X.dtype)
 
-    def rebase(self, Y: Tensor) -> Tensor:
+    def evaluate(self, X: Tensor) -> Tensor:
+        """The value, in the dtype of `X`."""
+        Y, base = from_blocks(X), self.base
+        return Y if base is None else matmul(base.clone().to(Y.dtype), Y)
+
+    def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Zero, and the value as base point, after a Newton step for `Yᵀ J Y = J`."""
+        Y = self.evaluate(widened(X))
+        excess = matmul(symplectic_adjoint(Y), Y)
+        excess.diagonal(0, -2, -1).sub_(1)
+        return torch.zeros_like(X), Y - matmul(Y, excess) / 2
+
+    def extra_repr(self) -> str:
+        return ", ".join(self.shown_rebase() + ["strict=True"] * self.strict)
+
+    def start(self, Y: Tensor) -> Tensor:
         if is_placeholder(Y):
             self.base = widened(Y).clone()
             return torch.zeros_like(Y)

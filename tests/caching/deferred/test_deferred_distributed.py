@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +11,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing.spawn import ProcessContext, spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import paramdesc as P
@@ -22,7 +18,7 @@ from paramdesc.errors import DeferredGradientError
 from tests.caching.deferred.comparing import assert_close, default_dtype
 from tests.caching.deferred.loops import accumulate, backward, batches, loss_of
 from tests.caching.deferred.models import nested, originals, tied, two_layers
-from tests.helpers import ROOT
+from tests.processes import results_of
 
 REPLICATED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "two layers": (two_layers, {}),
@@ -61,43 +57,20 @@ def refusal(rank: int, options: dict[str, Any]) -> str:
     return "nothing was refused"
 
 
-def work_in_group(rank: int, folder: str, cases: list[str]) -> None:
-    """What each of two processes does: save the gradients of all cases."""
-    untyped: Any = distributed  # its stub does not know FileStore
-    store = untyped.FileStore(f"{folder}/store", 2)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    try:
-        with default_dtype(torch.float64):
-            found: dict[str, Any] = {
-                case: [replicated_gradients(rank, deferred, case) for deferred in (False, True)]
-                for case in cases
-            }
-            found["refusals"] = {name: refusal(rank, options) for name, options in LOOKING.items()}
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        distributed.destroy_process_group()
-
-
-def run_group(folder: Path, cases: list[str]) -> list[dict[str, Any]]:
-    """What the two processes have found, in two minutes at most."""
-    deadline = time.monotonic() + 120
-    context: ProcessContext = spawn(  # type: ignore[no-untyped-call]
-        work_in_group, args=(str(folder), cases), nprocs=2, join=False
-    )
-    try:
-        while not context.join(timeout=1):
-            assert time.monotonic() < deadline, "the processes wait for each other"
-    finally:
-        for process in context.processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+def work(rank: int, cases: list[str]) -> dict[str, Any]:
+    """What one of two processes finds: the gradients of all cases."""
+    with default_dtype(torch.float64):
+        found: dict[str, Any] = {
+            case: [replicated_gradients(rank, deferred, case) for deferred in (False, True)]
+            for case in cases
+        }
+        found["refusals"] = {name: refusal(rank, options) for name, options in LOOKING.items()}
+    return found
 
 
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT)])
-        yield run_group(tmp_path_factory.mktemp("group"), list(REPLICATED))
+def group(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return results_of(work, list(REPLICATED), folder=tmp_path_factory.mktemp("group"))
 
 
 @pytest.mark.parametrize("case", REPLICATED)

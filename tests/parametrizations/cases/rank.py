@@ -39,6 +39,7 @@ CASES: dict[str, Case] = {
     ),
     "positive definite": Case(lambda: PositiveDefinite(), 4, 4),
     "positive definite, stack": Case(lambda: PositiveDefinite(0.1), 2, 3, 3),
+    "positive definite, by a square factor": Case(lambda: PositiveDefinite(triangular=False), 4, 4),
     "positive definite, complex": Case(lambda: PositiveDefinite(), weight=complex_matrix),
     "positive definite, 1 x 1": Case(
         lambda: PositiveDefinite(), 1, 1, without={"strict": "each second number is positive"}

@@ -1,0 +1,146 @@
+"""One-line functions for Lipschitz layers. They read strides and groups from a convolution.
+
+Each registers the map of its name on `module.<name>`, and returns the module. `strict` refuses a
+weight that does not satisfy the constraint.
+
+>>> layer = orthogonal_convolution(torch.nn.Conv2d(4, 16, 3, stride=2, padding=1))
+>>> layer.parametrizations.weight[0]
+OrthogonalConvolution(
+  stride=(2, 2)
+  (matrix): Orthogonal('cayley')
+  (planes): Grassmann()
+)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+from torch.nn import Module
+from torch.nn.modules.conv import _ConvNd
+
+from paramdesc.parametrizations.lipschitz.orthogonal_convolution import OrthogonalConvolution
+from paramdesc.parametrizations.lipschitz.rescaled import LipschitzRescaled
+from paramdesc.parametrizations.lipschitz.residual import LipschitzResidual
+from paramdesc.parametrizations.norms.absolute_sums import AbsoluteSums
+from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
+from paramdesc.registration.register import register_parametrization
+
+__all__ = [
+    "kernel_spectral_norm",
+    "lipschitz_rescaled",
+    "lipschitz_residual",
+    "operator_norm_1",
+    "operator_norm_inf",
+    "orthogonal_convolution",
+]
+
+M = TypeVar("M", bound=Module)
+
+
+def orthogonal_convolution(
+    module: M, name: str = "weight", *, rebase: int | None = 50, strict: bool = False
+) -> M:
+    """`module.<name>` will make an orthogonal convolution: `OrthogonalConvolution`."""
+    parametrization = OrthogonalConvolution.for_module(module, rebase=rebase, strict=strict)
+    return register_parametrization(module, name, parametrization)
+
+
+def lipschitz_rescaled(
+    module: M, name: str = "weight", *, dim: int | None = None, strict: bool = False
+) -> M:
+    """`module.<name>` will have operator norm one at most: `LipschitzRescaled`."""
+    stride, groups = read(module)
+    parametrization = LipschitzRescaled(stride, groups, dim=dim, strict=strict)
+    return register_parametrization(module, name, parametrization)
+
+
+def lipschitz_residual(module: M, name: str = "weight", *, strict: bool = False) -> M:
+    """`module.<name>` will be that of a 1-Lipschitz residual layer: `LipschitzResidual`."""
+    stride, groups = read(module)
+    return register_parametrization(module, name, LipschitzResidual(stride, groups, strict=strict))
+
+
+def kernel_spectral_norm(
+    module: M, bound: float = 1.0, name: str = "weight", *, only_shrink: bool = False
+) -> M:
+    """`module.<name>` will make a convolution of operator norm `bound` at most, cheaply.
+
+    Registers `SpectralNorm` on the kernel as a matrix, with a smaller bound: the norm of the
+    operator is at most `sqrt(windows)` times that of the matrix, where `windows` is the number of
+    windows of the kernel that contain a pixel, `ceil(kernel / stride)` along each axis. The norm is
+    `bound` only for special kernels, and often half of it. It depends on no image size. Use
+    `ConvolutionSpectralNorm` for one that is exact.
+
+    Args:
+        module: a convolution layer of torch, transposed or not, with any padding.
+        bound: what the norm will not exceed, as far as the iteration of `SpectralNorm` is exact.
+        name: the tensor.
+        only_shrink: whether a kernel of smaller norm is left as it is.
+
+    Raises:
+        TypeError: if `module` is not a convolution.
+
+    Source: Y. Tsuzuku, I. Sato and M. Sugiyama, *Lipschitz-margin training*, NeurIPS 2018, theorem
+    2; M. Serrurier et al., *Achieving robustness in classification using optimal transport with
+    hinge regularization*, CVPR 2021, appendix C.
+
+    >>> layer = kernel_spectral_norm(torch.nn.Conv2d(2, 8, 3))
+    >>> round(torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item(), 3)
+    0.333
+    """
+    read: Any = module
+    if not isinstance(module, _ConvNd):
+        raise TypeError(
+            f"kernel_spectral_norm reads a convolution layer of torch. Got {type(module).__name__}."
+            " For other layers use spectral_norm(module)."
+        )
+    windows = math.prod(
+        math.ceil(kernel / (stride // math.gcd(stride, dilation)))
+        for kernel, stride, dilation in zip(
+            read.kernel_size, read.stride, read.dilation, strict=True
+        )
+    )
+    parametrization = SpectralNorm(bound / math.sqrt(windows), only_shrink=only_shrink)
+    return register_parametrization(module, name, parametrization)
+
+
+def operator_norm_1(
+    module: M, bound: float = 1.0, name: str = "weight", *, by: str = "whole", strict: bool = False
+) -> M:
+    """`module.<name>` will have operator norm `bound` at most in the 1-norm: `AbsoluteSums`.
+
+    That of a matrix is its largest column sum. With `by="each"` or `by="nearest"`, each input is
+    bounded by itself. The weights of convolutions are read as maps from images to images.
+    """
+    parametrization = absolute_sums(module, name, bound, of_outputs=True, by=by, strict=strict)
+    return register_parametrization(module, name, parametrization)
+
+
+def operator_norm_inf(
+    module: M, bound: float = 1.0, name: str = "weight", *, by: str = "whole", strict: bool = False
+) -> M:
+    """`module.<name>` will have operator norm `bound` at most in the maximum norm: `AbsoluteSums`.
+
+    That of a matrix is its largest row sum. With `by="each"` or `by="nearest"`, each output is
+    bounded by itself. The weights of convolutions are read as maps from images to images.
+    """
+    parametrization = absolute_sums(module, name, bound, of_outputs=False, by=by, strict=strict)
+    return register_parametrization(module, name, parametrization)
+
+
+def absolute_sums(
+    module: Module, name: str, bound: float, *, of_outputs: bool, by: str, strict: bool
+) -> AbsoluteSums:
+    """The map that bounds the sums over the outputs, or over the inputs, of a layer."""
+    if not isinstance(module, _ConvNd):
+        return AbsoluteSums(bound, dim=-2 if of_outputs else -1, by=by, strict=strict)
+    channels = 0 if of_outputs != module.transposed else 1
+    dim = (channels, *range(2, 2 + len(module.kernel_size)))
+    return AbsoluteSums(bound, dim=dim, by=by, groups=module.groups, strict=strict)
+
+
+def read(module: Module) -> tuple[int | tuple[int, ...], int]:
+    """The stride and the groups of a layer; one for what is not a convolution."""
+    return (module.stride, module.groups) if isinstance(module, _ConvNd) else (1, 1)

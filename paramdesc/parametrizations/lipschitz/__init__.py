@@ -1,0 +1,1 @@
+"""Weights of layers that enlarge no distance."""

@@ -1,0 +1,1 @@
+"""What paramdesc costs on a GPU: `python -m tests.benchmarks.gpu` writes docs/gpu.md."""

@@ -1,0 +1,192 @@
+"""Writes what was found, as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from tests.benchmarks.timing import environment
+from tests.benchmarks.training_quality.contestants import PEERS, is_there
+from tests.benchmarks.training_quality.grid import OPTIMIZERS, SOLVED, TIMED, Finding
+from tests.benchmarks.training_quality.results import (
+    ENOUGH,
+    FACTOR,
+    SLOWER,
+    Comparison,
+    Solved,
+    compare,
+)
+
+__all__ = ["page", "problem_section", "summary"]
+
+TEXT = """\
+# How well maps train
+
+Small problems with a known solution, solved by the maps of this library and by their peers: the
+maps of torch and geotorch, the manifolds and optimizers of geoopt, the optimizer POGO, and the
+usual formula by hand. Written by `python -m tests.benchmarks.training_quality`.
+
+{versions}
+
+- Every contestant starts from the same weight, in float32, and makes the same number of steps with
+  the whole data, at a constant learning rate.
+- Every loss is zero at the solution, and its curvature is about one. The figure is the loss after
+  the last step, in double precision, for the best learning rate of a fixed grid: {rates}. Momentum
+  is 0.9; all other settings are torch's defaults. A dash is a library without that optimizer.
+- A run ends early when its loss is below {solved:g}, and then no other learning rates are tried.
+- *error* is the largest deviation from the constraint after the last step, as the `deviation` of
+  our map measures it.
+- Times are those of a whole step: the weight, the loss, the backward pass and the optimizer.
+- POGO's Adam has one second moment for a matrix, geoopt's one for a vector or a matrix on a
+  manifold. They have no AdamW.
+
+## Who wins
+
+For each of our maps and each optimizer, the loss in times of the best peer's, which is named if we
+are behind; losses below {enough:g} count as {enough:g}. *All* compares the lowest losses with any
+optimizer. The time of a step is in times of the
+fastest peer whose loss is within a factor of {factor:g} of the best. *Behind* is a loss of more
+than {factor:g} times the best peer's, *slower* a time of more than {slower:g} times the peer's.
+
+{summary}
+"""
+
+
+def page(families: dict[str, list[Solved]]) -> str:
+    """The whole page."""
+    everything = [solved for family in families.values() for solved in family]
+    groups = []
+    for family, members in families.items():
+        groups += [f"## {family}", *(problem_section(solved) for solved in members)]
+    head = TEXT.format(
+        versions=versions(),
+        rates=rates(),
+        enough=ENOUGH,
+        solved=SOLVED,
+        factor=FACTOR,
+        slower=SLOWER,
+        summary=summary(everything),
+    )
+    return "\n\n".join([head.rstrip(), *groups]) + "\n"
+
+
+def versions() -> str:
+    installed, missing = [], []
+    for library, module in PEERS.items():
+        package = {"pogo": "pogo-torch"}.get(module, module)
+        try:
+            installed.append(f"{library} {version(package)}" if is_there(library) else "")
+        except PackageNotFoundError:
+            installed.append(library)
+        if not is_there(library):
+            missing.append(library)
+    shown = ", ".join([environment().removesuffix("."), *filter(None, installed)]) + "."
+    if missing:
+        shown += f" Not installed, and left out: {', '.join(missing)}."
+    return shown
+
+
+def rates() -> str:
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for name, grid in OPTIMIZERS.items():
+        groups.setdefault(grid, []).append(name)
+    return "; ".join(
+        f"{', '.join(f'{rate:g}' for rate in sorted(grid))} for {' and '.join(names)}"
+        for grid, names in groups.items()
+    )
+
+
+def summary(everything: Sequence[Solved]) -> str:
+    rows = []
+    counts = {"all": 0, "level": 0, "overall": 0, "fast": 0}
+    for solved in everything:
+        for title in solved.found(ours=True):
+            comparison = compare(solved, title)
+            if comparison is None:
+                rows.append([solved.name, title, *[""] * 7, "no peer is installed"])
+                continue
+            counts["all"] += 1
+            counts["level"] += not comparison.behind
+            counts["overall"] += comparison.overall <= FACTOR
+            counts["fast"] += not comparison.slower
+            cells = [shown_factor(comparison, name) for name in OPTIMIZERS]
+            cells += [number(comparison.overall)]
+            cells += [f"{comparison.times[name]:.2g}" for name in TIMED]
+            rows.append([solved.name, title, *cells, verdict(comparison)])
+    head = ["problem", "map", *OPTIMIZERS, "all", *(f"time, {name}" for name in TIMED), ""]
+    found = (
+        f"Of {counts['all']} rows, {counts['overall']} are within the factor of the best peer with "
+        f"the best optimizer of each, {counts['level']} with every optimizer, and {counts['fast']} "
+        "are not slower."
+    )
+    return f"{found}\n\n{table(head, rows)}"
+
+
+def verdict(comparison: Comparison) -> str:
+    parts = []
+    if comparison.behind:
+        parts.append("**behind**" + some(comparison.behind))
+    if comparison.slower:
+        parts.append("**slower**" + some(comparison.slower, TIMED))
+    if comparison.ahead:
+        parts.append("ahead" + some(comparison.ahead))
+    return "; ".join(parts) or "level"
+
+
+def some(names: Sequence[str], among: Sequence[str] = tuple(OPTIMIZERS)) -> str:
+    return "" if len(names) == len(among) else f" with {', '.join(names)}"
+
+
+def shown_factor(comparison: Comparison, name: str) -> str:
+    if name not in comparison.losses:
+        return "\N{EN DASH}"
+    factor = comparison.losses[name]
+    if factor > FACTOR:
+        return f"**{number(factor)}** ({comparison.best[name].replace('by hand, ', '')})"
+    return number(factor)
+
+
+def number(figure: float) -> str:
+    if math.isinf(figure):
+        return "diverges"
+    if figure == 0:
+        return "0"
+    shown = f"{figure:.2g}" if 0.01 <= figure < 1000 else f"{figure:.0e}"
+    return shown.replace("e-0", "e-").replace("e+0", "e").replace("-", "\N{NON-BREAKING HYPHEN}")
+
+
+def problem_section(solved: Solved) -> str:
+    """The losses of all contestants; the lowest of each optimizer are bold."""
+    found = [x for x in solved.findings.values() if x is not None]
+    least = {
+        name: min((x.outcomes[name].loss for x in found if name in x.outcomes), default=math.inf)
+        for name in OPTIMIZERS
+    }
+    rows = []
+    for title, finding in solved.findings.items():
+        if finding is None:
+            rows.append([title, "not installed", *[""] * (len(OPTIMIZERS) + len(TIMED))])
+            continue
+        cells = [loss(finding, name, max(least[name], ENOUGH)) for name in OPTIMIZERS]
+        error = max(outcome.error for outcome in finding.outcomes.values())
+        times = [f"{finding.seconds[name] * 1e6:.0f}" for name in TIMED]
+        rows.append([title, *cells, number(error), *times])
+    head = ["", *OPTIMIZERS, "error", *(f"µs, {name}" for name in TIMED)]
+    return (
+        f"### {solved.name[0].upper()}{solved.name[1:]}\n\n"
+        f"{solved.problem.text} {solved.problem.steps} steps.\n\n{table(head, rows)}"
+    )
+
+
+def loss(finding: Finding, name: str, least: float) -> str:
+    if name not in finding.outcomes:
+        return "\N{EN DASH}"
+    outcome = finding.outcomes[name]
+    shown = number(outcome.loss)
+    return f"**{shown}**" if outcome.loss <= least else shown
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
