@@ -61,7 +61,8 @@ def inverse_of_normal(K: Tensor, scale: float) -> Tensor:
     """
     identity = eye(K)
     if K.shape[-1] <= LARGEST_FOR_LU:
-        return torch.linalg.inv_ex(torch.sub(identity, K, alpha=scale))[0]
+        M: Tensor = torch.linalg.inv_ex(torch.sub(identity, K, alpha=scale))[0]
+        return M
     adjoint = torch.add(identity, K, alpha=scale)
     gram = plus_product(identity, K.mH, K, alpha=scale**2)
     M = torch.cholesky_solve(adjoint, torch.linalg.cholesky_ex(gram)[0])
