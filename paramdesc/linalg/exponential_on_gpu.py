@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.devices import plus_product
+from paramdesc.linalg.algorithms import plus_product
 from paramdesc.linalg.taylor import FACTORS, RADIUS
 
 __all__ = ["Exponential", "squared_where_asked"]

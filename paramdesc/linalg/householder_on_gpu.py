@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.devices import plus_product
+from paramdesc.linalg.algorithms import plus_product
 
 __all__ = ["Reflections"]
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from paramdesc.linalg.devices import by, counts_launches
+from paramdesc.linalg.algorithms import by
+from paramdesc.linalg.devices import takes_algorithms
 from paramdesc.linalg.orthogonality import renewed
 from paramdesc.linalg.polar_factor import is_orthonormal_soon, polar_factor
 from paramdesc.linalg.polar_on_gpu import Polar
@@ -70,7 +71,7 @@ def polar(X: Tensor, complete: bool = False) -> Tensor:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return oriented(X, complete)
-    if counts_launches(X) and X.numel() > 0:
+    if takes_algorithms(X) and X.numel() > 0:
         return by(Polar, X, complete)
     with without_autocast(X):
         return oriented(X, complete)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.devices import plus_product
+from paramdesc.linalg.algorithms import plus_product
 from paramdesc.linalg.polar_factor import least_trace
 from paramdesc.linalg.polar_steps import Step, approached, eye_like, fast_steps, gentle_steps
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened
