@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from paramdesc.linalg.devices import by, counts_launches
-from paramdesc.linalg.householder_on_gpu import Reflections
+from paramdesc.linalg.householder_on_gpu import Reflection, Reflections
 from paramdesc.linalg.precision import matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 
@@ -59,6 +59,10 @@ def reflect(V: Tensor, Y: Tensor) -> Tensor:
     Shapes `(*, n, k), (*, n, m) -> (*, n, m)`. Cost: three products of `n x k` matrices with `k`
     or `m` columns, and a triangular solve.
     """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif counts_launches(Y) and not V.requires_grad:
+        return by(Reflection, V, Y)
     W = V.tril(-1) + torch.eye(V.shape[-2], V.shape[-1], dtype=V.dtype, device=V.device)
     factor = torch.linalg.solve_triangular(triangle(W), matmul(W.mH, Y), upper=True)
     return Y - matmul(W, factor)
