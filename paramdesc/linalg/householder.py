@@ -7,7 +7,7 @@ from torch import Tensor
 
 from paramdesc.linalg.algorithms import by
 from paramdesc.linalg.devices import takes_algorithms
-from paramdesc.linalg.householder_on_gpu import Reflections
+from paramdesc.linalg.householder_on_gpu import Reflection, Reflections
 from paramdesc.linalg.precision import matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 
@@ -60,6 +60,10 @@ def reflect(V: Tensor, Y: Tensor) -> Tensor:
     Shapes `(*, n, k), (*, n, m) -> (*, n, m)`. Cost: three products of `n x k` matrices with `k`
     or `m` columns, and a triangular solve.
     """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif takes_algorithms(Y) and not V.requires_grad:
+        return by(Reflection, V, Y)
     W = V.tril(-1) + torch.eye(V.shape[-2], V.shape[-1], dtype=V.dtype, device=V.device)
     factor = torch.linalg.solve_triangular(triangle(W), matmul(W.mH, Y), upper=True)
     return Y - matmul(W, factor)

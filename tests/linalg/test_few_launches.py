@@ -11,7 +11,7 @@ from torch import Tensor
 from paramdesc.linalg import cayley_on_gpu, devices
 from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.exponential import exponential, skew_exp
-from paramdesc.linalg.householder import householder_like
+from paramdesc.linalg.householder import householder_like, reflect
 from paramdesc.linalg.orthogonality import cayley_across, cayley_from, turned, turned_by
 from paramdesc.linalg.polar import polar
 from tests.linalg.test_polar import CONDITIONS, error_of, exact_gradient, of_condition
@@ -66,6 +66,11 @@ def cases(dtype: torch.dtype) -> dict[str, tuple[Callable[..., Tensor], tuple[Te
             (random(2, *square, dtype=dtype) * torch.tensor([0.1, 9.0])[:, None, None],),
         ),
         "exponential of skew": (lambda X: skew_exp(4 * skew(X)), (random(*square, dtype=dtype),)),
+        "reflect": (lambda Y: reflect(high, Y), (random(*tall, dtype=dtype),)),
+        "reflect, batch": (
+            lambda Y: reflect(high.expand(2, 5, 3), Y),
+            (random(2, *tall, dtype=dtype),),
+        ),
         "polar": (polar, (random(*square, dtype=dtype),)),
         "polar, tall": (polar, (random(*tall, dtype=dtype),)),
         "polar, wide": (polar, (random(*wide, dtype=dtype),)),
