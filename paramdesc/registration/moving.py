@@ -1,28 +1,22 @@
 """Moves base points after steps of optimizers, see `Parametrization.recenter`.
 
-The originals are written then, so nothing else may hold them: not another module, and not the
-optimizer, as some do that keep a second copy of what they train.
+The originals are written then, so no optimizer may keep a second copy of them, as some do.
 """
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Sequence
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from paramdesc.chain.bases import count_anew, movable_map, steps_of
-from paramdesc.chain.chain import Chain
 from paramdesc.chain.explain import explain
 from paramdesc.chain.parametrization import Parametrization
-from paramdesc.chain.transient import transient_of
 from paramdesc.chain.watched import StepMade, tell_of_whole_steps
-from paramdesc.registration.tied import modules_with
+from paramdesc.registration.shared_originals import groups_of, trained_originals
 from paramdesc.torch_internals.captures import is_capturing
 from paramdesc.torch_internals.optimizer_copies import copies_of, enclosing_optimizers
 from paramdesc.torch_internals.whole import whole, write_whole
@@ -58,81 +52,6 @@ def is_trained_by(chain: Any, step: StepMade) -> bool:
     return bool(originals) and all(
         id(x) in step.identities or step.wrote([x], ()) for x in originals
     )
-
-
-def trained_originals(chain: Any) -> list[Parameter]:
-    """The originals of `chain`; empty if not all of them are Parameters that are trained."""
-    parameters: dict[str, Any] = chain._parameters
-    found = [parameters.get(name) for name in chain.original_names()]
-    if any(x is None or x.is_meta or not x.requires_grad or is_flattened(x) for x in found):
-        return []
-    return found  # type: ignore[return-value]
-
-
-def is_flattened(original: Parameter) -> bool:
-    """Whether FSDP1 has made `original` a part of a flat buffer, where it has lost its shape."""
-    return "_fsdp_flattened" in vars(original)
-
-
-def groups_of(chains: Sequence[Any]) -> list[list[Any]]:
-    """For each chain, the chains that are moved with it, since they share its originals.
-
-    Empty if something else holds an original, which would get the numbers for another base point.
-    This is found out once per chain and original, since it takes a search of all objects.
-    """
-    unknown = [chain for chain in chains if known_group(chain) is None]
-    if unknown and not all(find_groups(unknown)):
-        gc.collect()  # garbage that is not freed yet must not count
-        find_groups(unknown)
-    return [known_group(chain) or [] for chain in chains]
-
-
-def find_groups(chains: Sequence[Any]) -> list[bool]:
-    """Find the chains to move with each of these. Returns where nothing else holds an original."""
-    originals = {id(chain): trained_originals(chain) for chain in chains}
-    holders = modules_with([x for listed in originals.values() for x in listed])
-    are_free = []
-    for chain in chains:
-        own = originals[id(chain)]
-        group = unique([module for x in own for module in holders[id(x)]], chain)
-        are_free.append(all(may_join(other, chain) for other in group))
-        references = [ref(x) for x in group] if are_free[-1] else []
-        transient_of(chain).group = (tuple(map(id, own)), references)
-    return are_free
-
-
-def known_group(chain: Any) -> list[Any] | None:
-    identities, group = transient_of(chain).group or (None, ())
-    if identities != tuple(map(id, trained_originals(chain))):
-        return None
-    members = [reference() for reference in group]
-    return [member for member in members if isinstance(member, Chain)]
-
-
-def unique(modules: Sequence[Any], first: Any) -> list[Any]:
-    found = {id(first): first, **{id(module): module for module in modules}}
-    return list(found.values())
-
-
-def may_join(other: Any, chain: Any) -> bool:
-    """Whether `other` stays right if `chain` is moved, and it along with it."""
-    one = movable_map(chain)
-    if other is chain or one is None:
-        return other is chain
-    if not isinstance(other, Chain):  # a program of TorchScript has the tensors of the map, too
-        return holds_all(other, one.base_tensors())
-    two = movable_map(other)
-    return (
-        two is not None
-        and two.moves_with(one)
-        and not other.__dict__.get("is_tied")
-        and list(map(id, chain.originals())) == list(map(id, other.originals()))
-    )
-
-
-def holds_all(module: Any, tensors: Sequence[Tensor]) -> bool:
-    held = {id(x) for x in module.buffers()}
-    return bool(tensors) and all(id(x) in held for x in tensors)
 
 
 _WARNED: set[type] = set()
@@ -200,17 +119,20 @@ def move(chains: Sequence[Any]) -> None:
             explain(error, chain, "moving the base point of", parametrization)
             raise
         bases += base
-    write([*zip(targets, results, strict=True), *bases])
+    write([*zip(targets, originals, results, strict=True), *((x, x, new) for x, new in bases)])
 
 
-def write(news: list[tuple[Tensor, Tensor]]) -> None:
-    """Write new numbers into tensors, if all are finite. That is decided on the device."""
-    is_finite = torch.stack([torch.isfinite(new).all() for _, new in news]).all()
-    kept = [(old, torch.where(is_finite, new.to(old.dtype), whole(old))) for old, new in news]
+def write(news: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Write new numbers into tensors, if all are finite. That is decided on the device.
+
+    Each tensor is given with its present numbers, which are gathered if it is sharded.
+    """
+    is_finite = torch.stack([torch.isfinite(new).all() for *_, new in news]).all()
+    kept = [(x, torch.where(is_finite, new.to(old.dtype), old)) for x, old, new in news]
     try:
-        for old, new in kept:
-            write_whole(old, new)
+        for tensor, numbers in kept:
+            write_whole(tensor, numbers)
     except BaseException:  # an interrupt: originals without their base would be another weight
-        for old, new in kept:
-            write_whole(old, new)
+        for tensor, numbers in kept:
+            write_whole(tensor, numbers)
         raise
