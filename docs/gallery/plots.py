@@ -108,14 +108,12 @@ def operator_values(kernel: Array, mode: str = "constant") -> Array:
 OPERATOR = values_of(operator_values, "singular values of the operator", 0, 1, xlabel="index")
 CIRCULAR_OPERATOR = values_of(
     lambda Y: operator_values(Y, "circular"),
-    "singular values of the operator, without borders",
+    "singular values of the operator",
     0,
     1,
     xlabel="index",
 )
-ABSOLUTE_SUMS = values_of(
-    lambda Y: np.abs(Y).sum(1), "sums of absolute values of rows", 0, 1, xlabel="row"
-)
+ABSOLUTE_SUMS = values_of(lambda Y: np.abs(Y).sum(1), "sums of absolute values", 0, 1, xlabel="row")
 ROW_MEANS = values_of(lambda Y: Y.mean(1), "means of rows", 0, xlabel="row")
 ROW_SUMS = values_of(lambda Y: Y.sum(1), "sums of rows", 0, 1, xlabel="row")
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.compiler import is_compiling
 
+from paramdesc.linalg.algorithms import by
 from paramdesc.linalg.cayley_on_gpu import Turn
-from paramdesc.linalg.devices import by, counts_launches, suits_cpu
+from paramdesc.linalg.devices import is_bound_by_launches, takes_algorithms
 from paramdesc.linalg.precision import matmul, widened, without_autocast
 from paramdesc.linalg.shapes import check_square
 from paramdesc.torch_internals.mode import is_tracing
@@ -41,7 +42,7 @@ def cayley(A: Tensor) -> Tensor:
     W = widened(A)
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         pass
-    elif counts_launches(W):
+    elif takes_algorithms(W):
         return by(Turn, None, W, True).to(A.dtype)
     identity = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
     Y = 2 * inverse(identity - W / 2) - identity
@@ -78,7 +79,7 @@ def divide(B: Tensor, T: Tensor) -> Tensor:
 
 def is_small(T: Tensor) -> bool:
     """Whether a function of Python takes longer than it saves."""
-    return T.shape[-1] <= BLOCK and suits_cpu(T)
+    return T.shape[-1] <= BLOCK and not is_bound_by_launches(T)
 
 
 def plain_inverse(T: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def plain_inverse(T: Tensor) -> Tensor:
 def inverse_by_blocks(T: Tensor) -> Tensor:
     """`T⁻¹`, from the inverses of the leading block and of its Schur complement."""
     n = T.shape[-1]
-    if n <= BLOCK or not suits_cpu(T):
+    if n <= BLOCK or is_bound_by_launches(T):
         return plain_inverse(T)
     k = (n // 2 + 31) // 32 * 32  # products of such sizes are the fastest
     leading = inverse_by_blocks(T[..., :k, :k])

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from paramdesc.linalg.devices import by, counts_launches, suits_cpu
+from paramdesc.linalg.algorithms import by
+from paramdesc.linalg.devices import is_bound_by_launches, takes_algorithms
 from paramdesc.linalg.exponential_on_gpu import Exponential, squared_where_asked
 from paramdesc.linalg.orthogonality import renewed
 from paramdesc.linalg.precision import widened, without_autocast
@@ -68,8 +69,8 @@ def exponential(A: Tensor, is_skew: bool = False) -> Tensor:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return torch.matrix_exp(W).to(A.dtype)
     with without_autocast(A):
-        if not (suits_cpu(W) or W.numel() == 0):
-            if counts_launches(W):
+        if is_bound_by_launches(W) and W.numel() > 0:
+            if takes_algorithms(W):
                 return by(Exponential, W, is_skew).to(A.dtype)
             return squared_where_asked(W, is_skew).to(A.dtype)
         if A.is_meta or A.numel() == 0 or is_compiling() or not is_plain():

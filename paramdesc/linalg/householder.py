@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.devices import by, counts_launches
-from paramdesc.linalg.householder_on_gpu import Reflections
+from paramdesc.linalg.algorithms import by
+from paramdesc.linalg.devices import takes_algorithms
+from paramdesc.linalg.householder_on_gpu import Reflection, Reflections
 from paramdesc.linalg.precision import matmul, widened
 from paramdesc.linalg.shapes import check_matrix
 
@@ -44,7 +45,7 @@ def householder(V: Tensor) -> Tensor:
         )
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         pass
-    elif counts_launches(W):
+    elif takes_algorithms(W):
         return by(Reflections, W).to(V.dtype)
     columns = torch.eye(n, k, dtype=W.dtype, device=W.device)
     W = W.tril(-1) + columns
@@ -59,6 +60,10 @@ def reflect(V: Tensor, Y: Tensor) -> Tensor:
     Shapes `(*, n, k), (*, n, m) -> (*, n, m)`. Cost: three products of `n x k` matrices with `k`
     or `m` columns, and a triangular solve.
     """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif takes_algorithms(Y) and not V.requires_grad:
+        return by(Reflection, V, Y)
     W = V.tril(-1) + torch.eye(V.shape[-2], V.shape[-1], dtype=V.dtype, device=V.device)
     factor = torch.linalg.solve_triangular(triangle(W), matmul(W.mH, Y), upper=True)
     return Y - matmul(W, factor)
@@ -75,7 +80,7 @@ def householder_like(V: Tensor) -> Tensor:
     """`householder`, and for a wide `V` the conjugate transpose of that of its own."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         pass
-    elif counts_launches(V):
+    elif takes_algorithms(V):
         return by(Reflections, widened(V)).to(V.dtype)
     if V.shape[-2] < V.shape[-1]:
         return householder(V.mH).mH.resolve_conj()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.devices import plus_product
+from paramdesc.linalg.algorithms import plus_product
 
-__all__ = ["Reflections"]
+__all__ = ["Reflection", "Reflections"]
 
 
 class Reflections:
@@ -64,7 +64,42 @@ class Reflections:
         F = torch.linalg.solve_triangular(
             inner.triu(1) + half_diagonal, W[..., : V.shape[-1], :].mH, upper=True
         )
-        return columns - W @ F
+        Y: Tensor = columns - W @ F
+        return Y
+
+
+class Reflection:
+    """`reflect`, with `W` and `S` as at `Reflections`. The vectors are constants."""
+
+    @staticmethod
+    def value(V: Tensor, Y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        W = V.tril(-1)
+        W.diagonal(dim1=-2, dim2=-1).fill_(1)
+        S = (W.mH @ W).triu_()
+        S.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+        factor = torch.linalg.solve_triangular(S, W.mH @ Y, upper=True)
+        return plus_product(Y, W, factor, alpha=-1.0), (W, S)
+
+    @staticmethod
+    def gradient(
+        inputs: tuple[Tensor, Tensor],  # noqa: ARG004
+        value: Tensor,  # noqa: ARG004
+        kept: tuple[Tensor, Tensor],
+        G: Tensor,
+        needed: tuple[bool, bool],  # noqa: ARG004
+    ) -> tuple[None, Tensor]:
+        W, S = kept
+        factor = torch.linalg.solve_triangular(S.mH, W.mH @ G, upper=False)
+        return None, plus_product(G, W, factor, alpha=-1.0)
+
+    @staticmethod
+    def formula(V: Tensor, Y: Tensor) -> Tensor:
+        W = V.tril(-1) + eye_like(V)
+        inner = W.mH @ W
+        half_diagonal = torch.diag_embed(torch.diagonal(inner, dim1=-2, dim2=-1) / 2)
+        factor = torch.linalg.solve_triangular(inner.triu(1) + half_diagonal, W.mH @ Y, upper=True)
+        product: Tensor = Y - W @ factor
+        return product
 
 
 def is_wide(V: Tensor) -> bool:

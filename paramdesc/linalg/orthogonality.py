@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.linalg.algorithms import by
 from paramdesc.linalg.cayley import divide
 from paramdesc.linalg.cayley_on_gpu import Step, Turn
-from paramdesc.linalg.devices import by, counts_launches
+from paramdesc.linalg.devices import takes_algorithms
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.torch_internals.mode import has_numbers
 
@@ -31,7 +32,7 @@ def turned(base: Tensor, X: Tensor) -> Tensor:
     """`base (I + A / 2) (I - A / 2)⁻¹`, with `A = (X - Xᴴ) / 2`."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         pass
-    elif counts_launches(X):
+    elif takes_algorithms(X):
         return by(Turn, base, X, False)
     identity = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
     T = torch.sub(identity, X - X.mH, alpha=0.25)
@@ -42,7 +43,7 @@ def turned_by(base: Tensor, A: Tensor) -> Tensor:
     """`base (I + A / 2) (I - A / 2)⁻¹`, for skew-Hermitian `A`."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         pass
-    elif counts_launches(A):
+    elif takes_algorithms(A):
         return by(Turn, base, A, True)
     identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     divisor = torch.add(identity, A, alpha=-0.5)
@@ -84,7 +85,7 @@ def cayley_across(base: Tensor, X: Tensor) -> Tensor:
 
 def is_step_of_few(base: Tensor, X: Tensor) -> bool:
     """Whether `Step` applies."""
-    return counts_launches(X) and not base.requires_grad
+    return takes_algorithms(X) and not base.requires_grad
 
 
 def cayley_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from paramdesc.torch_internals.mode import has_autocast, is_plain
 __all__ = [
     "all_above",
     "epsilon",
+    "has_full_products",
     "in_double",
     "matmul",
     "may_look_at",
@@ -61,6 +62,13 @@ def all_above(x: Tensor, bound: float) -> bool:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return False
     return x.device.type == "cpu" and may_look_at(x) and x.numel() > 0 and x.min().item() > bound
+
+
+def has_full_products() -> bool:
+    """Whether products in float32 have its precision on a GPU, whichever way this was set."""
+    # torch.get_float32_matmul_precision raises where it was set for a backend
+    precision: str = torch.backends.cuda.matmul.fp32_precision
+    return precision in ("none", "ieee")
 
 
 def matmul(A: Tensor, B: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from paramdesc.linalg.devices import suits_cpu
+from paramdesc.linalg.devices import is_bound_by_launches
 
 __all__ = ["running_products"]
 
@@ -19,6 +19,6 @@ def running_products(x: Tensor) -> Tensor:
     >>> running_products(torch.tensor([1.0, 2.0, 4.0]))
     tensor([1., 2., 8.])
     """
-    if suits_cpu(x):
+    if not is_bound_by_launches(x):
         return x.cumprod(-1)
     return x.log().cumsum(-1).exp()

@@ -12,6 +12,7 @@ from paramdesc.linalg.singular_chebyshev import (
     products_of_map,
     products_of_matrix,
 )
+from paramdesc.linalg.singular_gram import improve_by_gram, is_medium
 from paramdesc.linalg.singular_iteration import LinearMap, improve_triple, times
 from paramdesc.linalg.singular_on_cpu import improve_on_cpu
 from paramdesc.linalg.singular_squaring import improve_by_squaring, is_small
@@ -24,10 +25,10 @@ FEW = 6
 
 def affordable_iterations(M: Tensor, count: int) -> int:
     """`count`, or twice as many where they cost little beside the passes over the weight."""
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102 (TorchScript)
-        if is_bound_by_launches(M):
-            return count
-    return 2 * count if M.numel() > 50_000 else count
+    is_cheap = M.numel() > 50_000
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        is_cheap = is_cheap and not is_bound_by_launches(M)
+    return 2 * count if is_cheap else count
 
 
 def improve_pair(
@@ -49,6 +50,8 @@ def improve_pair(
         if tolerance is None and is_bound_by_launches(M):
             if iterations > 1 and is_small(M):
                 return improve_by_squaring(M, u, v)
+            if iterations > 1 and is_medium(M, iterations):
+                return improve_by_gram(M, u, v, iterations)
             return improve_by_chebyshev(products_of_matrix(M), u, v, iterations)
         adjoint = M.mH
         return improve_triple(
@@ -66,5 +69,7 @@ def improve_pair_of_map(
 ) -> tuple[Tensor, Tensor]:
     """Better leading singular vectors of a linear map, from unit vectors `(*, m)` and `(*, n)`."""
     if tolerance is None and is_bound_by_launches(u):
+        # products of maps are not cheap, and the polynomial comes as close by one iteration less
+        iterations -= iterations > 2
         return improve_by_chebyshev(products_of_map(apply, adjoint), u, v, iterations)
     return improve_triple(apply, adjoint, u, v, iterations, tolerance)

@@ -15,17 +15,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn.utils import parametrizations as torch_maps
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from paramdesc import register_parametrization
+from paramdesc.parametrizations import SpectralNorm, spectral_norm, weight_norm
 from paramdesc.parametrizations.orthogonality.orthogonal import MAPS, Orthogonal
 from tests.helpers import ROOT
 from tests.parametrizations.test_conformance import CASES
@@ -176,6 +179,30 @@ def count_orthogonal() -> dict[str, Count]:
     return found
 
 
+NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "torch's spectral_norm": torch_maps.spectral_norm,
+    "SpectralNorm": lambda layer: register_parametrization(layer, "weight", SpectralNorm()),
+    "spectral_norm": spectral_norm,
+    "torch's weight_norm": torch_maps.weight_norm,
+    "weight_norm": weight_norm,
+    "torch's weight_norm, dim=None": lambda layer: torch_maps.weight_norm(
+        layer,
+        dim=None,  # type: ignore[arg-type]
+    ),
+    "weight_norm, dim=None": lambda layer: weight_norm(layer, dim=None),
+}
+
+
+def count_norms() -> dict[str, Count]:
+    """The counts of normalised weights of some sizes."""
+    torch.manual_seed(0)
+    return {
+        f"{name}, {n}": count(make(nn.Linear(n, n, bias=False)))
+        for name, make in NORMS.items()
+        for n in (16, 64, 512, 2048)
+    }
+
+
 def set_up() -> None:
     """Make the pretended device known to this process."""
     _setup_privateuseone_for_python_backend(DEVICE)
@@ -183,7 +210,11 @@ def set_up() -> None:
 
 def main() -> None:
     set_up()
-    groups = {"cases": count_cases(), "orthogonal": count_orthogonal()}
+    groups = {
+        "cases": count_cases(),
+        "orthogonal": count_orthogonal(),
+        "norms": count_norms(),
+    }
     print(
         json.dumps(
             {

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramdesc.linalg import devices
+from paramdesc.linalg import cayley_on_gpu, devices
 from paramdesc.linalg.cayley import cayley
 from paramdesc.linalg.exponential import exponential, skew_exp
-from paramdesc.linalg.householder import householder_like
+from paramdesc.linalg.householder import householder_like, reflect
 from paramdesc.linalg.orthogonality import cayley_across, cayley_from, turned, turned_by
+from paramdesc.linalg.polar import polar
+from tests.linalg.test_polar import CONDITIONS, error_of, exact_gradient, of_condition
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning"  # torch's own
@@ -64,6 +66,15 @@ def cases(dtype: torch.dtype) -> dict[str, tuple[Callable[..., Tensor], tuple[Te
             (random(2, *square, dtype=dtype) * torch.tensor([0.1, 9.0])[:, None, None],),
         ),
         "exponential of skew": (lambda X: skew_exp(4 * skew(X)), (random(*square, dtype=dtype),)),
+        "reflect": (lambda Y: reflect(high, Y), (random(*tall, dtype=dtype),)),
+        "reflect, batch": (
+            lambda Y: reflect(high.expand(2, 5, 3), Y),
+            (random(2, *tall, dtype=dtype),),
+        ),
+        "polar": (polar, (random(*square, dtype=dtype),)),
+        "polar, tall": (polar, (random(*tall, dtype=dtype),)),
+        "polar, wide": (polar, (random(*wide, dtype=dtype),)),
+        "polar, batch": (polar, (random(2, *tall, dtype=dtype),)),
         "across": (lambda X: cayley_across(high, X), (random(*tall, dtype=dtype),)),
     }
 
@@ -93,7 +104,7 @@ def test_derivatives_of_both_orders(name: str, dtype: torch.dtype) -> None:
     assert torch.autograd.gradcheck(
         function, inputs, check_forward_ad=True, check_batched_grad=True
     )
-    assert torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs, atol=1e-4)
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
@@ -150,3 +161,78 @@ def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
             Y = function(X)
         torch.testing.assert_close(Y, function(X.float()).to(dtype), rtol=1e-2, atol=1e-2)
         assert Y.dtype == dtype
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize(("dtype", "condition"), CONDITIONS)
+@pytest.mark.parametrize("shape", [(8, 8), (64, 64), (50, 20), (2, 5, 9)])
+def test_polar_factor_and_gradient_of_any_condition(
+    shape: tuple[int, ...], dtype: torch.dtype, condition: float
+) -> None:
+    X, expected = of_condition(*shape, condition=condition, dtype=dtype)
+    X.requires_grad_()
+    Y = polar(X)
+    eps = torch.finfo(dtype).eps
+    assert error_of(Y) <= 20
+    torch.testing.assert_close(Y, expected, rtol=0, atol=100 * condition * eps)
+    G = torch.randn_like(X)
+    (gradient,) = torch.autograd.grad(Y, X, G)
+    exact = exact_gradient(X, G) if shape[-2] >= shape[-1] else exact_gradient(X.mH, G.mH).mH
+    assert (gradient - exact).norm() / exact.norm() <= eps * (10 * condition + 3000)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("condition", [1.0, 10.0, 1e3, 1e5])
+@pytest.mark.parametrize("shape", [(8, 8), (64, 64), (50, 20), (2, 5, 9)])
+def test_polar_factor_in_half_precision(
+    shape: tuple[int, ...], condition: float, dtype: torch.dtype
+) -> None:
+    X = of_condition(*shape, condition=condition, dtype=torch.float32)[0].to(dtype)
+    X.requires_grad_()
+    Y = polar(X)
+    assert Y.dtype == dtype
+    assert error_of(Y) <= 4
+    (gradient,) = torch.autograd.grad(Y, X, torch.randn_like(X))
+    assert gradient.isfinite().all()
+    if condition <= 10:
+        atol = 4 * condition * torch.finfo(dtype).eps
+        torch.testing.assert_close(Y.float(), polar(X.float()), rtol=0, atol=atol)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("complete", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_polar_factor_of_zero_in_a_batch(dtype: torch.dtype, complete: bool) -> None:
+    X = torch.stack([torch.zeros(3, 2), 2 * torch.eye(3, 2)]).to(dtype).requires_grad_()
+    Y = polar(X, complete=complete)
+    eye = torch.eye(3, 2, dtype=dtype)
+    torch.testing.assert_close(Y, torch.stack([eye if complete else 0 * eye, eye]))
+    assert torch.autograd.grad(Y.sum(), X)[0].isfinite().all()
+    assert polar(torch.full((3, 2), torch.nan, dtype=dtype)).isnan().all()
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64, 64), (50, 20)])
+def test_gradient_of_the_polar_factor_in_half_precision(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    X = of_condition(*shape, condition=5.0, dtype=torch.float32)[0].to(dtype)
+    X.requires_grad_()
+    G = torch.randn(shape).to(dtype)
+    (gradient,) = torch.autograd.grad(polar(X), X, G)
+    exact = exact_gradient(X, G)
+    assert (gradient - exact).norm() / exact.norm() <= 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("dtype", REAL_AND_COMPLEX)
+def test_derivatives_of_the_cayley_transform_by_cholesky(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cayley_on_gpu, "LARGEST_FOR_LU", 0)
+    base, X = orthonormal(3, 3, dtype=dtype), random(3, 3, dtype=dtype)
+    X.requires_grad_()
+    assert torch.autograd.gradcheck(lambda X: turned(base, X), X)
+    assert torch.autograd.gradgradcheck(lambda X: turned(base, X), X)

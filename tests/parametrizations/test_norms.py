@@ -15,6 +15,8 @@ from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
 from paramdesc.parametrizations.norms.max_norm import MaxNorm
 from paramdesc.parametrizations.norms.weight_standardization import WeightStandardization
 
+pytestmark = pytest.mark.usefixtures("algorithms")
+
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
 
 Reference = Callable[[Tensor], Tensor]

@@ -106,10 +106,11 @@ def test_absolute_values_are_taken_of_the_sums_over_pairs_of_equal_difference() 
 def test_orthogonal_weights_are_kept() -> None:
     torch.manual_seed(0)
     strict = {"strict": True}
-    for shape, orthogonal in (((4, 6), Orthogonal()), ((4, 3, 3, 3), OrthogonalConvolution())):
+    for shape, orthogonal in (((4, 6), Orthogonal()), ((40, 30, 3, 3), OrthogonalConvolution())):
         weight = holder(orthogonal, torch.randn(shape)).weight.detach()
         module = holder(LipschitzRescaled(**strict), weight)
         torch.testing.assert_close(module.weight, weight)
+        assert chain_of(module).original.equal(weight)
 
 
 @pytest.mark.parametrize("make", [LipschitzRescaled, LipschitzResidual])

@@ -213,6 +213,39 @@ def test_gradient_is_that_of_the_exact_norm() -> None:
     torch.testing.assert_close(chain_of(module).original.grad, exact.grad)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"bound": 2.0}, {"bound": 0.1, "only_shrink": True}])
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2)])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.complex128, 1e-12), (torch.bfloat16, 0.03)],
+)
+def test_gradient_is_that_of_the_operations(
+    arguments: dict[str, Any],
+    shape: tuple[int, ...],
+    dim: int,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    torch.manual_seed(0)
+    module = holder(torch.randn(shape, dtype=dtype), dim=dim, **arguments)
+    train_step(module, scale=0.01)
+    parametrization, original = chain_of(module)[0], chain_of(module).original
+    value = module.weight
+    expected = parametrization.divided(original, parametrization.norm(original))
+    gradient = torch.randn_like(value)
+    (found,) = torch.autograd.grad(value, original, gradient)
+    (exact,) = torch.autograd.grad(expected, original, gradient)
+    torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(found, exact, rtol=tolerance, atol=tolerance)
+
+
+def test_weight_within_the_bound_has_the_gradient_of_a_plain_one() -> None:
+    module = holder(0.1 * torch.eye(3), only_shrink=True)
+    module.weight.backward(torch.ones(3, 3))
+    torch.testing.assert_close(chain_of(module).original.grad, torch.ones(3, 3))
+
+
 def test_norm_follows_a_weight_that_drifts() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(64, 32)

@@ -15,6 +15,8 @@ from paramdesc.parametrizations.orthogonality.oblique import Oblique
 from paramdesc.parametrizations.orthogonality.sphere import Sphere
 from tests.helpers import chain_of
 
+pytestmark = pytest.mark.usefixtures("algorithms")
+
 
 def holder(parametrization: Module, weight: Tensor) -> Any:
     module = nn.Module()

@@ -3,6 +3,7 @@
 No `from __future__ import annotations`: TorchScript needs the annotations of a function as objects.
 """
 
+import math
 from typing import List  # noqa: UP035 - TorchScript knows it
 
 import torch
@@ -76,8 +77,9 @@ def balance(A: Tensor) -> Tensor:
     """
     ones = A.new_ones(A.shape[:-1])
     ratios = row_ratios(A, ones)
-    if A.numel() == 0 or bool((ratios.amax(-1) - ratios.amin(-1) <= 20 * epsilon(A)).all()):
-        return ones
+    rounding = 10 * epsilon(A) * math.sqrt(A.shape[-1])
+    if A.numel() == 0 or bool((ratios.amax(-1) - ratios.amin(-1) <= rounding).all()):
+        return ones  # as for orthogonal weights, whose blocks rounding would connect at random
     batch = in_double(A).flatten(0, -3) if A.ndim > 2 else in_double(A).unsqueeze(0)
     found = torch.stack([balanced(one, epsilon(A)) for one in batch])
     return found.reshape(ones.shape).to(A.dtype)
@@ -85,9 +87,8 @@ def balance(A: Tensor) -> Tensor:
 
 def balanced(A: Tensor, eps: float) -> Tensor:
     size = A.diagonal().clamp_min(0).sqrt()
-    reach = (eps * size.outer(size) < A).to(A.dtype) + torch.eye(
-        len(A), dtype=A.dtype, device=A.device
-    )
+    itself = torch.eye(len(A), dtype=A.dtype, device=A.device)
+    reach = (eps * size.outer(size) < A).to(A.dtype) + itself
     for _ in range(max(1, len(A) - 1).bit_length()):
         reach = (reach @ reach > 0).to(A.dtype)
     weights = torch.ones_like(size)

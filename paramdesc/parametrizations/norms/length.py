@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import all_above, smallest_normal, widened
+from paramdesc.linalg.scaled import AT_MOST, EXACT, scaled_to_norm
 
 __all__ = ["Length", "as_dims"]
 
@@ -35,6 +37,18 @@ class Length(Parametrization):
 
     def scaled(self, X: Tensor, only_shrink: bool) -> Tensor:
         """`X` with norm `bound`; `only_shrink` leaves smaller norms as they are."""
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            value = None
+            if not torch.compiler.is_compiling():
+                kind = AT_MOST if only_shrink else EXACT
+                formula = partial(self.formula, only_shrink=only_shrink)
+                value = scaled_to_norm(formula, X, self.dim, self.bound, kind)
+            if value is not None:
+                return value
+        return self.formula(X, only_shrink)
+
+    def formula(self, X: Tensor, only_shrink: bool) -> Tensor:
+        """The value, in operations whose derivatives of any order are right."""
         wide = widened(X)
         norm = norm_along(wide, self.dim)
         least = math.sqrt(smallest_normal(norm))

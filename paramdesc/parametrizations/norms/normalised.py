@@ -7,20 +7,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.devices import is_bound_by_launches
-from paramdesc.linalg.precision import epsilon
+from paramdesc.linalg.devices import is_bound_by_launches, takes_functions
+from paramdesc.linalg.precision import epsilon, widened
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.mode import has_autocast
 
-__all__ = ["Normalised", "NormalisedInFewLaunches", "normalised"]
+__all__ = ["Normalised", "NormalisedInFewLaunches", "is_simple", "normalised"]
 
 
-def normalised(X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float) -> Tensor:
-    """`bound * X / sigma` with `sigma = uᵀ M v`, or `X` where `sigma` is at most `limit`.
+def is_simple(X: Tensor, u: Tensor, dim: int) -> bool:
+    """Whether `normalised` gives value and gradient, with fewer passes over the weight."""
+    return (
+        not is_dynamo_compiling()
+        and X.requires_grad
+        and torch.is_grad_enabled()
+        and X.ndim > 1
+        and u.dtype == X.dtype
+        and takes_functions(X)
+        and not has_autocast()
+        and (
+            is_bound_by_launches(X)
+            or (dim == 0 and X.dtype in (torch.float32, torch.float64) and X.is_contiguous())
+        )
+    )
 
-    `M` is the weight `X` with its first dimension as rows. The derivatives are those of the
+
+def normalised(X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float, dim: int) -> Tensor:
+    """`bound * X / sigma` with `sigma = Re(uᴴ M v)`, or `X` where `sigma` is at most `limit`.
+
+    `M` is the weight `X` with its dimension `dim` as rows. The derivatives are those of the
     formula, of any order. `u` and `v` are not written to as long as these may be asked for.
     """
-    function: Any = NormalisedInFewLaunches if is_bound_by_launches(X) else Normalised
-    value: Tensor = function.apply(X, u, v, bound, limit)
+    function: Any = Normalised.apply
+    value: Tensor
+    if is_bound_by_launches(X):
+        function = NormalisedInFewLaunches.apply
+        value = function(X, u, v, bound, limit, dim)
+    else:
+        value = function(X, u, v, bound, limit)
     return value
 
 
@@ -66,11 +90,17 @@ class Normalised(torch.autograd.Function):
 
 
 class NormalisedInFewLaunches(torch.autograd.Function):
-    """`normalised` without a look at a number: four operations, and four for the gradient."""
+    """`normalised` without a look at a number: four operations, and four for the gradient.
+
+    Half precision takes three more for each, to compute in float32.
+    """
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float) -> Tensor:
-        sigma = torch.dot(u, torch.mv(X.flatten(1), v))
+    def forward(
+        ctx: Any, X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float, dim: int
+    ) -> Tensor:
+        u, v = widened(u), widened(v)
+        sigma = torch.vdot(u, torch.mv(as_matrix(X, dim), v)).real
         divisor = torch.threshold(sigma, limit, bound)
         if bound != 1:
             divisor = divisor / bound
@@ -82,7 +112,7 @@ class NormalisedInFewLaunches(torch.autograd.Function):
         saved = X, u, v, divisor, value
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
-        ctx.bound, ctx.limit = bound, limit
+        ctx.bound, ctx.limit, ctx.dim = bound, limit, dim
         return value
 
     @staticmethod
@@ -90,21 +120,29 @@ class NormalisedInFewLaunches(torch.autograd.Function):
         X, u, v, divisor, value = ctx.saved_tensors
         grad = grads[0]
         if torch.is_grad_enabled():  # for second derivatives
-            sigma = torch.dot(u, torch.mv(X.flatten(1), v))
+            sigma = torch.vdot(u, torch.mv(as_matrix(X, ctx.dim), v)).real
             # up to the limit, the divisor is one
             divisor = torch.where(sigma > ctx.limit, sigma / ctx.bound, divisor)
             value = X / divisor
-        along = torch.dot(grad.reshape(-1), value.reshape(-1))
-        result = torch.addr(grad.flatten(1), u * along, v, alpha=-1 / ctx.bound)
-        return (result / divisor).view_as(X), None, None, None, None
+        wide = widened(grad)
+        along = torch.vdot(widened(value).reshape(-1), wide.reshape(-1)).real
+        rows = wide.movedim(ctx.dim, 0)
+        result = torch.addr(rows.flatten(1), u * along, v.conj(), alpha=-1 / ctx.bound)
+        result = (result / divisor).view(rows.shape).movedim(0, ctx.dim)
+        return result.to(X.dtype), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         _, u, v, divisor, value = ctx.saved_tensors
         change = tangents[0]
-        along = torch.dot(u, torch.mv(change.flatten(1), v))
+        along = torch.vdot(u, torch.mv(as_matrix(change, ctx.dim), v)).real
         result: Tensor = (change - along / ctx.bound * value) / divisor
-        return result
+        return result.to(value.dtype)
+
+
+def as_matrix(X: Tensor, dim: int) -> Tensor:
+    """`X` with its dimension `dim` as rows, in float32 if it is in half precision."""
+    return widened(X).movedim(dim, 0).flatten(1)
 
 
 def differentiable_gradient(X: Tensor, u: Tensor, v: Tensor, grad: Tensor, bound: float) -> Tensor:

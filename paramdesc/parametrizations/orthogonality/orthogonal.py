@@ -44,7 +44,8 @@ class Orthogonal(TallMatrices):
       `B (I + A / 2) (I - A / 2)⁻¹` with `A = (X - Xᴴ) / 2` if `X` is square, and otherwise by
       the same transform along the tangent at `B` nearest to `X`. To first order the value is
       `B` plus that tangent, so that learning rates mean what they mean without a map.
-    - `"matrix_exp"`: the same with `exp(A)`, along geodesics if `X` is square.
+    - `"matrix_exp"`: the same with `exp(A)`, along geodesics if `X` is square. On a GPU it is NaN
+      if the norm of `A` is above 3000, or 1100 in double precision.
     - `"householder"`: the product of `k` reflections, whose vectors are the columns of `X` below
       the diagonal, times signs; the phases of complex columns are on the diagonal of `X`. It is
       multiplied by the reflections that give `B`, the value of a zero original.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import all_above, epsilon, widened
+from paramdesc.linalg.scaled import EXACT_OR_EVEN, scaled_to_norm
 from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 
 __all__ = ["Sphere"]
@@ -65,6 +66,17 @@ class Sphere(Parametrization):
         self.is_whole = dim is None
 
     def forward(self, X: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            value = None
+            if not torch.compiler.is_compiling():
+                dims, least = self.dims(X), shortest(X)
+                value = scaled_to_norm(self.formula, X, dims, self.radius, EXACT_OR_EVEN, least)
+            if value is not None:
+                return value
+        return self.formula(X)
+
+    def formula(self, X: Tensor) -> Tensor:
+        """The value, in operations whose derivatives of any order are right."""
         dims = self.dims(X)
         if X.is_complex():  # to real vectors: TorchScript's gradients of complex products are wrong
             real_dims = [d % X.dim() for d in dims] + [X.dim()]
@@ -73,7 +85,7 @@ class Sphere(Parametrization):
 
     def normalised(self, X: Tensor, dims: list[int]) -> Tensor:
         length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
-        least = 1e-145 if X.dtype == torch.float64 else 1e-15
+        least = shortest(X)
         if all_above(length, least):  # with fewer operations
             scaled: Tensor = X * (self.radius / length)
             return scaled
@@ -119,3 +131,8 @@ class Sphere(Parametrization):
         dim = None if self.is_whole else self.dim[0] if len(self.dim) == 1 else tuple(self.dim)
         shown = [f"radius={self.radius}", f"dim={dim}", *shown_rebase(self)]
         return ", ".join(shown + ["strict=True"] * self.strict)
+
+
+def shortest(X: Tensor) -> float:
+    """The length up to which a vector counts as zero."""
+    return 1e-145 if X.dtype == torch.float64 else 1e-15

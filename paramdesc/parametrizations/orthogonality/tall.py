@@ -53,4 +53,4 @@ def base_like(X: Tensor, base: Tensor | None) -> Tensor:
     """`base` in the dtype of `X`, or the identity if there is none."""
     if base is None:
         return torch.eye(X.shape[-2], X.shape[-1], dtype=X.dtype, device=X.device).expand_as(X)
-    return base.clone().to(X.dtype)
+    return base.clone() if base.dtype == X.dtype else base.to(X.dtype)

@@ -65,7 +65,7 @@ class Gram(Parametrization):
         check_square(Y, "Gram")
         self.admit(Y)
         values, vectors = torch.linalg.eigh(hermitian_part(widened(Y)))
-        return hermitian_root(values, vectors, 0.0).to(Y.dtype)
+        return hermitian_root(values, vectors, 0.0, nudge=True).to(Y.dtype)
 
     def deviation(self, Y: Tensor) -> Tensor:
         return torch.maximum(largest_difference(Y, Y.mH), eigenvalues_below(Y, 0.0))

@@ -110,23 +110,25 @@ def definite(L: Tensor, floor: float) -> Tensor:
 def lower_factor(Y: Tensor, floor: float) -> Tensor:
     """The lower triangular `L` for which `definite(L, floor)` is nearest to `Y`."""
     values, vectors = torch.linalg.eigh(hermitian_part(Y))
-    return triangular(vectors * excess(values, floor).sqrt().unsqueeze(-2))
+    return triangular(vectors * excess(values, floor, nudge=True).sqrt().unsqueeze(-2))
 
 
-def hermitian_root(values: Tensor, vectors: Tensor, floor: float) -> Tensor:
+def hermitian_root(values: Tensor, vectors: Tensor, floor: float, *, nudge: bool = False) -> Tensor:
     """The `H` for which `H² + floor I` has these eigenvectors, and eigenvalues nearest to these."""
-    return matmul(vectors * excess(values, floor).sqrt().unsqueeze(-2), vectors.mH)
+    return matmul(vectors * excess(values, floor, nudge=nudge).sqrt().unsqueeze(-2), vectors.mH)
 
 
-def excess(values: Tensor, floor: float) -> Tensor:
+def excess(values: Tensor, floor: float, *, nudge: bool = False) -> Tensor:
     """`values - floor`, and not less than what rounding leaves of the values.
 
     Were it zero, the factor whose square it is would have no gradient, and the value would
-    stay at the floor in training. Values below the floor, which are raised anyway, get
-    `sqrt(eps) / 2` of the norm instead: from there, gradient descent takes half as long to leave.
+    stay at the floor in training. With `nudge`, values below the floor, which are raised anyway,
+    get `sqrt(eps) / 2` of the norm: from there, gradient descent takes half as long to leave.
     """
     size = torch.linalg.vector_norm(values, dim=-1, keepdim=True).clamp(min=floor)
     eps = epsilon(values)
+    if not nudge:
+        return torch.maximum(values - floor, eps * size)
     is_below = values < floor - 8 * eps * size
     least = torch.where(is_below, 0.5 * math.sqrt(eps), eps) * size
     return torch.maximum(values - floor, least.to(values.dtype))

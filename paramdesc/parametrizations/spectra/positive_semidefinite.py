@@ -108,14 +108,14 @@ class PositiveSemidefinite(Parametrization):
         self.admit(Y)
         values, vectors = torch.linalg.eigh(hermitian_part(widened(Y)))
         if self.rank is None:
-            return hermitian_root(values, vectors, 0.0).to(Y.dtype)
+            return hermitian_root(values, vectors, 0.0, nudge=True).to(Y.dtype)
         first = Y.shape[-1] - self.rank
         values, vectors = values[..., first:], vectors[..., first:]
         if self.fixed:
             self.base = vectors.to(Y.dtype).contiguous()
-            values = excess(values.clamp(min=0).sqrt(), math.sqrt(self.floor))
+            values = excess(values.clamp(min=0).sqrt(), math.sqrt(self.floor), nudge=True)
         else:
-            values = excess(values, 0.0)
+            values = excess(values, 0.0, nudge=True)
         factor: Tensor = vectors * values.sqrt().unsqueeze(-2)
         return factor.to(Y.dtype).contiguous()
 
