@@ -22,6 +22,7 @@ from tests.benchmarks.training_quality.results import (
 
 __all__ = ["page", "problem_section", "summary"]
 
+FIXED = "rebase=None"
 TEXT = """\
 # How well maps train
 
@@ -50,9 +51,9 @@ usual formula by hand. Written by `python -m tests.benchmarks.training_quality`.
 For each of our maps and each optimizer, the loss in times of the best peer's, which is named if we
 are behind; losses below {enough:g} count as {enough:g}. *All* compares the lowest losses with any
 optimizer. The time of a step is in times of the fastest peer whose loss is within a factor of
-{factor:g} of the best. *Behind* is a loss of more than {factor:g} times the best peer's, *slower* a
-time of more than {slower:g} times the peer's. The rows with `rebase=None` show what fixed base points
-do; moving ones are the default.
+{factor:g} of the best. *Behind* is a loss of more than {factor:g} times the best peer's, *slower*
+a time of more than {slower:g} times the peer's. The rows with `rebase=None` show what fixed base
+points do, and are not counted; moving ones are the default.
 
 {summary}
 """
@@ -121,10 +122,11 @@ def summary(everything: Sequence[Solved]) -> str:
             if comparison is None:
                 rows.append([solved.name, title, *[""] * 7, "no peer is installed"])
                 continue
-            counts["all"] += 1
-            counts["level"] += not comparison.behind
-            counts["overall"] += comparison.overall <= FACTOR
-            counts["fast"] += not comparison.slower
+            if FIXED not in title:
+                counts["all"] += 1
+                counts["level"] += not comparison.behind
+                counts["overall"] += comparison.overall <= FACTOR
+                counts["fast"] += not comparison.slower
             cells = [shown_factor(comparison, name) for name in OPTIMIZERS]
             cells += [number(comparison.overall)]
             cells += [f"{comparison.times[name]:.2g}" for name in TIMED]
