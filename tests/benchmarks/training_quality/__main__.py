@@ -35,7 +35,7 @@ def main() -> None:
             if any(part in name or part in family for part in wanted):
                 problem = new_problem()
                 known = found.get(name)
-                if known is None or arguments.again:
+                if known is None or arguments.again or set(known) != set(problem.contestants):
                     known = solve(problem, name, arguments, known)
                 solved = Solved(name, problem, known)
                 families.setdefault(family, []).append(solved)

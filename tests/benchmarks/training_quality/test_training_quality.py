@@ -116,6 +116,10 @@ def test_the_summary_says_who_wins(mine: Finding, verdict: str) -> None:
     assert last.split("|")[-2].strip() == verdict
 
 
+def test_a_bar_in_a_cell_does_not_end_it() -> None:
+    assert page.table(["a", "b"], [["`|x|`", "1"]]).splitlines()[-1] == r"| `\|x\|` | 1 |"
+
+
 def test_losses_below_the_threshold_are_level() -> None:
     solved = Solved(
         "tiny", tiny(), {"`Symmetric()`": finding(9e-9, 1.0), "by hand": finding(1e-14, 1.0)}
