@@ -74,7 +74,7 @@ def copies_of(original: Tensor, optimizers: list[Optimizer]) -> Iterator[tuple[O
             alike = [x for x in kept if is_comparable(x, original)]
             if any(is_along(x.detach(), original.detach()) for x in alike):
                 yield optimizer, name
-            elif kept and not any(is_zero(x.detach()) for x in (original, *alike)):
+            elif kept and not (alike and any(is_zero(x.detach()) for x in (original, *alike))):
                 known.add((id(original), name))  # zero has no direction yet
 
 

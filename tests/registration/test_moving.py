@@ -40,7 +40,8 @@ from paramdesc.parametrizations import (
     joint,
     tie,
 )
-from paramdesc.registration import moving
+from paramdesc.registration import groups, moving
+from paramdesc.registration.tied import modules_with
 
 MAPS: dict[str, Callable[[int | None], Module]] = {
     "cayley": lambda rebase: Orthogonal(rebase=rebase),
@@ -456,8 +457,12 @@ def test_a_module_that_holds_the_original_later_is_noticed() -> None:
 
 def test_the_search_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     searched = []
-    search = moving.modules_with
-    monkeypatch.setattr(moving, "modules_with", lambda x: searched.append(1) or search(x))
+
+    def counted(tensors: Any) -> Any:
+        searched.append(tensors)
+        return modules_with(tensors)
+
+    monkeypatch.setattr(groups, "modules_with", counted)
     layer = layer_of(Orthogonal(rebase=2), [4, 4])
     optimizer = SGD(layer.parameters(), lr=0.1, momentum=0.9)
     for _ in range(8):
@@ -471,7 +476,8 @@ def test_parts_of_a_joint_map_that_gc_has_frozen_move_together() -> None:
     gc.freeze()
     try:
         optimizer = SGD([*q.parameters()], lr=0.1)
-        (q.weight.sum() + k.weight[0, 1]).backward()
+        loss: Any = q.weight.sum() + k.weight[0, 1]
+        loss.backward()
         optimizer.step()
     finally:
         gc.unfreeze()
