@@ -35,7 +35,8 @@ def count_and_move(chains: Sequence[Any], step: StepMade) -> None:
         if steps is not None and is_trained_by(chain, step):
             count_anew(chain, steps + 1)
             parametrization = movable_map(chain)
-            if parametrization is not None and parametrization.is_move_due(steps + 1):
+            is_due = parametrization is not None and parametrization.is_move_due(steps + 1)
+            if is_due and is_on_one_device(chain):
                 due.append(chain)
     moved: set[int] = set()
     for chain, group in zip(due, groups_of(due), strict=True):
@@ -53,6 +54,12 @@ def is_trained_by(chain: Any, step: StepMade) -> bool:
     return bool(originals) and all(
         id(x) in step.identities or step.wrote([x], ()) for x in originals
     )
+
+
+def is_on_one_device(chain: Any) -> bool:
+    """Whether the base point is where the originals are, which may be offloaded to the CPU."""
+    first: Any = movable_map(chain)
+    return len({x.device for x in (*trained_originals(chain), *first.base_tensors())}) == 1
 
 
 _WARNED: set[type] = set()

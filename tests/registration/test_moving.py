@@ -160,6 +160,16 @@ def test_the_number_of_steps_is_checked(rebase: Any) -> None:
         Orthogonal(rebase=rebase)
 
 
+def test_a_base_point_on_another_device_stays() -> None:
+    layer = layer_of(Orthogonal(rebase=1), [4, 4])
+    optimizer = SGD(layer.parameters(), lr=0.1)
+    first = chain_of(layer)[0]
+    first.base = first.base.to("meta")  # stands for a GPU, beside originals on the CPU
+    chain_of(layer).original.grad = goal([4, 4])
+    optimizer.step()
+    torch.testing.assert_close(chain_of(layer).original, -0.1 * goal([4, 4]))
+
+
 # training
 
 
