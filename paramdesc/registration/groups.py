@@ -46,7 +46,7 @@ def groups_of(chains: Sequence[Any]) -> list[list[Any]]:
     This takes a search of all objects, so it is done once per chain and original, and again when
     there are more references to an original than at the last search.
     """
-    counts = [count_references(chain) for chain in chains]
+    counts = [reference_counts(chain) for chain in chains]
     known = [known_group(*pair) for pair in zip(chains, counts, strict=True)]
     unknown = [i for i, group in enumerate(known) if group is None]
     if unknown:
@@ -59,7 +59,7 @@ def groups_of(chains: Sequence[Any]) -> list[list[Any]]:
     return [group or [] for group in known]
 
 
-def count_references(chain: Any) -> list[int]:
+def reference_counts(chain: Any) -> list[int]:
     """How often each original of `chain` is referred to."""
     return [sys.getrefcount(x) for x in trained_originals(chain)]
 
