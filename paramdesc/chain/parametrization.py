@@ -65,6 +65,9 @@ class Parametrization(Module):
       same value. Often the value becomes the base point, and zero the original.
     - `rebase` is the number of training steps between two moves; None means never.
 
+    A subclass that overrides `forward` must override `recenter` too. Otherwise its base point
+    stays, since the inherited `recenter` may not fit.
+
     After a step of an optimizer, new numbers are written into the same Parameters and buffers.
     Evaluations never move a base point. Since a graph may outlive the step, `forward` hands a copy
     of the base point to autograd, `self.base.clone()`.
@@ -187,8 +190,8 @@ class Parametrization(Module):
 
     def can_move(self) -> bool:
         """Whether the map has a base point that can be moved."""
-        is_defined = type(self).recenter is not Parametrization.recenter
-        return is_defined and all(self._buffers.get(name) is not None for name in self.base_point)
+        has_base = all(self._buffers.get(name) is not None for name in self.base_point)
+        return has_base and has_own_recenter(type(self))
 
     def is_relative(self) -> bool:
         """Whether originals are relative to a base point that follows the training."""
@@ -212,3 +215,13 @@ class Parametrization(Module):
         base, count = self.base_tensors(), len(originals)
         new = self.recenter(*originals)
         return new[:count], list(zip(base, new[count:], strict=True))
+
+
+def has_own_recenter(cls: type[Parametrization]) -> bool:
+    """Whether `cls` has a `recenter` for its own `forward`, not for that of a base class."""
+    for base in cls.__mro__[: cls.__mro__.index(Parametrization)]:
+        if "recenter" in vars(base):
+            return True
+        if "forward" in vars(base):
+            return False
+    return False

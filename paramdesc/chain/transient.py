@@ -17,7 +17,8 @@ class Transient:
     - `bound`: the result of the last walk over its maps.
     - `expiries`: the expiries of its kept values, in all scopes and threads.
     - `capture`: a reference to the last capture of a CUDA graph in which it made a training step.
-    - `group`: the chains that share its originals, with the identities of these.
+    - `group`: the chains that share its originals, with the identities of these, and how often
+      they were referred to.
     """
 
     __slots__ = ("bound", "capture", "expiries", "group")

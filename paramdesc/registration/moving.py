@@ -1,6 +1,7 @@
 """Moves base points after steps of optimizers, see `Parametrization.recenter`.
 
-The originals are written then, so no optimizer may keep a second copy of them, as some do.
+The originals are written then, so nothing else may hold them: not another module, and not the
+optimizer, as some do that keep a second copy of what they train.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from paramdesc.chain.bases import count_anew, movable_map, steps_of
 from paramdesc.chain.explain import explain
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.watched import StepMade, tell_of_whole_steps
-from paramdesc.registration.shared_originals import groups_of, trained_originals
+from paramdesc.registration.groups import groups_of, trained_originals
 from paramdesc.torch_internals.captures import is_capturing
 from paramdesc.torch_internals.optimizer_copies import copies_of, enclosing_optimizers
 from paramdesc.torch_internals.whole import whole, write_whole
@@ -34,7 +35,8 @@ def count_and_move(chains: Sequence[Any], step: StepMade) -> None:
         if steps is not None and is_trained_by(chain, step):
             count_anew(chain, steps + 1)
             parametrization = movable_map(chain)
-            if parametrization is not None and parametrization.is_move_due(steps + 1):
+            is_due = parametrization is not None and parametrization.is_move_due(steps + 1)
+            if is_due and is_on_one_device(chain):
                 due.append(chain)
     moved: set[int] = set()
     for chain, group in zip(due, groups_of(due), strict=True):
@@ -52,6 +54,12 @@ def is_trained_by(chain: Any, step: StepMade) -> bool:
     return bool(originals) and all(
         id(x) in step.identities or step.wrote([x], ()) for x in originals
     )
+
+
+def is_on_one_device(chain: Any) -> bool:
+    """Whether the base point is where the originals are, which may be offloaded to the CPU."""
+    first: Any = movable_map(chain)
+    return len({x.device for x in (*trained_originals(chain), *first.base_tensors())}) == 1
 
 
 _WARNED: set[type] = set()
@@ -115,6 +123,7 @@ def move(chains: Sequence[Any]) -> None:
         maps[id(parametrization)] = parametrization
         try:
             results, base = parametrization.moved(*originals)
+            check_shapes([*zip(targets, results, strict=True), *base])
         except Exception as error:
             explain(error, chain, "moving the base point of", parametrization)
             raise
@@ -122,13 +131,24 @@ def move(chains: Sequence[Any]) -> None:
     write([*zip(targets, originals, results, strict=True), *((x, x, new) for x, new in bases)])
 
 
+def check_shapes(news: list[tuple[Tensor, Tensor]]) -> None:
+    """Refuse new numbers of another shape, of which only some could be written."""
+    for old, new in news:
+        if new.shape != old.shape:
+            raise ValueError(
+                f"recenter() must keep the shapes of the originals and of the base point. It "
+                f"returned {list(new.shape)} in place of {list(old.shape)}."
+            )
+
+
 def write(news: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     """Write new numbers into tensors, if all are finite. That is decided on the device.
 
     Each tensor is given with its present numbers, which are gathered if it is sharded.
     """
-    is_finite = torch.stack([torch.isfinite(new).all() for *_, new in news]).all()
-    kept = [(x, torch.where(is_finite, new.to(old.dtype), old)) for x, old, new in news]
+    cast = [(tensor, old, new.to(old.dtype)) for tensor, old, new in news]
+    is_finite = torch.stack([torch.isfinite(new).all() for *_, new in cast]).all()
+    kept = [(tensor, torch.where(is_finite, new, old)) for tensor, old, new in cast]
     try:
         for tensor, numbers in kept:
             write_whole(tensor, numbers)

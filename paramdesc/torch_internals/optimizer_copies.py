@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from paramdesc.torch_internals.tensors import shares_storage
 
 __all__ = ["copies_of", "enclosing_optimizers"]
 
@@ -58,24 +61,54 @@ def enclosing_optimizers() -> list[Optimizer]:
 def copies_of(original: Tensor, optimizers: list[Optimizer]) -> Iterator[tuple[Optimizer, str]]:
     """The optimizers that keep a copy of `original` or use those of other processes, and where.
 
-    Some train a second copy of a parameter and write it back, or average over steps. A tensor in
-    the state of an unknown optimizer counts as a copy if it points in the same direction: averages
-    of gradients point against it. This waits for the device, once per optimizer and tensor.
+    Some train a second copy of a parameter and write it back, or average over steps. A tensor that
+    an unknown optimizer keeps counts as a copy if it points in the same direction: averages of
+    gradients point against it. This waits for the device, once per optimizer and tensor.
     """
     for optimizer in optimizers:
         if (type(optimizer).__module__, type(optimizer).__name__) == _AVERAGING:
             yield optimizer, "those of other processes"
-        state = getattr(optimizer, "state", {}).get(original, {})
         known = _WITHOUT_COPIES.setdefault(optimizer, set())
-        for name, tensor in state.items() if isinstance(state, dict) else ():
-            if name in _AVERAGES or (id(original), name) in known:
-                continue
-            if not isinstance(tensor, Tensor) or tensor.shape != original.shape:
-                continue
-            if tensor.is_floating_point() or tensor.is_complex():
-                size = torch.linalg.vector_norm(original.detach())
-                angle = (tensor.detach().conj() * original.detach()).sum().real
-                if bool(angle > 0.5 * size * torch.linalg.vector_norm(tensor.detach())):
-                    yield optimizer, f"state[{name!r}]"
-                elif bool(size > 0):
-                    known.add((id(original), name))
+        for name, tensors in kept_by(optimizer, original):
+            kept = [] if (id(original), name) in known else list(tensors)
+            alike = [x for x in kept if is_comparable(x, original)]
+            if any(is_along(x.detach(), original.detach()) for x in alike):
+                yield optimizer, name
+            elif kept and not (alike and any(is_zero(x.detach()) for x in (original, *alike))):
+                known.add((id(original), name))  # zero has no direction yet
+
+
+def kept_by(optimizer: Optimizer, original: Tensor) -> Iterator[tuple[str, Iterator[Tensor]]]:
+    """What `optimizer` keeps for `original`, and in lists or dicts of its own, by name."""
+    state = getattr(optimizer, "state", {}).get(original, {})
+    for name, value in state.items() if isinstance(state, dict) else ():
+        if name not in _AVERAGES:
+            yield f"state[{name!r}]", tensors_in(value)
+    for name, value in vars(optimizer).items():
+        if name not in ("state", "param_groups", "defaults"):
+            yield name, tensors_in(value)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(item)
+
+
+def is_comparable(tensor: Tensor, original: Tensor) -> bool:
+    """Whether `tensor` may be a copy: of the same shape, and not `original` in another object."""
+    is_number = tensor.is_floating_point() or tensor.is_complex()
+    return is_number and tensor.shape == original.shape and not shares_storage(tensor, original)
+
+
+def is_along(tensor: Tensor, original: Tensor) -> bool:
+    """Whether `tensor` points in the direction of `original`."""
+    norms = torch.linalg.vector_norm(original) * torch.linalg.vector_norm(tensor)
+    return bool((tensor.conj() * original).sum().real > 0.5 * norms)
+
+
+def is_zero(tensor: Tensor) -> bool:
+    return bool(torch.linalg.vector_norm(tensor) == 0)

@@ -23,6 +23,7 @@ from paramdesc.parametrizations import (
     AlmostOrthogonal,
     Blocks,
     Compose,
+    FixedRank,
     Flattened,
     Grassmann,
     Normal,
@@ -39,7 +40,8 @@ from paramdesc.parametrizations import (
     joint,
     tie,
 )
-from paramdesc.registration import moving
+from paramdesc.registration import groups, moving
+from paramdesc.registration.tied import modules_with
 
 MAPS: dict[str, Callable[[int | None], Module]] = {
     "cayley": lambda rebase: Orthogonal(rebase=rebase),
@@ -156,6 +158,16 @@ def test_none_never_moves() -> None:
 def test_the_number_of_steps_is_checked(rebase: Any) -> None:
     with pytest.raises(ValueError, match="rebase is the number of training steps"):
         Orthogonal(rebase=rebase)
+
+
+def test_a_base_point_on_another_device_stays() -> None:
+    layer = layer_of(Orthogonal(rebase=1), [4, 4])
+    optimizer = SGD(layer.parameters(), lr=0.1)
+    first = chain_of(layer)[0]
+    first.base = first.base.to("meta")  # stands for a GPU, beside originals on the CPU
+    chain_of(layer).original.grad = goal([4, 4])
+    optimizer.step()
+    torch.testing.assert_close(chain_of(layer).original, -0.1 * goal([4, 4]))
 
 
 # training
@@ -285,6 +297,54 @@ def test_a_map_that_raises_leaves_all_as_it_was() -> None:
     assert torch.equal(chain_of(layer)[0].base, base)
 
 
+def test_a_result_of_another_shape_leaves_all_as_it_was() -> None:
+    class Larger(Orthogonal):
+        def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+            zero, base = super().recenter(X)
+            return zero, base.expand(2, 4, 4)
+
+    layer = layer_of(Larger(rebase=None), [4, 4])
+    train(layer, 3)
+    value = layer.weight
+    with pytest.raises(ValueError, match=r"returned \[2, 4, 4\] in place of \[4, 4\]"):
+        chain_of(layer).move_base()
+    assert torch.equal(layer.weight, value)
+
+
+def test_an_inherited_recenter_is_not_used_for_another_forward() -> None:
+    class Doubled(Orthogonal):
+        def forward(self, X: Tensor) -> Tensor:
+            return 2 * super().forward(X)
+
+        def right_inverse(self, Y: Tensor) -> Tensor:
+            return super().right_inverse(Y / 2)
+
+    class Right(Doubled):
+        def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
+            return torch.zeros_like(X), self.forward(X) / 2
+
+    layer = layer_of(Doubled(rebase=1), [4, 4])
+    train(layer, 3)
+    assert chain_of(layer).original.any()
+    with pytest.raises(ValueError, match="no base point to move"):
+        chain_of(layer).move_base()
+    layer = layer_of(Right(rebase=1), [4, 4])
+    train(layer, 3)
+    assert not chain_of(layer).original.any()
+
+
+def test_fixed_rank_that_is_not_finite_is_not_moved() -> None:
+    layer = layer_of(FixedRank(2, rebase=1), [5, 4])
+    chain = chain_of(layer)
+    before = {name: x.clone() for name, x in layer.named_buffers()}
+    with torch.no_grad():
+        chain.original0[0, 1] = float("nan")
+    step(layer, SGD(layer.parameters(), lr=0.1))
+    assert chain.original0.isnan().any()
+    for name, x in layer.named_buffers():
+        assert torch.equal(x, before[name]), name
+
+
 def test_long_training_stays_in_the_set() -> None:
     layer = layer_of(Orthogonal(rebase=1), [8, 8], torch.float32)
     value = layer.weight.detach()
@@ -391,6 +451,50 @@ def test_an_original_that_is_a_plain_weight_elsewhere_is_left_alone() -> None:
         chain_of(layer).move_base()
 
 
+def test_a_module_that_holds_the_original_later_is_noticed() -> None:
+    layer, holder = layer_of(Orthogonal(rebase=2), [4, 4]), nn.Module()
+    optimizer = SGD(layer.parameters(), lr=0.1)
+    for _ in range(5):
+        step(layer, optimizer)
+    holder.weight = chain_of(layer).original
+    step(layer, optimizer)
+    assert chain_of(layer).original.any()
+    del holder
+    for _ in range(2):
+        step(layer, optimizer)
+    assert not chain_of(layer).original.any()
+
+
+def test_the_search_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    def counted(tensors: Any) -> Any:
+        searched.append(len(tensors))
+        return modules_with(tensors)
+
+    monkeypatch.setattr(groups, "modules_with", counted)
+    layer = layer_of(Orthogonal(rebase=2), [4, 4])
+    optimizer = SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(8):
+        step(layer, optimizer)
+    assert len(searched) == 1
+
+
+def test_parts_of_a_joint_map_that_gc_has_frozen_move_together() -> None:
+    q, k = (nn.Linear(6, 2, bias=False).double() for _ in range(2))
+    joint(Orthogonal(rebase=1), [(q, "weight"), (k, "weight")])
+    gc.freeze()
+    try:
+        optimizer = SGD([*q.parameters()], lr=0.1)
+        loss: Any = q.weight.sum() + k.weight[0, 1]
+        loss.backward()
+        optimizer.step()
+    finally:
+        gc.unfreeze()
+    both = torch.cat([q.weight, k.weight])
+    torch.testing.assert_close(both @ both.T, torch.eye(4).double())
+
+
 def test_frozen_and_later_maps_are_left_alone() -> None:
     layer = layer_of(Orthogonal(rebase=1), [4, 4])
     chain_of(layer).original.requires_grad_(False)
@@ -495,6 +599,53 @@ def test_a_wrapper_without_hooks_is_noticed() -> None:
     with pytest.warns(UserWarning, match=r"Wrapped keeps a copy of the original \(state\['slow'"):
         train_with(Wrapped, layers, 7)
     assert torch.equal(layers[0].weight, layers[1].weight)
+
+
+class Listing(Optimizer):
+    """Averages with slow weights that it keeps in a list."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        self.inner = SGD(parameters, lr=lr)
+        super().__init__([x for group in self.inner.param_groups for x in group["params"]], {})
+        self.slow = [[x.detach().clone() for x in self.param_groups[0]["params"]]]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.inner.step()
+        for x, slow in zip(self.param_groups[0]["params"], self.slow[0], strict=True):
+            x.copy_(slow.lerp_(x, 0.5))
+
+
+@pytest.mark.usefixtures("no_warned_classes")
+def test_copies_in_a_list_are_noticed() -> None:
+    layers = [layer_of(Orthogonal(rebase=r), [4, 4]) for r in (3, None)]
+    with pytest.warns(UserWarning, match=r"Listing keeps a copy of the original \(slow\)"):
+        train_with(Listing, layers, 7)
+    assert torch.equal(layers[0].weight, layers[1].weight)
+
+
+class Perturbing(Optimizer):
+    """Takes the gradient elsewhere, as SAM does, and goes back to the tensor that it kept."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+        self.inner = SGD(self.param_groups, lr=lr)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for x in self.param_groups[0]["params"]:
+            self.state[x]["old"] = x.clone()
+            x.add_(x.grad, alpha=0.01)
+            x.data = self.state[x]["old"]
+        self.inner.step()
+
+
+def test_the_tensor_itself_is_not_taken_for_a_copy() -> None:
+    layer = layer_of(Orthogonal(rebase=2), [4, 4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train_with(Perturbing, [layer], 4)
+    assert not chain_of(layer).original.any()
 
 
 @pytest.mark.usefixtures("no_warned_classes")

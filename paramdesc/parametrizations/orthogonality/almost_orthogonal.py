@@ -37,6 +37,7 @@ class AlmostOrthogonal(TallMatrices):
 
     Args:
         band: how far singular values may be from one, or the ends of the band.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix with others instead.
 
     Raises:

@@ -31,6 +31,7 @@ class Grassmann(TallMatrices):
     Cost, forward: four products of `n x k` and `k x k` matrices and an inverse of size `k`.
 
     Args:
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix whose columns, or rows, are not orthonormal instead.
 
     Raises:

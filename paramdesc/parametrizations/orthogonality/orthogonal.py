@@ -72,6 +72,7 @@ class Orthogonal(TallMatrices):
             with the identity for `B`, `cayley` and `matrix_exp` cannot reach what has an
             eigenvalue -1, a square matrix of negative determinant for example, and `matrix_exp`
             takes no assignment of rectangular matrices.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is not orthogonal instead of projecting it.
 
     Raises:

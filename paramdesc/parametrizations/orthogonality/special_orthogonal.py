@@ -25,6 +25,7 @@ class SpecialOrthogonal(Orthogonal):
     Args:
         orthogonal_map: `"cayley"`, `"matrix_exp"` or `"householder"`.
         trivialization: whether they have a base point, see `Orthogonal`.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is no rotation instead.
 
     Raises:

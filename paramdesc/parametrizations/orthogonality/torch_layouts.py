@@ -49,6 +49,7 @@ class TorchOrthogonal(Parametrization):
         orthogonal_map: one of the three.
         use_trivialization: whether to keep a base, so that training starts from the middle of
             the map's range.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is not orthogonal instead.
 
     Raises:

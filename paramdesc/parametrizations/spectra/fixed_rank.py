@@ -129,7 +129,10 @@ class FixedRank(Parametrization):
         F, G = self.factors(widened(A), widened(B))
         Q, R = torch.linalg.qr(F)
         P, T = torch.linalg.qr(G.mH)
-        U, S, Vh = torch.linalg.svd(matmul(R, T.mH))
+        core = matmul(R, T.mH)
+        is_finite = torch.isfinite(core).all(-1, keepdim=True).all(-2, keepdim=True)
+        U, S, Vh = torch.linalg.svd(torch.where(is_finite, core, 0.0))  # raises otherwise
+        S = torch.where(is_finite.squeeze(-1), S, math.nan)
         return self.centred(matmul(Q, U), S, matmul(Vh, P.mH), A)
 
     def centred(self, U: Tensor, S: Tensor, Vh: Tensor, like: Tensor) -> tuple[Tensor, ...]:

@@ -32,6 +32,7 @@ class PositiveDeterminant(PolarForm):
 
     Args:
         floor: the smallest singular value that is allowed, positive.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is not in the set instead.
 
     Raises:

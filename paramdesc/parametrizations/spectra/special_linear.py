@@ -40,6 +40,7 @@ class SpecialLinear(PolarForm):
     Args:
         floor: how small singular values may be, relative to their mean; positive. It keeps the
             determinant from being lost in rounding.
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix of another determinant instead.
 
     Raises:

@@ -46,6 +46,7 @@ class Normal(BasePoint):
     factor of `A`, whichever is nearer. That takes a few eigendecompositions, in double precision.
 
     Args:
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is not normal instead.
 
     Raises:

@@ -42,6 +42,7 @@ class Symplectic(BasePoint):
     `[[U, 0], [0, Ū]]`. That takes some 15 inverses, in double precision.
 
     Args:
+        rebase: the number of training steps after which the base point moves; None for never.
         strict: whether to refuse a matrix that is not symplectic instead.
 
     Raises:

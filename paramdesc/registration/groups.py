@@ -1,9 +1,15 @@
-"""Finds what holds the originals of a chain besides it, before they are written."""
+"""Finds what shares the originals of a chain, and can be moved along with it or not.
+
+A move writes to the originals, so nothing else may hold them, such as another module that uses one
+as a plain weight.
+"""
 
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Sequence
+from operator import gt
 from typing import Any
 from weakref import ref
 
@@ -13,6 +19,7 @@ from torch.nn import Parameter
 from paramdesc.chain.bases import movable_map
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.transient import transient_of
+from paramdesc.chain.watched import watched_chains
 from paramdesc.registration.tied import modules_with
 
 __all__ = ["groups_of", "trained_originals"]
@@ -36,33 +43,52 @@ def groups_of(chains: Sequence[Any]) -> list[list[Any]]:
     """For each chain, the chains that are moved with it, since they share its originals.
 
     Empty if something else holds an original, which would get the numbers for another base point.
-    This is found out once per chain and original, since it takes a search of all objects.
+    This takes a search of all objects, so it is done once per chain and original, and again when
+    there are more references to an original than at the last search.
     """
-    unknown = [chain for chain in chains if known_group(chain) is None]
-    if unknown and not all(find_groups(unknown)):
-        gc.collect()  # garbage that is not freed yet must not count
-        find_groups(unknown)
-    return [known_group(chain) or [] for chain in chains]
+    counts = [reference_counts(chain) for chain in chains]
+    known = [known_group(*pair) for pair in zip(chains, counts, strict=True)]
+    unknown = [i for i, group in enumerate(known) if group is None]
+    if unknown:
+        listed, listed_counts = [chains[i] for i in unknown], [counts[i] for i in unknown]
+        if not all(find_groups(listed, listed_counts)):
+            gc.collect()  # garbage that is not freed yet must not count
+            find_groups(listed, listed_counts)
+        for i in unknown:
+            known[i] = known_group(chains[i], counts[i])
+    return [group or [] for group in known]
 
 
-def find_groups(chains: Sequence[Any]) -> list[bool]:
+def reference_counts(chain: Any) -> list[int]:
+    """How often each original of `chain` is referred to."""
+    return [sys.getrefcount(x) for x in trained_originals(chain)]
+
+
+def find_groups(chains: Sequence[Any], counts: Sequence[list[int]]) -> list[bool]:
     """Find the chains to move with each of these. Returns where nothing else holds an original."""
     originals = {id(chain): trained_originals(chain) for chain in chains}
     holders = modules_with([x for listed in originals.values() for x in listed])
+    for other in watched_chains():  # the search does not see what `gc.freeze` has hidden
+        for x in other._parameters.values():
+            if id(x) in holders:
+                holders[id(x)].append(other)
     are_free = []
-    for chain in chains:
+    for chain, count in zip(chains, counts, strict=True):
         own = originals[id(chain)]
         group = unique([module for x in own for module in holders[id(x)]], chain)
         are_free.append(all(may_join(other, chain) for other in group))
         references = [ref(x) for x in group] if are_free[-1] else []
-        transient_of(chain).group = (tuple(map(id, own)), references)
+        transient_of(chain).group = (tuple(map(id, own)), count, references)
     return are_free
 
 
-def known_group(chain: Any) -> list[Any] | None:
-    identities, group = transient_of(chain).group or (None, ())
+def known_group(chain: Any, counts: list[int]) -> list[Any] | None:
+    """The result of the last search; None if there was none, or if it may be outdated."""
+    identities, known, group = transient_of(chain).group or (None, (), ())
     if identities != tuple(map(id, trained_originals(chain))):
         return None
+    if counts != known and (not group or any(map(gt, counts, known))):
+        return None  # there may be another holder, or one less
     members = [reference() for reference in group]
     return [member for member in members if isinstance(member, Chain)]
 
