@@ -9,7 +9,7 @@ from torch.nn import Module
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.watched import watch_chain
 
-__all__ = ["count_anew", "movable_map", "steps_of", "watch_base"]
+__all__ = ["base_names", "count_anew", "movable_map", "steps_of", "watch_base"]
 
 COUNT = "_steps_since"
 """The attribute of a chain with the number of steps since its registration or last assignment."""
@@ -19,6 +19,15 @@ def movable_map(chain: Any) -> Parametrization | None:
     """The first map of `chain`, if it has a base point that can be moved."""
     first = next(chain.maps(), None)
     return first if is_movable(first) else None
+
+
+def base_names(chain: Any) -> list[str]:
+    """The names of the tensors of the base point in `chain`."""
+    first = movable_map(chain)
+    if first is None or not first.is_relative():
+        return []
+    found = {id(x) for x in first.base_tensors()}
+    return [f"0.{name}" for name, x in first.named_buffers() if id(x) in found]
 
 
 def is_movable(parametrization: Module | None) -> TypeGuard[Parametrization]:

@@ -199,7 +199,8 @@ class Parametrization(Module):
 
     def is_move_due(self, steps: int) -> bool:
         """Whether to move the base point after this number of training steps."""
-        return self.rebase is not None and steps % self.rebase == 0 and self.can_move()
+        every = self.rebase or 0
+        return every > 0 and steps % every == 0 and self.can_move()
 
     def base_tensors(self) -> list[Tensor]:
         """The tensors of the base point."""
@@ -210,7 +211,7 @@ class Parametrization(Module):
         """Whether this map, of another tensor with the same originals, can move along."""
         return self is other
 
-    def moved(self, *originals: Tensor) -> Move:
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
         """The originals for another base point, and the new numbers for each of its tensors."""
         base, count = self.base_tensors(), len(originals)
         new = self.recenter(*originals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.chain.bases import count_anew, steps_of, watch_base
+from paramdesc.chain.bases import base_names, count_anew, steps_of, watch_base
 from paramdesc.chain.saved import is_overwritten
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending, mark_due
 from paramdesc.chain.warm import warm_maps
@@ -97,8 +98,10 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     originals = {
         name: state_dict[f"{prefix}{name}"] for name in own if f"{prefix}{name}" in state_dict
     }
-    if originals and COUNT in metadata:
-        count_anew(chain, metadata[COUNT])
+    if originals:
+        warn_of_missing_base(chain, state_dict, prefix)
+        if COUNT in metadata:
+            count_anew(chain, metadata[COUNT])
     if "_steps" not in chain.__dict__:
         return
     states = [state_dict.get(key) for key in state_keys(chain, prefix)]
@@ -113,6 +116,20 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
         "states": all(state is not None for state in states),
         "pending": is_pending,
     }
+
+
+def warn_of_missing_base(chain: Any, state_dict: Any, prefix: str) -> None:
+    """Warn if originals are loaded without the base point that they belong to."""
+    if not steps_of(chain):
+        return  # it is where it was when the map was registered
+    for name in base_names(chain):
+        if f"{prefix}{name}" not in state_dict:
+            warnings.warn(
+                f"the original of {chain.tensor_name!r} of {chain.host} is loaded without its base "
+                f"point {name!r}, which follows the training. So the weight will be another one "
+                "than that which was saved. Load it from the same state_dict.",
+                stacklevel=2,
+            )
 
 
 def is_same_memory(a: Any, b: Any) -> bool:

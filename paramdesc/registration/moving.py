@@ -41,7 +41,7 @@ def count_and_move(chains: Sequence[Any], step: StepMade) -> None:
     moved: set[int] = set()
     for chain, group in zip(due, groups_of(due), strict=True):
         if group and id(chain) not in moved and not is_copied(chain, step):
-            move(group)
+            move(group, steps_of(chain))
             moved.update(map(id, group))
 
 
@@ -109,8 +109,11 @@ def move_base(chain: Any) -> None:
 
 
 @torch.no_grad()
-def move(chains: Sequence[Any]) -> None:
-    """Move the base points of chains that share their originals. On an error, none is changed."""
+def move(chains: Sequence[Any], steps: int | None = None) -> None:
+    """Move the base points of chains that share their originals. On an error, none is changed.
+
+    With a number of steps, only those for which it is time.
+    """
     targets: list[Tensor] = list(trained_originals(chains[0]))
     originals = [whole(x) for x in targets]
     maps: dict[int, Parametrization] = {}
@@ -122,7 +125,7 @@ def move(chains: Sequence[Any]) -> None:
             continue
         maps[id(parametrization)] = parametrization
         try:
-            results, base = parametrization.moved(*originals)
+            results, base = parametrization.moved(*originals, steps=steps)
             check_shapes([*zip(targets, results, strict=True), *base])
         except Exception as error:
             explain(error, chain, "moving the base point of", parametrization)

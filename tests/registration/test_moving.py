@@ -37,7 +37,21 @@ from paramdesc.parametrizations import (
     Symmetric,
     Symplectic,
     TorchOrthogonal,
+    almost_orthogonal,
+    correlation,
+    fixed_rank,
+    frobenius_norm,
+    grassmann,
     joint,
+    normal,
+    oblique,
+    orthogonal,
+    orthogonal_convolution,
+    positive_determinant,
+    special_linear,
+    special_orthogonal,
+    sphere,
+    symplectic,
     tie,
 )
 from paramdesc.registration import groups, moving
@@ -742,3 +756,64 @@ def test_a_scripted_program_follows_the_model() -> None:
         optimizer.step()
         torch.testing.assert_close(scripted(inputs), layer(inputs))
     assert not chain_of(layer).original.any()
+
+
+def test_each_block_has_its_own_number_of_steps() -> None:
+    layer = layer_of(Blocks([Orthogonal(rebase=2), Orthogonal(rebase=None)], dim=0), [8, 4])
+    versions = [x._version for x in bases_of(layer).values()]
+    train(layer, 4)
+    moves = [x._version - old for x, old in zip(bases_of(layer).values(), versions, strict=True)]
+    assert moves == [2, 0]
+    chain_of(layer).move_base()
+    assert [x._version for x in bases_of(layer).values()] == [versions[0] + 3, versions[1] + 1]
+
+
+def test_zero_steps_are_never() -> None:
+    layer = layer_of(Orthogonal(), [4, 4])
+    chain_of(layer)[0].rebase = 0
+    version = chain_of(layer)[0].base._version
+    train(layer, 3)
+    assert chain_of(layer)[0].base._version == version
+
+
+@pytest.mark.parametrize("make", [Orthogonal, lambda: Blocks([Orthogonal(), None], dim=0)])
+def test_originals_without_their_base_point_are_noticed(make: Any) -> None:
+    layer = layer_of(make(), [4, 4])
+    train(layer, 1)
+    saved = {name: x.detach().clone() for name, x in layer.named_parameters()}
+    with pytest.warns(UserWarning, match=r"loaded without its base point '0\..*base'"):
+        layer.load_state_dict(saved, strict=False)
+    layer.load_state_dict(layer.state_dict())
+
+
+FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    function.__name__: (function, arguments)
+    for function, arguments in [
+        (almost_orthogonal, ()),
+        (correlation, ()),
+        (fixed_rank, (2,)),
+        (frobenius_norm, ()),
+        (grassmann, ()),
+        (normal, ()),
+        (oblique, ()),
+        (orthogonal, ()),
+        (orthogonal_convolution, ()),
+        (positive_determinant, ()),
+        (special_linear, ()),
+        (special_orthogonal, ()),
+        (sphere, ()),
+        (symplectic, ()),
+    ]
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_take_the_number_of_steps(name: str) -> None:
+    function, arguments = FUNCTIONS[name]
+    layer: nn.Module = nn.Linear(4, 4)
+    if name == "orthogonal_convolution":
+        layer = nn.Conv2d(4, 4, 3)
+    layer = function(layer, *arguments, rebase=7)
+    parametrization = chain_of(layer)[0]
+    assert parametrization.is_move_due(14)
+    assert not parametrization.is_move_due(15)

@@ -124,12 +124,13 @@ class Blocks(MovesInner):
     def movable(self) -> list[Parametrization]:
         return movable_in(self.maps)
 
-    def moved(self, *originals: Tensor) -> Move:
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
         blocks, bases = self.cut(originals[0]), []
         for i, parametrization in enumerate(self.maps):
             for inner in movable_in([parametrization]):
-                (blocks[i],), base = inner.moved(blocks[i])
-                bases += base
+                if steps is None or inner.is_move_due(steps):
+                    (blocks[i],), base = inner.moved(blocks[i], steps=steps)
+                    bases += base
         return (torch.cat(blocks, self.dim),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:
@@ -222,9 +223,9 @@ class Stacked(MovesInner):
     def movable(self) -> list[Parametrization]:
         return movable_in([self.map])
 
-    def moved(self, *originals: Tensor) -> Move:
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
         (inner,) = self.movable()
-        (stack,), bases = inner.moved(self.stack(originals[0]))
+        (stack,), bases = inner.moved(self.stack(originals[0]), steps=steps)
         return (self.unstack(stack),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:

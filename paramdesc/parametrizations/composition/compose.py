@@ -89,8 +89,8 @@ class Compose(MovesInner):
     def movable(self) -> list[Parametrization]:
         return movable_in([self.first])
 
-    def moved(self, *originals: Tensor) -> Move:
-        return self.movable()[0].moved(*originals)
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
+        return self.movable()[0].moved(*originals, steps=steps)
 
     def deviation(self, Y: Tensor) -> Tensor:
         """As the last map has it; zero if that reaches every tensor."""

@@ -119,11 +119,11 @@ class Flattened(MovesInner):
     def movable(self) -> list[Parametrization]:
         return movable_in([self.map])
 
-    def moved(self, *originals: Tensor) -> Move:
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
         (inner,) = self.movable()
         if not self.takes_one:
-            return inner.moved(*originals)
-        (matrix,), bases = inner.moved(self.to_matrix(originals[0]))
+            return inner.moved(*originals, steps=steps)
+        (matrix,), bases = inner.moved(self.to_matrix(originals[0]), steps=steps)
         return (self.from_matrix(matrix, list(originals[0].shape)),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:

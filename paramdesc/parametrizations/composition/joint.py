@@ -88,10 +88,10 @@ class JointPart(MovesInner):
     def moves_with(self, other: Parametrization) -> bool:
         return isinstance(other, JointPart)  # each part has a copy of the map
 
-    def moved(self, *originals: Tensor) -> Move:
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
         parts = list(originals)
         (inner,) = self.movable()
-        (original,), bases = inner.moved(stacked(parts, self.dim, self.whole))
+        (original,), bases = inner.moved(stacked(parts, self.dim, self.whole), steps=steps)
         return tuple(split_like(original, parts, self.dim, self.whole)), bases
 
     def extra_repr(self) -> str:

@@ -105,15 +105,23 @@ def sphere(
     *,
     radius: float = 1.0,
     dim: int | tuple[int, ...] | None = -1,
+    rebase: int | None = 50,
     strict: bool = False,
 ) -> M:
     """`module.<name>` will have rows of length `radius`: `Sphere`."""
-    return register(module, name, Sphere(radius=radius, dim=dim, strict=strict))
+    return register(module, name, Sphere(radius=radius, dim=dim, rebase=rebase, strict=strict))
 
 
-def oblique(module: M, name: str = "weight", *, radius: float = 1.0, strict: bool = False) -> M:
+def oblique(
+    module: M,
+    name: str = "weight",
+    *,
+    radius: float = 1.0,
+    rebase: int | None = 50,
+    strict: bool = False,
+) -> M:
     """`module.<name>` will have columns of length `radius`: `Oblique`."""
-    return register(module, name, Oblique(radius=radius, strict=strict))
+    return register(module, name, Oblique(radius=radius, rebase=rebase, strict=strict))
 
 
 def frobenius_norm(
@@ -123,11 +131,14 @@ def frobenius_norm(
     bound: float = 1.0,
     dim: int | tuple[int, ...] | None = None,
     only_shrink: bool = False,
+    rebase: int | None = 50,
     strict: bool = False,
 ) -> M:
     """`module.<name>` will have Frobenius norm `bound`: `FrobeniusNorm`."""
     return register(
-        module, name, FrobeniusNorm(bound=bound, dim=dim, only_shrink=only_shrink, strict=strict)
+        module,
+        name,
+        FrobeniusNorm(bound=bound, dim=dim, only_shrink=only_shrink, rebase=rebase, strict=strict),
     )
 
 

@@ -175,29 +175,51 @@ def hamiltonian(
 
 
 def symplectic(
-    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
 ) -> M:
     """`module.<name>` will be symplectic: `Symplectic`."""
-    return register(module, name, Symplectic(strict=strict), flatten)
+    return register(module, name, Symplectic(rebase=rebase, strict=strict), flatten)
 
 
-def normal(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False) -> M:
+def normal(
+    module: M,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
+) -> M:
     """`module.<name>` will commute with its adjoint: `Normal`."""
-    return register(module, name, Normal(strict=strict), flatten)
+    return register(module, name, Normal(rebase=rebase, strict=strict), flatten)
 
 
 def special_orthogonal(
-    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
 ) -> M:
     """`module.<name>` will be a rotation: `SpecialOrthogonal`."""
-    return register(module, name, SpecialOrthogonal(strict=strict), flatten)
+    return register(module, name, SpecialOrthogonal(rebase=rebase, strict=strict), flatten)
 
 
 def grassmann(
-    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
 ) -> M:
     """`module.<name>` will hold an orthonormal basis of a trained subspace: `Grassmann`."""
-    return register(module, name, Grassmann(strict=strict), flatten)
+    return register(module, name, Grassmann(rebase=rebase, strict=strict), flatten)
 
 
 def bjorck(
@@ -218,11 +240,14 @@ def almost_orthogonal(
     name: str = "weight",
     *,
     band: float | tuple[float, float] = 0.1,
+    rebase: int | None = 50,
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
     """`module.<name>` will have singular values within a band around one: `AlmostOrthogonal`."""
-    return register(module, name, AlmostOrthogonal(band=band, strict=strict), flatten)
+    return register(
+        module, name, AlmostOrthogonal(band=band, rebase=rebase, strict=strict), flatten
+    )
 
 
 def low_rank(
@@ -233,10 +258,16 @@ def low_rank(
 
 
 def fixed_rank(
-    module: M, rank: int, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M,
+    rank: int,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
 ) -> M:
     """`module.<name>` will have rank `rank`: `FixedRank`."""
-    return register(module, name, FixedRank(rank, strict=strict), flatten)
+    return register(module, name, FixedRank(rank, rebase=rebase, strict=strict), flatten)
 
 
 def rank_one(
@@ -276,10 +307,15 @@ def positive_semidefinite(
 
 
 def correlation(
-    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
 ) -> M:
     """`module.<name>` will be a correlation matrix: `Correlation`."""
-    return register(module, name, Correlation(strict=strict), flatten)
+    return register(module, name, Correlation(rebase=rebase, strict=strict), flatten)
 
 
 def gram(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False) -> M:
@@ -288,17 +324,27 @@ def gram(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bo
 
 
 def positive_determinant(
-    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
 ) -> M:
     """`module.<name>` will be invertible, of positive determinant: `PositiveDeterminant`."""
-    return register(module, name, PositiveDeterminant(strict=strict), flatten)
+    return register(module, name, PositiveDeterminant(rebase=rebase, strict=strict), flatten)
 
 
 def special_linear(
-    module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M,
+    name: str = "weight",
+    *,
+    rebase: int | None = 50,
+    flatten: Flatten = None,
+    strict: bool = False,
 ) -> M:
     """`module.<name>` will have determinant one: `SpecialLinear`."""
-    return register(module, name, SpecialLinear(strict=strict), flatten)
+    return register(module, name, SpecialLinear(rebase=rebase, strict=strict), flatten)
 
 
 def hurwitz_stable(

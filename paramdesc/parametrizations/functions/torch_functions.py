@@ -57,6 +57,7 @@ def orthogonal(
     orthogonal_map: str | None = None,
     *,
     use_trivialization: bool = True,
+    rebase: int | None = 50,
     flatten: Flatten = None,
 ) -> M:
     """`module.<name>` will be orthogonal, or unitary: `torch.nn.utils.parametrizations.orthogonal`.
@@ -71,6 +72,8 @@ def orthogonal(
         orthogonal_map: `"matrix_exp"`, `"cayley"` or `"householder"`; by default the first for
             square and complex matrices, the last for others.
         use_trivialization: whether to keep a base, which any value can be assigned to.
+        rebase: the number of training steps after which the base moves to the value; None for
+            never, which gives the steps of torch.
         flatten: the axes that give the rows of a matrix, all others give the columns; by
             default the last two axes are the matrix, and leading ones a batch.
 
@@ -100,7 +103,9 @@ def orthogonal(
     if orthogonal_map is None:
         m, n = matrix_shape(weight, flatten)
         orthogonal_map = "matrix_exp" if m == n or weight.is_complex() else "householder"
-    parametrization = TorchOrthogonal(orthogonal_map, use_trivialization=use_trivialization)
+    parametrization = TorchOrthogonal(
+        orthogonal_map, use_trivialization=use_trivialization, rebase=rebase
+    )
     if weight.is_complex() and orthogonal_map == "householder":
         raise ValueError("The householder parametrization does not support complex tensors.")
     del weight  # registration looks for other holders of a tensor that is referred to elsewhere

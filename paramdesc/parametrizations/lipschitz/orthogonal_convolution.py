@@ -195,7 +195,7 @@ class OrthogonalConvolution(MovesInner):
     def movable(self) -> list[Parametrization]:
         return movable_in([self.matrix, self.planes])
 
-    def moved(self, *originals: Tensor) -> Move:
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
         X, planes = originals
         news, bases = self.matrix.moved(X)
         if planes.numel() == 0:

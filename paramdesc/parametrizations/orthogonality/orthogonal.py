@@ -178,9 +178,9 @@ class Orthogonal(TallMatrices):
         V, signs = self.inverse_of_reflected(Y)
         return zero, V, -signs
 
-    def moved(self, *originals: Tensor) -> Move:
+    def moved(self, *originals: Tensor, steps: int | None = None) -> Move:
         if self.orthogonal_map != "householder":
-            return super().moved(*originals)
+            return super().moved(*originals, steps=steps)
         zero, V, signs = self.recenter(*originals)
         base: Any = self.base
         own_signs: Any = self.signs

@@ -137,13 +137,13 @@ class FixedRank(Parametrization):
 
     def centred(self, U: Tensor, S: Tensor, Vh: Tensor, like: Tensor) -> tuple[Tensor, ...]:
         """Originals with this value, followed by the base point, which is the value too."""
-        dtype = like.dtype
+        dtype, base_dtype = like.dtype, widened(like).dtype
         A = 2 * U * excess(S, self.floor).sqrt().unsqueeze(-2)
         B = torch.zeros_like(Vh, dtype=dtype, memory_format=torch.contiguous_format)
         least = S[..., :1] / 100  # a small scale would amplify what grows from it
         scale = torch.where(least > 0, torch.maximum(S, least), 1.0).sqrt()
-        left, right = U.to(dtype).contiguous(), Vh.to(dtype).contiguous()
-        return A.to(dtype).contiguous(), B, left, right, scale.to(like.real.dtype)
+        left, right = U.to(base_dtype).contiguous(), Vh.to(base_dtype).contiguous()
+        return A.to(dtype).contiguous(), B, left, right, scale.to(widened(like).real.dtype)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         left = state_dict.get(f"{prefix}left")

@@ -56,7 +56,7 @@ class PolarForm(BasePoint):
 
     def start(self, Y: Tensor) -> Tensor:
         U, S, Vh = oriented_svd(Y)
-        self.base = matmul(U, Vh).to(Y.dtype)
+        self.base = matmul(U, Vh)
         return self.root(S, U).to(Y.dtype)
 
     def extra_repr(self) -> str:
