@@ -12,6 +12,7 @@ from paramdesc.parametrizations.entries.ordered import Ordered
 from paramdesc.parametrizations.entries.positive import Positive
 from paramdesc.parametrizations.entries.scaled import ReZero, Scaled
 from paramdesc.parametrizations.entries.simplex import Simplex
+from paramdesc.parametrizations.entries.stick_breaking import StickBreaking
 from paramdesc.parametrizations.entries.straight_through import Rounded, StraightThrough
 from paramdesc.parametrizations.functions.adapters import lora, merge_lora
 from paramdesc.parametrizations.functions.entry_functions import (
@@ -257,13 +258,14 @@ __all__ = [
 
 # A pickle names the module of each class in it. Where they all have this public one, what was
 # saved with one release can be loaded with the next, in whatever file a class is by then. The
-# five helpers are in pickles of maps and of registered models.
+# six helpers are in pickles of maps and of registered models.
 for _class in (
     *(globals()[name] for name in __all__),
     Applied,
     JointPart,
     OldSpectralNorm,
     OldWeightNorm,
+    StickBreaking,
     Unchanged,
 ):
     if isinstance(_class, type):
