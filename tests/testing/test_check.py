@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -168,7 +168,8 @@ class Based(Good):
     """A right map with a base point: `tril(X) + base`."""
 
     base_point = ("base",)
-    base: Tensor
+    if TYPE_CHECKING:  # TorchScript takes its type from what it holds
+        base: Tensor
 
     def __init__(self) -> None:
         super().__init__()
