@@ -46,8 +46,6 @@ class Comparison:
 
     losses: Mapping[str, float]
     """With each optimizer that a peer has."""
-    best: Mapping[str, str]
-    """The peer with the lowest loss, for each optimizer."""
     overall: float
     """With the best optimizer of each."""
     times: Mapping[str, float]
@@ -59,10 +57,6 @@ class Comparison:
     @property
     def slower(self) -> list[str]:
         return [name for name, factor in self.times.items() if factor > SLOWER]
-
-    @property
-    def ahead(self) -> list[str]:
-        return [name for name, factor in self.losses.items() if factor < 1 / FACTOR]
 
 
 def loss_of(finding: Finding, optimizer: str) -> float:
@@ -82,18 +76,18 @@ def compare(solved: Solved, title: str) -> Comparison | None:
     peers, mine = solved.found(ours=False), solved.findings[title]
     if not peers or mine is None:
         return None
-    losses, best, times = {}, {}, {}
+    losses, times = {}, {}
     optimizers = [name for name in OPTIMIZERS if any(name in x.outcomes for x in peers.values())]
     for name in optimizers:
         theirs = {peer: loss_of(finding, name) for peer, finding in peers.items()}
-        best[name] = min(theirs, key=lambda peer: theirs[peer])
-        losses[name] = factor(loss_of(mine, name), theirs[best[name]])
+        best = min(theirs.values())
+        losses[name] = factor(loss_of(mine, name), best)
         if name in TIMED:
-            good = [peer for peer, loss in theirs.items() if loss <= FACTOR * theirs[best[name]]]
+            good = [peer for peer, loss in theirs.items() if loss <= FACTOR * best]
             fastest = min(peers[peer].seconds[name] for peer in good or peers)
             times[name] = mine.seconds[name] / fastest
     lowest = [
         min(loss_of(finding, name) for finding in findings for name in optimizers)
         for findings in ([mine], peers.values())
     ]
-    return Comparison(losses, best, factor(*lowest), times)
+    return Comparison(losses, factor(*lowest), times)
