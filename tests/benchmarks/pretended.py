@@ -31,7 +31,7 @@ from paramdesc import register_parametrization
 from paramdesc.parametrizations import SpectralNorm, spectral_norm, weight_norm
 from paramdesc.parametrizations.orthogonality.orthogonal import MAPS, Orthogonal
 from tests.helpers import ROOT
-from tests.parametrizations.test_conformance import CASES
+from tests.parametrizations.all_cases import CASES
 
 __all__ = ["Count", "count", "counted", "parametrized", "set_up"]
 

@@ -17,7 +17,7 @@ from tests.benchmarks.launches import BEGIN, END, documented, put
 from tests.benchmarks.pretended import Count, count, counted, parametrized, set_up
 from tests.benchmarks.table import Table
 from tests.helpers import ROOT
-from tests.parametrizations.test_conformance import CASES
+from tests.parametrizations.all_cases import CASES
 
 Counts = dict[str, dict[str, Count]]
 

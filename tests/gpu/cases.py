@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import pkgutil
 from typing import Any
 
 import torch
@@ -13,22 +11,9 @@ from torch import Tensor, nn
 import paramdesc as P
 from paramdesc.parametrizations import FromDistributions, Normal, Orthogonal, TorchOrthogonal
 from paramdesc.testing.subject import WIDE, Holder, convert, loss_of
-from tests.parametrizations import cases
-from tests.parametrizations.cases.case import Case
+from tests.parametrizations.all_cases import CASES
 
 __all__ = ["CASES", "layer_of", "may_wait", "on", "step", "value_and_gradients"]
-
-
-def find_cases() -> dict[str, Case]:
-    found: dict[str, Case] = {}
-    for info in pkgutil.iter_modules(cases.__path__):
-        module: Any = importlib.import_module(f"{cases.__name__}.{info.name}")
-        found.update(getattr(module, "CASES", {}))
-    return found
-
-
-CASES = find_cases()
-"""By name."""
 
 
 def layer_of(name: str, *, wide: bool = True) -> Any:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from paramdesc import register_parametrization
 from paramdesc.parametrizations import orthogonal, spectral_norm
+from tests.parametrizations.all_cases import CASES
 from tests.parametrizations.cases.case import Case
-from tests.parametrizations.test_conformance import CASES
 
 
 class LikeCuda(torch.overrides.TorchFunctionMode):

@@ -17,7 +17,7 @@ from torch import nn
 
 from paramdesc import parametrizations, register_parametrization
 from paramdesc.parametrizations import Compose, StraightThrough, Symmetric, joint
-from tests.parametrizations.test_conformance import CASES
+from tests.parametrizations.all_cases import CASES
 
 PUBLIC = "paramdesc.parametrizations"
 CLASSES = {

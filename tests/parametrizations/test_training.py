@@ -15,7 +15,7 @@ from paramdesc import register_parametrization
 from paramdesc.testing.subject import Holder
 from paramdesc.testing.training import gradient_ratio
 from tests.helpers import chain_of, original_of, train_step
-from tests.parametrizations.test_conformance import CASES
+from tests.parametrizations.all_cases import CASES
 
 LEAST = 0.01
 """How small the gradient may be, beside that of a plain weight."""
