@@ -263,6 +263,27 @@ def test_a_graph_outlives_a_move() -> None:
     assert torch.equal(found, expected)
 
 
+GRAPHS: dict[str, Callable[[int | None], Module]] = {
+    **MAPS,
+    "householder": lambda rebase: Orthogonal("householder", rebase=rebase),
+    "fixed rank": lambda rebase: FixedRank(2, rebase=rebase),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_has_a_copy_of_the_base_point(name: str) -> None:
+    layer = layer_of(GRAPHS[name](None), [4, 4])
+    train(layer, 3)
+    originals = [x for x in layer.parameters() if x.requires_grad]
+    loss = (layer.weight * goal([4, 4])).sum()
+    expected = torch.autograd.grad(loss, originals, retain_graph=True)
+    with torch.no_grad():
+        for x in filter(torch.is_floating_point, layer.buffers()):  # others are never moved
+            x.add_(0)
+    found = torch.autograd.grad(loss, originals)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_evaluation_never_moves() -> None:
     layer = layer_of(Orthogonal(rebase=1), [4, 4])
     base = chain_of(layer)[0].base
