@@ -28,6 +28,7 @@ __all__ = [
     "OriginalError",
     "ScriptedScopeError",
     "ScriptingError",
+    "SelectionError",
     "SeveralOriginalsError",
     "ShardedModuleError",
     "SharedMapError",
@@ -353,6 +354,25 @@ class ScriptedScopeError(ValueError):
             f"{call} in a method of {type(module).__name__} cannot be scripted: it covers "
             f"{', '.join(map(repr, names))}, which TorchScript cannot reach from self. Open the "
             "scope in a module that contains it, or around the call of the scripted program."
+        )
+
+
+class SelectionError(ValueError):
+    """What was given to choose tensors of a model chooses none, or is of the wrong type."""
+
+    @classmethod
+    def unmatched(cls, selector: object, near: Sequence[str]) -> SelectionError:
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return cls(
+            f"{selector!r:.200} matches no tensor of the model.{hint} A pattern is compared with "
+            "the path of a tensor, 'encoder.0.weight', and with its own name, 'weight'."
+        )
+
+    @classmethod
+    def of_type(cls, selector: object) -> SelectionError:
+        return cls(
+            "tensors are chosen by a pattern ('encoder.*.weight'), a type of module (nn.Linear), "
+            f"or a submodule. Got {selector!r:.200} of type {type(selector).__name__}."
         )
 
 
