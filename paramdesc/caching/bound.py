@@ -75,6 +75,7 @@ class Bound:
     - `is_foreign`: code from outside this library and torch takes part in the evaluation. It may
       use tensors that are not bound to the chain.
     - `is_known` is False if the walk came to something that it cannot look into.
+    - `alike` is for the chains that can be evaluated together with others.
 
     Args:
         chain: where the walk begins.
@@ -89,6 +90,7 @@ class Bound:
         self.empty: list[Any] = []
         self.is_foreign = False
         self.is_known = True
+        self.alike: Any = self  # not looked for yet
         self.is_reusable = True  # False if only another walk can tell what is bound
         self._maps = chain._modules, dict(chain._modules)
         self._seen: dict[int, Any] = {}  # by identity; holds the objects, so that none is freed

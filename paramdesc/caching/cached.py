@@ -88,6 +88,7 @@ class cached:
         persistent: bool = False,
         deferred: bool = False,
         check_contents: bool | None = None,
+        batched: bool = False,
     ) -> None:
         if persistent and not targets:
             raise CacheTargetError.persistent()
@@ -101,6 +102,7 @@ class cached:
         self._persistent = persistent
         self._deferred = deferred
         self._check_contents = check_contents
+        self._batched = batched
         self._lasting: Scope | None = None
         self._has_programs = False
         self._scopes: list[Scope] = []
@@ -118,13 +120,16 @@ class cached:
                         entries={},
                         records={},
                         check_contents=self._check_contents,
+                        batched=self._batched,
                     )
             lasting = self._lasting.view()
             look_again()
         covered = self._covered() if lasting is None else lasting.covered
         deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
         records = None if lasting is None else lasting.records
-        scope = Scope(covered, lasting=lasting, deferral=deferral, records=records)
+        scope = Scope(
+            covered, lasting=lasting, deferral=deferral, records=records, batched=self._batched
+        )
         if is_dynamo_compiling():
             self._scopes.append(scope)
             open_scope(scope)

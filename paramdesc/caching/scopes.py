@@ -35,6 +35,7 @@ class Scope:
         records: where the statistics are kept, if not in the scope itself.
         check_contents: whether values that outlive their block are compared with their tensors;
             None compares tensors on a CPU.
+        batched: whether chains that are alike are evaluated together.
     """
 
     is_call = False
@@ -43,10 +44,12 @@ class Scope:
     __slots__ = (
         "_covered",
         "ahead",
+        "batched",
         "check_contents",
         "deferral",
         "entries",
         "frame",
+        "groups",
         "is_closed",
         "lasting",
         "lasts",
@@ -69,6 +72,7 @@ class Scope:
         entries: Any = None,
         records: Any = None,
         check_contents: bool | None = None,
+        batched: bool = False,
     ) -> None:
         self._covered = covered
         self.lasts = lasts
@@ -80,6 +84,8 @@ class Scope:
         self.check_contents = check_contents
         self.ahead: Any = ()  # chains evaluated for a later read in compiled code
         self.refused: Any = ()  # chains whose values compiled code cannot use
+        self.batched = batched
+        self.groups: Any = None  # the covered chains by what is common to those that are alike
         self.traced: dict[Any, Any] = {}
         self.opened: OpenScopes | None = None
         self.programs: list[OpenProgram] = []
@@ -108,6 +114,7 @@ class Scope:
             entries=self.entries,
             records=self.records,
             check_contents=self.check_contents,
+            batched=self.batched,
         )
 
     def check_contents_of(self, chain: Any) -> bool | None:
@@ -191,6 +198,7 @@ class Scope:
             self.records = dict(enumerate(self.records.values()))
             self._covered = None
         self.ahead = self.refused = ()
+        self.groups = None
         self.traced.clear()
         if self.opened is not None:
             self.opened.discard(self)

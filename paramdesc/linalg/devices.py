@@ -14,7 +14,7 @@ from paramdesc.torch_internals.mode import (
 )
 from paramdesc.torch_internals.placeholders import is_stand_in
 
-__all__ = ["is_bound_by_launches", "takes_algorithms", "takes_functions"]
+__all__ = ["is_bound_by_launches", "pays_together", "takes_algorithms", "takes_functions"]
 
 COUNTED_BY_SIZE = frozenset({"cpu", "meta"})
 """The devices where small tensors are cheap, and where looking at a number costs nothing."""
@@ -27,6 +27,11 @@ def is_bound_by_launches(X: Tensor) -> bool:
     looked at waits until the device has finished everything before it.
     """
     return X.device.type not in COUNTED_BY_SIZE
+
+
+def pays_together(X: Tensor) -> bool:
+    """Whether several tensors like `X` are faster evaluated together than one by one."""
+    return is_bound_by_launches(X) or X.numel() <= 4096
 
 
 def takes_functions(X: Tensor) -> bool:

@@ -60,6 +60,7 @@ class Symplectic(BasePoint):
     """
 
     constraint = "symplectic"
+    batching = "leading"
 
     def __init__(self, *, rebase: int | None = 50, strict: bool = False) -> None:
         super().__init__(rebase=rebase, strict=strict)

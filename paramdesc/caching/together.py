@@ -1,0 +1,211 @@
+"""Evaluating together what is alike: the first read in a batched scope serves its whole group.
+
+Values are kept by the same rules as those of single evaluations. Where a batch is not possible, the
+reader evaluates its chain alone, which also shows the exception of a map where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import torch
+
+from paramdesc.caching.active import active_scopes, find_scope
+from paramdesc.caching.current import is_kept
+from paramdesc.caching.dependencies import Dependencies
+from paramdesc.caching.expiry import Expiry
+from paramdesc.caching.fresh import keep_in
+from paramdesc.caching.last_read import remembered
+from paramdesc.caching.lasting import contents_of, keep_to_last, may_last
+from paramdesc.caching.observer import OBSERVED
+from paramdesc.caching.record import Cause, Reason
+from paramdesc.caching.scopes import Scope
+from paramdesc.chain.batch import NotFiniteError, evaluate_batch, prepare
+from paramdesc.chain.chain import Chain
+from paramdesc.chain.clock import Clock
+from paramdesc.chain.transient import transient_of
+from paramdesc.linalg.devices import pays_together
+from paramdesc.torch_internals.mode import (
+    current_mode,
+    has_dual_tensors,
+    has_own_functions,
+    is_grad_enabled,
+    is_plain,
+)
+from paramdesc.torch_internals.placeholders import is_stand_in
+from paramdesc.torch_internals.stacking import Link
+
+__all__ = ["evaluate_together"]
+
+
+class Member:
+    """A chain that is to be evaluated with others, and where its value will be kept.
+
+    What the value depends on is noted when the member is made, before the evaluation.
+    """
+
+    def __init__(self, chain: Chain, scope: Scope, lasts: bool) -> None:
+        self.chain = chain
+        self.scope = scope
+        self.lasts = lasts
+        self.mode = current_mode()
+        self.dependencies = Dependencies(chain, closely=lasts)
+        self.check = self.dependencies.make_check()
+        self.contents = contents_of(scope, chain, self.dependencies) if lasts else None
+
+    @classmethod
+    def of(cls, chain: Any) -> Member | None:
+        """None if no scope keeps the value."""
+        lasting = find_scope(chain, lasts=True)
+        if lasting is not None and may_last(chain):
+            with torch.inference_mode(False), torch.set_grad_enabled(is_grad_enabled()):
+                return cls(chain, lasting, True)
+        owner = find_scope(chain)
+        return None if owner is None else cls(chain, owner, False)
+
+    def form(self) -> Any:
+        """What it has in common with those that it can be evaluated with. None if with none."""
+        alike = self.dependencies.alike
+        if alike is None or transient_of(self.chain).alone == alike.settings:
+            return None
+        prepare(self.chain)
+        return alike.form()
+
+    def keep(self, value: Any, batch: list[Expiry]) -> Any:
+        """Keep the value, and return what a reader gets."""
+        chain, mode, dependencies = self.chain, self.mode, self.dependencies
+        remembered(chain, value)
+        scope: Scope | None = self.scope
+        if self.lasts:
+            if keep_to_last(self.scope, chain, value, mode, dependencies, self.contents):
+                self.scope.record_of(chain).misses += 1
+                return value
+            scope = find_scope(chain)
+        if scope is not None:
+            scope.record_of(chain).misses += 1
+        return keep_in(scope, chain, value, mode, dependencies, batch)
+
+
+def evaluate_together(chain: Any) -> Any:
+    """A fresh value of `chain`, evaluated with all that are alike. None if it must be alone."""
+    first = chain.originals()[0]
+    if (
+        not pays_together(first)
+        or not (is_plain() or is_stand_in(first))
+        or has_own_functions()
+        or has_dual_tensors()
+        or OBSERVED.here.observers
+    ):
+        return None
+    leader = Member.of(chain)
+    if leader is None:
+        return None
+    form = leader.form()
+    if form is None:
+        return None
+    with ExitStack() as held:
+        if leader.lasts:
+            held.enter_context(leader.scope.record_of(chain).lock)
+            if is_kept(leader.scope, chain):
+                return leader.scope.entries[chain].value
+        members = [leader, *mates_of(leader, form, held)]
+        if len(members) == 1:
+            return None
+        try:
+            return evaluate_members(members)
+        except NotFiniteError:
+            return None
+        except Exception:  # the evaluation of each alone shows whose it is
+            for member in members:
+                transient_of(member.chain).alone = form[0]
+            return None
+
+
+def mates_of(leader: Member, form: Any, held: ExitStack) -> Iterator[Member]:
+    """The chains that can be evaluated with `leader`: alike, covered, and without a value."""
+    seen = {leader.chain}
+    for scope in active_scopes():
+        for chain in group_in(scope, leader.chain):
+            if chain in seen or is_kept_in(scope, chain):
+                continue
+            seen.add(chain)
+            member = Member.of(chain)
+            if member is None or member.lasts is not leader.lasts or member.form() != form:
+                continue
+            if member.lasts:
+                lock = member.scope.record_of(chain).lock
+                if not lock.acquire(blocking=False):  # another thread evaluates it
+                    continue
+                held.callback(lock.release)
+            yield member
+
+
+def is_kept_in(scope: Scope, chain: Any) -> bool:
+    """Whether `scope` or what belongs to it keeps a current value of `chain`."""
+    return is_kept(scope, chain) or (scope.lasting is not None and is_kept(scope.lasting, chain))
+
+
+def group_in(scope: Scope, chain: Any) -> list[Any]:
+    """The chains covered by `scope` that look like `chain`."""
+    if not scope.batched or not isinstance(scope.covered, dict):
+        return []
+    if scope.groups is None:
+        scope.groups = {}
+        for covered in scope.covered:
+            if isinstance(covered, Chain):
+                scope.groups.setdefault(looks_of(covered), []).append(covered)
+    found: list[Any] = scope.groups.get(looks_of(chain), [])
+    return found
+
+
+def looks_of(chain: Any) -> Any:
+    """What tells most chains apart at a glance."""
+    state = vars(chain)
+    tensors = (*state["_parameters"].values(), *state["_buffers"].values())
+    return tuple(map(type, state["_modules"].values())), tuple(x.shape for x in tensors)
+
+
+def evaluate_members(members: list[Member]) -> Any:
+    """Evaluate all, keep the values, and return what the reader of the first one gets."""
+    leader, gradients = members[0], is_grad_enabled()
+    outside = torch.inference_mode(False) if leader.lasts else nullcontext()
+    with outside, torch.set_grad_enabled(gradients):  # leaving inference mode enables gradients
+        observer = leader.dependencies.make_observer()
+        expiries: list[Expiry] = []
+        alike: list[Any] = [member.dependencies.alike for member in members]
+        clock = Clock({})
+        rows, written = evaluate_batch(
+            leader.chain.maps(),
+            alike,
+            len(leader.chain.original_names()),
+            Link(consume(expiries)),
+            clock,
+            nullcontext() if observer is None else observer.watching(),
+        )
+        seen = None if observer is None else observer.seen()
+        values = []
+        for member, value, tensors in zip(members, rows, written, strict=True):
+            member.dependencies.finish(member.check, seen, value, set(map(id, tensors)))
+            values.append(member.keep(value, expiries))
+            note(member, clock, len(members))
+        return values[0]
+
+
+def consume(expiries: list[Expiry]) -> Callable[[], None]:
+    """A function that expires the values: they have one graph, which a backward pass frees."""
+
+    def expire_all() -> None:
+        for expiry in expiries:
+            expiry.cause = Cause(Reason.CONSUMED)
+
+    return expire_all
+
+
+def note(member: Member, clock: Clock, count: int) -> None:
+    """Note in the record that the value was evaluated with others, and its share of the time."""
+    record = member.scope.record_of(member.chain)
+    record.together = count
+    for name, seconds in clock.seconds.items():
+        record.seconds[name] = record.seconds.get(name, 0.0) + seconds / count
