@@ -159,10 +159,12 @@ def forget(chain: Any) -> None:
 
 def find_scope(chain: Any, *, lasts: bool = False) -> Scope | None:
     """The outermost scope for values of `chain`, or with `lasts` for those that outlive a block."""
-    scopes = active_scopes()
     if lasts and AUTO.covers(chain):
         return AUTO
-    return next((scope for scope in scopes if scope.lasts is lasts and scope.covers(chain)), None)
+    for scope in active_scopes():
+        if scope.lasts is lasts and scope.covers(chain):
+            return scope
+    return None
 
 
 class RerunScope(Scope):

@@ -29,6 +29,17 @@ class Dependencies:
         closely: watch more, for values that are kept long: shapes, strides, and added attributes.
     """
 
+    __slots__ = (
+        "_check",
+        "bound",
+        "chain",
+        "closely",
+        "entries",
+        "has_changed",
+        "is_complete",
+        "watches",
+    )
+
     def __init__(self, chain: Chain, closely: bool = False) -> None:
         self.chain = chain
         self.closely = closely
@@ -55,17 +66,14 @@ class Dependencies:
     def make_check(self) -> Callable[[], Cause | None]:
         """A function that returns why something differs from its watched state, or None."""
         if self._check is None:
-            bound = self.bound
-            self._check = make_check(
-                self.watches, bound.places, bound.counted, bound.sizes, bound.empty
-            )
+            self._check = make_check(self.watches, *self.bound.watched)
         return self._check
 
     @property
     def alike(self) -> Alike | None:
         """What is needed to evaluate the chain together with others. None if it must be alone."""
         bound = self.bound
-        if bound.alike is bound:
+        if bound.alike is ...:
             is_alone = any(map(is_compiled, self.chain.modules()))
             bound.alike = None if is_alone else Alike.of(self.chain)
         found: Alike | None = bound.alike

@@ -84,8 +84,10 @@ class Entry:
         self.since = time.time()
         self.watches = tuple(dependencies.watches)
         self.expiry = Expiry()
-        parts = (watch for entry in dependencies.entries for watch in entry.watches)
-        self.expiry.tensors = frozenset(id(watch.tensor) for watch in (*self.watches, *parts))
+        watches = self.watches
+        for part in dependencies.entries:
+            watches += part.watches
+        self.expiry.tensors = frozenset([id(watch.tensor) for watch in watches])
         if value.grad_fn is not None and batch is not None:
             batch.append(self.expiry)
         elif value.grad_fn is not None:

@@ -28,6 +28,7 @@ from paramdesc.chain.clock import Clock
 from paramdesc.chain.transient import transient_of
 from paramdesc.linalg.devices import pays_together
 from paramdesc.torch_internals.mode import (
+    Mode,
     current_mode,
     has_dual_tensors,
     has_own_functions,
@@ -41,16 +42,22 @@ __all__ = ["evaluate_together"]
 
 
 class Member:
-    """A chain that is to be evaluated with others, and where its value will be kept.
+    """A chain that is to be evaluated with others.
 
-    What the value depends on is noted when the member is made, before the evaluation.
+    What its value depends on is noted when the member is made, before the evaluation.
+
+    Args:
+        chain: the chain.
+        scope: where the value will be kept.
+        lasts: whether it will outlive its block.
     """
+
+    __slots__ = ("chain", "check", "contents", "dependencies", "lasts", "scope")
 
     def __init__(self, chain: Chain, scope: Scope, lasts: bool) -> None:
         self.chain = chain
         self.scope = scope
         self.lasts = lasts
-        self.mode = current_mode()
         self.dependencies = Dependencies(chain, closely=lasts)
         self.check = self.dependencies.make_check()
         self.contents = contents_of(scope, chain, self.dependencies) if lasts else None
@@ -58,10 +65,11 @@ class Member:
     @classmethod
     def of(cls, chain: Any) -> Member | None:
         """None if no scope keeps the value."""
-        lasting = find_scope(chain, lasts=True)
-        if lasting is not None and may_last(chain):
-            with torch.inference_mode(False), torch.set_grad_enabled(is_grad_enabled()):
-                return cls(chain, lasting, True)
+        if not chain.training:
+            lasting = find_scope(chain, lasts=True)
+            if lasting is not None and may_last(chain):
+                with everywhere():
+                    return cls(chain, lasting, True)
         owner = find_scope(chain)
         return None if owner is None else cls(chain, owner, False)
 
@@ -73,19 +81,28 @@ class Member:
         prepare(self.chain)
         return alike.form()
 
-    def keep(self, value: Any, batch: list[Expiry]) -> Any:
+    def keep(self, value: Any, mode: Mode, batch: list[Expiry]) -> Any:
         """Keep the value, and return what a reader gets."""
-        chain, mode, dependencies = self.chain, self.mode, self.dependencies
+        chain, scope = self.chain, self.scope
         remembered(chain, value)
-        scope: Scope | None = self.scope
-        if self.lasts:
-            if keep_to_last(self.scope, chain, value, mode, dependencies, self.contents):
-                self.scope.record_of(chain).misses += 1
-                return value
-            scope = find_scope(chain)
-        if scope is not None:
-            scope.record_of(chain).misses += 1
-        return keep_in(scope, chain, value, mode, dependencies, batch)
+        scope.record_of(chain).misses += 1
+        if not self.lasts:
+            return keep_in(scope, chain, value, mode, self.dependencies, batch)
+        if keep_to_last(scope, chain, value, mode, self.dependencies, self.contents):
+            return value
+        scope.record_of(chain).misses -= 1  # an ordinary scope counts it, if there is one
+        owner = find_scope(chain)
+        if owner is not None:
+            owner.record_of(chain).misses += 1
+        return keep_in(owner, chain, value, mode, self.dependencies, batch)
+
+
+def everywhere() -> Any:
+    """A context for values that can be used inside and outside of inference mode."""
+    stack, gradients = ExitStack(), is_grad_enabled()
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.set_grad_enabled(gradients))  # leaving the mode enables them
+    return stack
 
 
 def evaluate_together(chain: Any) -> Any:
@@ -100,10 +117,8 @@ def evaluate_together(chain: Any) -> Any:
     ):
         return None
     leader = Member.of(chain)
-    if leader is None:
-        return None
-    form = leader.form()
-    if form is None:
+    form = None if leader is None else leader.form()
+    if leader is None or form is None:
         return None
     with ExitStack() as held:
         if leader.lasts:
@@ -125,9 +140,9 @@ def evaluate_together(chain: Any) -> Any:
 
 def mates_of(leader: Member, form: Any, held: ExitStack) -> Iterator[Member]:
     """The chains that can be evaluated with `leader`: alike, covered, and without a value."""
-    seen = {leader.chain}
+    looks, seen = looks_of(leader.chain), {leader.chain}
     for scope in active_scopes():
-        for chain in group_in(scope, leader.chain):
+        for chain in group_in(scope, looks):
             if chain in seen or is_kept_in(scope, chain):
                 continue
             seen.add(chain)
@@ -147,35 +162,37 @@ def is_kept_in(scope: Scope, chain: Any) -> bool:
     return is_kept(scope, chain) or (scope.lasting is not None and is_kept(scope.lasting, chain))
 
 
-def group_in(scope: Scope, chain: Any) -> list[Any]:
-    """The chains covered by `scope` that look like `chain`."""
-    if not scope.batched or not isinstance(scope.covered, dict):
+def group_in(scope: Scope, looks: Any) -> list[Any]:
+    """The chains covered by `scope` that look like this."""
+    if not scope.batched:
         return []
     if scope.groups is None:
         scope.groups = {}
-        for covered in scope.covered:
-            if isinstance(covered, Chain):
-                scope.groups.setdefault(looks_of(covered), []).append(covered)
-    found: list[Any] = scope.groups.get(looks_of(chain), [])
+        for chain in scope.covered:
+            if isinstance(chain, Chain):
+                scope.groups.setdefault(looks_of(chain), []).append(chain)
+    found: list[Any] = scope.groups.get(looks, [])
     return found
 
 
 def looks_of(chain: Any) -> Any:
-    """What tells most chains apart at a glance."""
+    """What tells most chains apart at a glance: the types of the maps, and a shape."""
     state = vars(chain)
-    tensors = (*state["_parameters"].values(), *state["_buffers"].values())
-    return tuple(map(type, state["_modules"].values())), tuple(x.shape for x in tensors)
+    types = [type(child) for child in state["_modules"].values()]
+    for holder in (state["_parameters"], state["_buffers"]):
+        for original in holder.values():
+            return *types, original.shape
+    return tuple(types)
 
 
 def evaluate_members(members: list[Member]) -> Any:
     """Evaluate all, keep the values, and return what the reader of the first one gets."""
-    leader, gradients = members[0], is_grad_enabled()
-    outside = torch.inference_mode(False) if leader.lasts else nullcontext()
-    with outside, torch.set_grad_enabled(gradients):  # leaving inference mode enables gradients
+    leader = members[0]
+    with everywhere() if leader.lasts else nullcontext():
+        mode = current_mode()
         observer = leader.dependencies.make_observer()
-        expiries: list[Expiry] = []
+        clock, expiries = Clock({}), list[Expiry]()
         alike: list[Any] = [member.dependencies.alike for member in members]
-        clock = Clock({})
         rows, written = evaluate_batch(
             leader.chain.maps(),
             alike,
@@ -185,11 +202,15 @@ def evaluate_members(members: list[Member]) -> Any:
             nullcontext() if observer is None else observer.watching(),
         )
         seen = None if observer is None else observer.seen()
+        share = [(name, seconds / len(members)) for name, seconds in clock.seconds.items()]
         values = []
         for member, value, tensors in zip(members, rows, written, strict=True):
-            member.dependencies.finish(member.check, seen, value, set(map(id, tensors)))
-            values.append(member.keep(value, expiries))
-            note(member, clock, len(members))
+            member.dependencies.finish(member.check, seen, value, {id(x) for x in tensors})
+            values.append(member.keep(value, mode, expiries))
+            record = member.scope.record_of(member.chain)
+            record.together = len(members)
+            for name, seconds in share:
+                record.seconds[name] = record.seconds.get(name, 0.0) + seconds
         return values[0]
 
 
@@ -201,11 +222,3 @@ def consume(expiries: list[Expiry]) -> Callable[[], None]:
             expiry.cause = Cause(Reason.CONSUMED)
 
     return expire_all
-
-
-def note(member: Member, clock: Clock, count: int) -> None:
-    """Note in the record that the value was evaluated with others, and its share of the time."""
-    record = member.scope.record_of(member.chain)
-    record.together = count
-    for name, seconds in clock.seconds.items():
-        record.seconds[name] = record.seconds.get(name, 0.0) + seconds / count

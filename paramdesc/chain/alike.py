@@ -38,6 +38,10 @@ _PLAIN = (
 )
 
 
+_OPEN = ("paramdesc.", "torch.distributions.")
+"""Modules whose objects are equal if their attributes are."""
+
+
 class DifferentError(Exception):
     """The chain cannot be evaluated together with others."""
 
@@ -167,6 +171,8 @@ def settings_of_module(module: Module) -> tuple[Any, ...]:
 def setting(value: Any, depth: int = 0) -> Any:
     """Something that is equal for equal settings, and different for others."""
     kind = type(value)
+    if isinstance(value, (Tensor, Module)):
+        return id(value)
     if kind in _PLAIN:
         return kind, value if kind is not slice else repr(value)
     if depth > 5 or isinstance(value, (type, enum.Enum)):
@@ -182,6 +188,8 @@ def setting(value: Any, depth: int = 0) -> Any:
     if kind is functools.partial:
         parts = (value.func, value.args, value.keywords)
         return kind, tuple(setting(part, depth + 1) for part in parts)
+    if kind.__module__.startswith(_OPEN) and type(getattr(value, "__dict__", None)) is dict:
+        return kind, tuple((name, setting(part, depth + 1)) for name, part in vars(value).items())
     return id(value)
 
 
@@ -215,6 +223,13 @@ def spots_of(chain: Chain) -> list[Spot]:
     return found
 
 
+def is_channels_last(x: Tensor) -> bool:
+    if x.ndim not in (4, 5) or x.is_contiguous():
+        return False
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.is_contiguous(memory_format=formats[x.ndim])
+
+
 def form_of(tensors: list[Any]) -> Any:
     """What distinguishes tensors apart from their numbers. None if they cannot be stacked."""
     form: list[Any] = []
@@ -224,7 +239,7 @@ def form_of(tensors: list[Any]) -> Any:
             or x.layout is not torch.strided
             or x._backward_hooks
             or x.is_meta
-            or not (x.ndim < 4 or x.is_contiguous())  # a value in channels_last stays so
+            or is_channels_last(x)  # so is the value that it gives alone
         ):
             return None
         form.append((x.shape, x.dtype, x.device, x.requires_grad))
