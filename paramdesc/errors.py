@@ -13,6 +13,7 @@ from torch.nn import Module
 __all__ = [
     "AssignmentError",
     "AveragedOriginalsError",
+    "BatchedGraphError",
     "CacheTargetError",
     "ChainError",
     "ConstraintError",
@@ -296,6 +297,14 @@ class CacheTargetError(TypeError):
         )
 
     @classmethod
+    def batched(cls) -> CacheTargetError:
+        return cls(
+            "cached(batched=True) needs targets: the first read of a tensor evaluates all covered "
+            "ones that are alike, and without targets they are not known. Write "
+            "cached(model, batched=True)."
+        )
+
+    @classmethod
     def automatic(cls, target: object, is_scripted: bool) -> CacheTargetError:
         hint = (
             "A TorchScript program keeps values in scopes only: write `with cached(program):` "
@@ -354,6 +363,19 @@ class ScriptedScopeError(ValueError):
             f"{call} in a method of {type(module).__name__} cannot be scripted: it covers "
             f"{', '.join(map(repr, names))}, which TorchScript cannot reach from self. Open the "
             "scope in a module that contains it, or around the call of the scripted program."
+        )
+
+
+class BatchedGraphError(RuntimeError):
+    """A backward pass has reached a graph that another one has freed."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+        super().__init__(
+            f"{len(names)} tensors were evaluated together ({shown}), so they share one graph, and "
+            "an earlier backward pass has freed it. Read them after that backward pass, call "
+            "backward() once for the sum of the losses or with retain_graph=True, or write "
+            "cached(...) without batched=True."
         )
 
 

@@ -61,6 +61,12 @@ class cached:
             inside the block. Call `scope.backward()` before anything that reads or clears
             `.grad` of originals: `zero_grad`, clipping, `GradScaler.unscale_`,
             `Optimizer.step`.
+        batched: whether tensors that are parametrized alike are evaluated together: the same maps
+            with the same settings, and the same shapes, dtypes and devices. The first read of one
+            evaluates all of them that are covered, by `torch.func.vmap` or in the batch dimension
+            of the maps; on a CPU, only those small enough for it to pay. What cannot be evaluated
+            together is evaluated one by one. The values share one graph: a backward pass through
+            one of them frees the graph of all. Needs targets.
 
     Raises:
         TypeError: if a target is anything else.
@@ -92,6 +98,8 @@ class cached:
     ) -> None:
         if persistent and not targets:
             raise CacheTargetError.persistent()
+        if batched and not targets:
+            raise CacheTargetError.batched()
         if check_contents is not None and not persistent:
             raise TypeError(
                 "check_contents= is about values that outlive the block, and these are kept with "
@@ -180,12 +188,13 @@ class cached:
 
         targets = () if self._targets is None else (self._targets,)
         deferred, kept = self._deferred, self if self._persistent else None
+        batched = self._batched
         run: Any
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-                with kept or cached(*targets, deferred=deferred):
+                with kept or cached(*targets, deferred=deferred, batched=batched):
                     return await function(*args, **kwargs)
 
             run = run_coroutine
@@ -195,7 +204,7 @@ class cached:
             def run_function(*args: Any, **kwargs: Any) -> Any:
                 # a new one: torch.compile cannot enter a context manager made earlier
                 older = None if is_dynamo_compiling() else kept
-                with older or cached(*targets, deferred=deferred):
+                with older or cached(*targets, deferred=deferred, batched=batched):
                     return function(*args, **kwargs)
 
             run = run_function

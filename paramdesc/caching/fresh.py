@@ -24,6 +24,7 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any
     """A fresh value of `chain`, kept in `scope` if every change to it can be detected."""
     record = scope.record_of(chain)
     record.misses += 1
+    record.together = 1
     mode, dependencies = current_mode(), Dependencies(chain)
     value = dependencies.evaluate(lambda: evaluate(chain, Clock(record.seconds)))
     remembered(chain, value)

@@ -57,6 +57,7 @@ def evaluate_to_last(
     scope.entries.pop(chain, None)
     record = scope.record_of(chain)
     record.misses += 1
+    record.together = 1
     gradients = is_grad_enabled()  # leaving inference mode enables gradients
     with torch.inference_mode(False), torch.set_grad_enabled(gradients):
         mode, dependencies = current_mode(), Dependencies(chain, closely=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from types import FrameType
 from typing import Any
 from weakref import WeakSet
@@ -105,6 +105,10 @@ class Scope:
     def chains(self) -> list[Any]:
         """The chains of the report: the covered ones, or without targets those that were read."""
         return list(self._covered if isinstance(self._covered, dict) else self.records)
+
+    def listed(self) -> Iterable[Any]:
+        """The covered chains, as far as they are listed."""
+        return self._covered if isinstance(self._covered, dict) else ()
 
     def view(self) -> Scope:
         """Another scope with the same targets and values, for one more block."""

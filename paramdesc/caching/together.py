@@ -26,6 +26,7 @@ from paramdesc.chain.batch import NotFiniteError, evaluate_batch, prepare
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.clock import Clock
 from paramdesc.chain.transient import transient_of
+from paramdesc.errors import BatchedGraphError
 from paramdesc.linalg.devices import pays_together
 from paramdesc.torch_internals.mode import (
     Mode,
@@ -168,7 +169,7 @@ def group_in(scope: Scope, looks: Any) -> list[Any]:
         return []
     if scope.groups is None:
         scope.groups = {}
-        for chain in scope.covered:
+        for chain in scope.listed():
             if isinstance(chain, Chain):
                 scope.groups.setdefault(looks_of(chain), []).append(chain)
     found: list[Any] = scope.groups.get(looks, [])
@@ -192,12 +193,13 @@ def evaluate_members(members: list[Member]) -> Any:
         mode = current_mode()
         observer = leader.dependencies.make_observer()
         clock, expiries = Clock({}), list[Expiry]()
+        names = [member.scope.record_of(member.chain).name for member in members]
         alike: list[Any] = [member.dependencies.alike for member in members]
         rows, written = evaluate_batch(
             leader.chain.maps(),
             alike,
             len(leader.chain.original_names()),
-            Link(consume(expiries)),
+            Link(consume(expiries, names)),
             clock,
             nullcontext() if observer is None else observer.watching(),
         )
@@ -214,10 +216,12 @@ def evaluate_members(members: list[Member]) -> Any:
         return values[0]
 
 
-def consume(expiries: list[Expiry]) -> Callable[[], None]:
-    """A function that expires the values: they have one graph, which a backward pass frees."""
+def consume(expiries: list[Expiry], names: list[str]) -> Callable[[bool], None]:
+    """What to do in a backward pass through values with one graph: they expire together."""
 
-    def expire_all() -> None:
+    def expire_all(is_freed: bool) -> None:
+        if is_freed:
+            raise BatchedGraphError(names)
         for expiry in expiries:
             expiry.cause = Cause(Reason.CONSUMED)
 

@@ -67,18 +67,18 @@ def evaluate_batch(
     dims: Any = tuple(rest[:originals])
     place = originals
     clock.start()
-    for number, parametrization in enumerate(maps):
-        copy = Copy(parametrization)
-        end = place + len(copy.spots)
-        own = tuple(inputs[place:end])
-        apply: Any = copy.run
-        if batching_of(parametrization) != "leading" or not are_in_step(values, own):
-            apply = torch.func.vmap(apply, (dims, tuple(rest[place:end])), randomness="error")
-        with observing:
+    with observing:
+        for number, parametrization in enumerate(maps):
+            copy = Copy(parametrization)
+            end = place + len(copy.spots)
+            own = tuple(inputs[place:end])
+            apply: Any = copy.run
+            if batching_of(parametrization) != "leading" or not are_in_step(values, own):
+                apply = torch.func.vmap(apply, (dims, tuple(rest[place:end])), randomness="error")
             values = (apply(values, own),)
-        copy.check()
-        clock.lap(number, parametrization)
-        place, dims = end, (0,)
+            copy.check()
+            clock.lap(number, parametrization)
+            place, dims = end, (0,)
     (value,) = values
     if not isinstance(value, Tensor):
         raise BatchError(f"the maps returned {type(value).__name__}")

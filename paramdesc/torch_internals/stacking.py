@@ -20,11 +20,12 @@ class Link:
     """What the rows of one result have in common.
 
     Args:
-        when_consumed: called by each backward pass that reaches one of the rows.
+        when_used: called by each backward pass that reaches one of the rows, with whether an
+            earlier one has freed their graph.
     """
 
-    def __init__(self, when_consumed: Callable[[], None]) -> None:
-        self.when_consumed = when_consumed
+    def __init__(self, when_used: Callable[[bool], None]) -> None:
+        self.when_used = when_used
         self.has_gradient: list[bool] = []  # by row, in the backward pass that is running
 
     def select(self, rows: Sequence[Tensor]) -> list[Tensor | None]:
@@ -79,19 +80,25 @@ class Unstack(Function):
     def forward(ctx: Any, link: Link, tensor: Tensor) -> tuple[Tensor, ...]:
         ctx.link = link
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(tensor.new_empty(0))  # to see whether the graph was freed
         return copies_of_rows(tensor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, Tensor | None]:
         link: Link = ctx.link
-        link.when_consumed()
+        link.when_used(is_freed(ctx))
         link.has_gradient = [gradient is not None for gradient in gradients]
         some = next((x for x in gradients if x is not None), None)
         if some is None:
             return None, None
-        zeros = (
-            torch.zeros_like(some)
-            if None in link.has_gradient or not all(link.has_gradient)
-            else some
-        )
+        zeros = some if all(link.has_gradient) else torch.zeros_like(some)
         return None, torch.stack([zeros if x is None else x for x in gradients])
+
+
+def is_freed(ctx: Any) -> bool:
+    """Whether a backward pass has freed the graph."""
+    try:
+        _ = ctx.saved_tensors
+    except RuntimeError:
+        return True
+    return False
