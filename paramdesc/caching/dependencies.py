@@ -84,7 +84,7 @@ class Dependencies:
         check, observer = self.make_check(), self.make_observer()
         with nullcontext() if observer is None else observer.watching():
             value = evaluate()
-        self.finish(check, observer and observer.seen(), value)
+        self.finish(check, None if observer is None else observer.seen(), value)
         return value
 
     def make_observer(self) -> Observer | None:

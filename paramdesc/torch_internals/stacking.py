@@ -54,7 +54,8 @@ def unstacked(link: Link, tensor: Tensor) -> Sequence[Tensor]:
 
 
 def copies_of_rows(tensor: Tensor) -> tuple[Tensor, ...]:
-    rows: tuple[Tensor, ...] = torch.unbind_copy(tensor)  # type: ignore[attr-defined]
+    unbind_copy: Any = torch.unbind_copy  # its annotation says None
+    rows: tuple[Tensor, ...] = unbind_copy(tensor)
     return rows
 
 
