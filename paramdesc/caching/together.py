@@ -22,6 +22,7 @@ from paramdesc.caching.lasting import contents_of, keep_to_last, may_last
 from paramdesc.caching.observer import OBSERVED
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.caching.scopes import Scope
+from paramdesc.chain.alike import batching_of
 from paramdesc.chain.batch import NotFiniteError, evaluate_batch, prepare
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.clock import Clock
@@ -74,6 +75,11 @@ class Member:
         owner = find_scope(chain)
         return None if owner is None else cls(chain, owner, False)
 
+    def ends_with(self, other: Member) -> bool:
+        """Whether both values live by the same rules, so that one graph may serve them."""
+        is_same = self.lasts is other.lasts
+        return is_same and self.scope.deferral is other.scope.deferral
+
     def form(self) -> Any:
         """What it has in common with those that it can be evaluated with. None if with none."""
         alike = self.dependencies.alike
@@ -108,14 +114,14 @@ def everywhere() -> Any:
 
 def evaluate_together(chain: Any) -> Any:
     """A fresh value of `chain`, evaluated with all that are alike. None if it must be alone."""
+    if has_own_functions() or has_dual_tensors() or OBSERVED.here.observers:
+        return None
     first = chain.originals()[0]
-    if (
-        not pays_together(first)
-        or not (is_plain() or is_stand_in(first))
-        or has_own_functions()
-        or has_dual_tensors()
-        or OBSERVED.here.observers
-    ):
+    if not (is_plain() or is_stand_in(first)):
+        return None
+    group = group_of(chain)
+    is_matrix_function = all(batching_of(x) == "leading" for x in chain.maps())
+    if not pays_together(first, len(group), is_matrix_function):
         return None
     leader = Member.of(chain)
     form = None if leader is None else leader.form()
@@ -126,8 +132,8 @@ def evaluate_together(chain: Any) -> Any:
             held.enter_context(leader.scope.record_of(chain).lock)
             if is_kept(leader.scope, chain):
                 return leader.scope.entries[chain].value
-        members = [leader, *mates_of(leader, form, held)]
-        if len(members) == 1:
+        members = [leader, *mates_of(leader, group, form, held)]
+        if not pays_together(first, len(members), is_matrix_function):
             return None
         try:
             return evaluate_members(members)
@@ -139,23 +145,32 @@ def evaluate_together(chain: Any) -> Any:
             return None
 
 
-def mates_of(leader: Member, form: Any, held: ExitStack) -> Iterator[Member]:
-    """The chains that can be evaluated with `leader`: alike, covered, and without a value."""
-    looks, seen = looks_of(leader.chain), {leader.chain}
+def group_of(chain: Any) -> dict[Any, Scope]:
+    """The chains that look like `chain` and are covered with it, each with the scope that does."""
+    looks, group = looks_of(chain), dict[Any, Scope]()
     for scope in active_scopes():
-        for chain in group_in(scope, looks):
-            if chain in seen or is_kept_in(scope, chain):
+        if scope.batched and scope.covers(chain):
+            for other in listed_in(scope).get(looks, ()):
+                group.setdefault(other, scope)
+    return group
+
+
+def mates_of(
+    leader: Member, group: dict[Any, Scope], form: Any, held: ExitStack
+) -> Iterator[Member]:
+    """The chains of `group` that can be evaluated with `leader`: alike, and without a value."""
+    for chain, scope in group.items():
+        if chain is leader.chain or is_kept_in(scope, chain):
+            continue
+        member = Member.of(chain)
+        if member is None or not member.ends_with(leader) or member.form() != form:
+            continue
+        if member.lasts:
+            lock = member.scope.record_of(chain).lock
+            if not lock.acquire(blocking=False):  # another thread evaluates it
                 continue
-            seen.add(chain)
-            member = Member.of(chain)
-            if member is None or member.lasts is not leader.lasts or member.form() != form:
-                continue
-            if member.lasts:
-                lock = member.scope.record_of(chain).lock
-                if not lock.acquire(blocking=False):  # another thread evaluates it
-                    continue
-                held.callback(lock.release)
-            yield member
+            held.callback(lock.release)
+        yield member
 
 
 def is_kept_in(scope: Scope, chain: Any) -> bool:
@@ -163,17 +178,15 @@ def is_kept_in(scope: Scope, chain: Any) -> bool:
     return is_kept(scope, chain) or (scope.lasting is not None and is_kept(scope.lasting, chain))
 
 
-def group_in(scope: Scope, looks: Any) -> list[Any]:
-    """The chains covered by `scope` that look like this."""
-    if not scope.batched:
-        return []
+def listed_in(scope: Scope) -> dict[Any, list[Any]]:
+    """The chains covered by `scope`, by their looks."""
     if scope.groups is None:
         scope.groups = {}
         for chain in scope.listed():
             if isinstance(chain, Chain):
                 scope.groups.setdefault(looks_of(chain), []).append(chain)
-    found: list[Any] = scope.groups.get(looks, [])
-    return found
+    groups: dict[Any, list[Any]] = scope.groups
+    return groups
 
 
 def looks_of(chain: Any) -> Any:

@@ -60,7 +60,10 @@ def copies_of_rows(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 class Stack(Function):
-    """`torch.stack`, with no gradient for a tensor whose row gets none."""
+    """`torch.stack`, with no gradient for a tensor whose row gets none.
+
+    The gradients are rows of one tensor. Copies would take as much memory again.
+    """
 
     @staticmethod
     def forward(ctx: Any, link: Link, *tensors: Tensor) -> Tensor:
@@ -70,8 +73,7 @@ class Stack(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        rows = gradient.unbind() if torch.is_grad_enabled() else copies_of_rows(gradient)
-        return None, *ctx.link.select(rows)
+        return None, *ctx.link.select(gradient.unbind())
 
 
 class Unstack(Function):
