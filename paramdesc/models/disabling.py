@@ -33,7 +33,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class disabled:
+class disabled:  # noqa: N801
     """Inside the block, read parametrized tensors as their originals, without their maps.
 
     Nothing is changed for it: neither Parameters nor `requires_grad`, the `state_dict` or the

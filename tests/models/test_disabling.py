@@ -75,4 +75,4 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(SelectionError, match=r"0\.weight"), P.disabled(net, "0.wieght"):
         pass
     with P.disabled(net), pytest.raises(DisabledError, match="script"):
-        torch.jit.script(net)
+        P.jit.script(net)

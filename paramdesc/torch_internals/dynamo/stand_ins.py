@@ -44,6 +44,11 @@ def fetch_stand_in(chain: Any) -> Any:
 def bind_stand_in(context: Any) -> None:
     tracer = tracer_of(context)
     variable = tracer.symbolic_locals["chain"].realize()
+    if tracer.output.export:
+        raise RuntimeError(
+            "a tensor given by disabled(model, values=...) cannot be exported with strict=True. "
+            "Write torch.export.export(..., strict=False)."
+        )
     place = result_of(without_module_marks(variable.source), "_stand_in")
     value: Tensor = variable.value._stand_in()
     with static_shape(value):
