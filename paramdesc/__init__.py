@@ -12,6 +12,7 @@ from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.models.disabling import disabled
 from paramdesc.registration import pickled
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
@@ -42,6 +43,7 @@ __all__ = [
     "auto_cache",
     "cache",
     "cached",
+    "disabled",
     "get_parametrizations",
     "invalidate",
     "is_parametrized",

@@ -18,6 +18,7 @@ __all__ = [
     "ChainError",
     "ConstraintError",
     "DeferredGradientError",
+    "DisabledError",
     "InitialisationError",
     "MapError",
     "MapResultError",
@@ -238,6 +239,84 @@ class AssignmentError(TypeError):
         return cls(
             f"cannot delete {tensor_name!r}: it is parametrized. Call "
             f'paramdesc.remove_parametrizations(module, "{tensor_name}"), then `del`.'
+        )
+
+
+class DisabledError(RuntimeError):
+    """A parametrization was to be switched off, or used while it is, in a way that cannot work."""
+
+    @classmethod
+    def several(cls, path: str, count: int) -> DisabledError:
+        return cls(
+            f"{path!r} is computed from {count} originals, so there is no one tensor to read while "
+            f"it is disabled. Give one, disabled(model, values={{{path!r}: tensor}}), or leave it "
+            f"out, disabled(model, exclude=[{path!r}])."
+        )
+
+    @classmethod
+    def foreign(cls, path: str) -> DisabledError:
+        return cls(
+            f"{path!r} is parametrized by torch.nn.utils.parametrize, which cannot be switched "
+            "off. Call paramdesc.adopt(model) first, or leave it out, "
+            f"disabled(model, exclude=[{path!r}])."
+        )
+
+    @classmethod
+    def without_map(cls, maps: Sequence[type], present: Sequence[str]) -> DisabledError:
+        names = " or ".join(x.__name__ for x in maps)
+        listed = ", ".join(present) or "none"
+        return cls(
+            f"no chosen tensor has a parametrization of type {names}. There are: {listed}. Write "
+            "disabled(model, maps=<one of these types>), or disabled(model) for all maps."
+        )
+
+    @classmethod
+    def shape(cls, path: str, given: object, expected: object) -> DisabledError:
+        return cls(
+            f"the value given for {path!r} has shape {given}, but the tensor has shape {expected}. "
+            f"Pass disabled(model, values={{{path!r}: tensor}}) a tensor of that shape."
+        )
+
+    @classmethod
+    def given(cls, path: str, value: object) -> DisabledError:
+        return cls(
+            f"the value given for {path!r} must be a tensor. Got {type(value).__name__}. Write "
+            f"disabled(model, values={{{path!r}: tensor}})."
+        )
+
+    @classmethod
+    def assigned(cls, tensor_name: str, how: str) -> DisabledError:
+        other = (
+            f"write to module.parametrizations.{tensor_name}.original in torch.no_grad()"
+            if how == "original"
+            else "open another block with values={...}"
+        )
+        return cls(
+            f"cannot assign to {tensor_name!r} inside disabled(...): the value would go through "
+            "right_inverse, and the tensor would not read as it. Assign outside of the block, or "
+            f"{other}."
+        )
+
+    @classmethod
+    def scripted(cls) -> DisabledError:
+        return cls(
+            "torch.jit.script was called inside disabled(...), which a TorchScript program cannot "
+            "follow. Call it outside of the block, or script a copy without the parametrizations: "
+            "paramdesc.remove_parametrizations(module, name, leave_parametrized=False)."
+        )
+
+    @classmethod
+    def program(cls, name: str) -> DisabledError:
+        return cls(
+            f"{name or 'the model'} is a TorchScript program, in which nothing can be switched "
+            "off. Write disabled(model) for the eager model."
+        )
+
+    @classmethod
+    def generator(cls, name: str) -> DisabledError:
+        return cls(
+            f"cannot decorate the generator {name}: between its steps the block would be its "
+            "caller's too. Write `with disabled(...):` inside of it."
         )
 
 

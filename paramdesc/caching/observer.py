@@ -32,8 +32,8 @@ class Switch:
 
     def note(self, entry: Any) -> None:
         """Note that the evaluations observed in this thread use the value of `entry`."""
-        for observer in self.here.observers:
-            observer.entries.append(entry)
+        for observer in self.here.observers if entry.watches else ():
+            observer.entries.append(entry)  # without watches, it stands for tensors that enter
 
 
 OBSERVED = Switch()

@@ -40,6 +40,8 @@ class Scope:
 
     is_call = False
     """Whether the scope ends with the call that `frame` runs, and not with a block."""
+    disables = False
+    """Whether the scope switches chains off, instead of keeping their values."""
 
     __slots__ = (
         "_covered",

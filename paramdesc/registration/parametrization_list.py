@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
-from paramdesc.caching.active import forget
+from paramdesc.caching.active import active_scopes, forget
 from paramdesc.caching.expiry import expire
 from paramdesc.caching.guards import fetch, keep
 from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.caching.switched_off import find_stand_in
 from paramdesc.chain.bases import watch_base
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
@@ -118,6 +119,16 @@ class ParametrizationList(Chain):
     def _fetched(self) -> Any:
         """For compiled code: the value."""
         return fetch(self)
+
+    def _how_read(self) -> str:
+        """For the guards of compiled code: how this chain is read, if it is switched off here."""
+        stand_in = find_stand_in(active_scopes(), self)
+        return "" if stand_in is None else stand_in.how
+
+    def _stand_in(self) -> Any:
+        """For compiled code: what is read, if this chain is switched off here."""
+        stand_in = find_stand_in(active_scopes(), self)
+        return None if stand_in is None else stand_in.value
 
     def _led(self) -> None:
         """For the guards of compiled code, which ask before each call: nothing, but the states
