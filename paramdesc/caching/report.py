@@ -7,6 +7,7 @@ from typing import overload
 
 from paramdesc.caching.entry import Entry
 from paramdesc.caching.record import Cause, Record
+from paramdesc.chain.table import html_table, text_table
 
 __all__ = ["CacheReport", "CacheRow"]
 
@@ -61,6 +62,9 @@ def at(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds)
 
 
+TITLES = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last dropped")
+
+
 class CacheReport(Sequence[CacheRow]):
     """The rows of one scope, in the order of its targets. Printed, it is a table."""
 
@@ -87,16 +91,10 @@ class CacheReport(Sequence[CacheRow]):
         return len(self._rows)
 
     def __str__(self) -> str:
-        title = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last dropped")
-        lines: list[tuple[str, ...]] = [title, *map(cells, self._rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.rjust(width) if i in (3, 4) else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return text_table(TITLES, [cells(row) for row in self._rows])
+
+    def _repr_html_(self) -> str:
+        return html_table(TITLES, [cells(row) for row in self._rows])
 
     def __repr__(self) -> str:
         return f"<CacheReport on {len(self)} tensors>"
