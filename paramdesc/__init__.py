@@ -12,7 +12,10 @@ from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.models.rows import SummaryRow
+from paramdesc.models.summary import Summary, summary
 from paramdesc.registration import pickled
+from paramdesc.registration.access import chain_of
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
 from paramdesc.registration.decorator import parametrized
@@ -38,10 +41,13 @@ __all__ = [
     "ParametrizationSet",
     "Reason",
     "Scope",
+    "Summary",
+    "SummaryRow",
     "adopt",
     "auto_cache",
     "cache",
     "cached",
+    "chain_of",
     "get_parametrizations",
     "invalidate",
     "is_parametrized",
@@ -50,6 +56,7 @@ __all__ = [
     "parametrized",
     "register_parametrization",
     "remove_parametrizations",
+    "summary",
     "testing",
     "transfer_parametrizations_and_params",
     "type_before_parametrizations",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from shutil import get_terminal_size
 
-__all__ = ["html_table", "text_table"]
+__all__ = ["fill", "html_table", "text_table"]
 
 NARROWEST = 8
 """The width of a column, in characters, below which rows are stacked."""
@@ -43,6 +44,11 @@ def text_table(header: Sequence[str], rows: Rows) -> str:
                 ).rstrip()
             )
     return "\n".join(lines)
+
+
+def fill(text: str) -> str:
+    """`text` in lines that fit the terminal."""
+    return textwrap.fill(text, max(20, get_terminal_size(UNLIMITED).columns))
 
 
 def html_table(header: Sequence[str], rows: Rows, caption: str = "") -> str:

@@ -9,7 +9,6 @@ from typing import Any, overload
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import ParametrizationList as TorchList
 
 from paramdesc.caching.active import active_scopes
 from paramdesc.caching.scopes import AUTO
@@ -23,7 +22,7 @@ from paramdesc.models.selection import (
     parametrized_names,
     refuse_unmatched,
 )
-from paramdesc.models.table import html_table, text_table
+from paramdesc.models.table import fill, html_table, text_table
 from paramdesc.models.trial import constrained_map, measure, try_on
 from paramdesc.registration.lazy import PendingRegistration
 
@@ -75,7 +74,7 @@ class Summary(Sequence[SummaryRow]):
     def __str__(self) -> str:
         if not self._rows:
             return self.total()
-        return f"{text_table(TITLES, grouped_cells(self._rows))}\n\n{self.total()}"
+        return f"{text_table(TITLES, grouped_cells(self._rows))}\n\n{fill(self.total())}"
 
     def _repr_html_(self) -> str:
         return html_table(TITLES, grouped_cells(self._rows), self.total())
@@ -120,7 +119,7 @@ def summary(
     >>> _ = orthogonal(model[0])
     >>> found = summary(model)
     >>> found["0.weight"].maps
-    ('Orthogonal(orthogonal_map=cayley, use_trivialization=True, rebase=50)',)
+    ('TorchOrthogonal(householder)',)
     >>> found["0.weight"].is_satisfied
     True
     """
@@ -174,10 +173,10 @@ def row_of(chain: Any, places: list[Place], evaluate: bool | None) -> SummaryRow
     last = constrained_map(maps_of)
     wanted = size <= LARGE if evaluate is None else evaluate
     measured = None
-    if wanted and device is not None and device.type != "meta":
-        if last is not None or value is None:
-            value = try_on(chain, meta=False)
-            measured = None if value is None or last is None else measure(last, value)
+    has_values = device is not None and device.type != "meta"
+    if wanted and has_values and (last is not None or value is None):
+        value = try_on(chain, meta=False)
+        measured = None if value is None or last is None else measure(last, value)
     learned = sum(x.numel() for x in chain.parameters() if x.requires_grad)
     return SummaryRow(
         name=name,
@@ -203,18 +202,18 @@ def originals_of(chain: Any) -> dict[str, Tensor]:
     inner = "parametrizations."
     found = [*chain.named_parameters(), *chain.named_buffers()]
     return {
-        name: x
-        for name, x in found
-        if (name.startswith(("original", inner)) and not is_lazy(x))
+        name: x for name, x in found if (name.startswith(("original", inner)) and not is_lazy(x))
     }
 
 
 def kept_in(chain: Any) -> tuple[str, ...]:
     """The caches that have a value of `chain`, seen from here."""
     found = ["auto_cache"] if isinstance(chain, Chain) and AUTO.entries.get(chain) else []
-    for scope in active_scopes():
-        if scope.entries.get(chain) is not None:
-            found.append("persistent" if scope.lasts else "cached")
+    found += [
+        "persistent" if scope.lasts else "cached"
+        for scope in active_scopes()
+        if scope.entries.get(chain) is not None
+    ]
     return tuple(dict.fromkeys(found))
 
 

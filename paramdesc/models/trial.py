@@ -54,10 +54,9 @@ def as_meta(x: Tensor) -> Tensor:
 def constrained_map(maps: list[Module]) -> Parametrization | None:
     """The last map, if it declares a constraint: that of an earlier one need not hold after it."""
     last = maps[-1] if maps else None
-    if isinstance(last, Parametrization):
-        if type(last).deviation is not Parametrization.deviation:
-            return last
-    return None
+    if not isinstance(last, Parametrization):
+        return None
+    return None if type(last).deviation is Parametrization.deviation else last
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from paramdesc import (
     adopt,
     auto_cache,
     cached,
+    chain_of,
     get_parametrizations,
     is_parametrized,
     parametrized,
@@ -148,6 +149,19 @@ for name, chain in found.items():
     assert_type(chain.originals(), tuple[Tensor, ...])
     assert_type(list(chain.maps()), list[nn.Module])
     assert_type(chain.forward(), Tensor)
+
+# the chain of one tensor
+
+chain = chain_of(SymmetricLinear(3, 3), "weight")
+assert_type(chain, ParametrizationList)
+assert_type(chain.original, Tensor)
+assert_type(chain.original.grad, Tensor | None)
+assert_type(chain.originals(), tuple[Tensor, ...])
+assert_type(list(chain.maps()), list[nn.Module])
+assert_type(chain[0], nn.Module)
+assert_type(chain[:1], nn.ModuleList)
+assert_type(chain.right_inverse(torch.eye(3)), None)
+assert_type(found["weight"], ParametrizationList)
 
 # scopes
 
