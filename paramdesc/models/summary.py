@@ -116,10 +116,10 @@ def summary(
         SelectionError: if a selector matches no parametrized tensor.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 4))
-    >>> _ = orthogonal(model[0])
+    >>> _ = register_parametrization(model[0], "weight", Symmetric())
     >>> found = summary(model)
     >>> found["0.weight"].maps
-    ('TorchOrthogonal(householder)',)
+    ('Symmetric()',)
     >>> found["0.weight"].is_satisfied
     True
     """

@@ -52,8 +52,6 @@ class ParametrizationSet(Set[ParametrizationList]):
         return result
 
     def __contains__(self, chain: object) -> bool:
-        if isinstance(chain, str):
-            return chain in self._names.values()
         return chain in self._names
 
     def __getitem__(self, name: str) -> ParametrizationList:
