@@ -27,6 +27,7 @@ summary(nn.Linear(3, 3))[0].no_such_thing
 """
 RULES = [
     (6, "reportAttributeAccessIssue"),
+    (7, "reportCallIssue"),
     (7, "reportArgumentType"),
     (8, "reportArgumentType"),
     (9, "reportArgumentType"),
