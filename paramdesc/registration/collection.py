@@ -158,7 +158,7 @@ TITLES = ("tensor", "parametrization")
 def map_cells(chains: ParametrizationSet) -> list[tuple[str, str]]:
     """The cells of a table of `chains`."""
     return [
-        (name, chain.shown_maps() if isinstance(chain, ParametrizationList) else "in TorchScript")
+        (name, "in TorchScript" if is_scripted_list(chain) else chain.shown_maps())
         for name, chain in chains.items()
     ]
 
