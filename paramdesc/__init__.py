@@ -13,7 +13,10 @@ from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
 from paramdesc.models.disabling import disabled
+from paramdesc.models.rows import SummaryRow
+from paramdesc.models.summary import Summary, summary
 from paramdesc.registration import pickled
+from paramdesc.registration.access import chain_of
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
 from paramdesc.registration.decorator import parametrized
@@ -39,10 +42,13 @@ __all__ = [
     "ParametrizationSet",
     "Reason",
     "Scope",
+    "Summary",
+    "SummaryRow",
     "adopt",
     "auto_cache",
     "cache",
     "cached",
+    "chain_of",
     "disabled",
     "get_parametrizations",
     "invalidate",
@@ -52,6 +58,7 @@ __all__ = [
     "parametrized",
     "register_parametrization",
     "remove_parametrizations",
+    "summary",
     "testing",
     "transfer_parametrizations_and_params",
     "type_before_parametrizations",

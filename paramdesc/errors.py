@@ -7,6 +7,7 @@ place, and builds its message from its arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from torch.nn import Module
 
@@ -22,6 +23,7 @@ __all__ = [
     "InitialisationError",
     "MapError",
     "MapResultError",
+    "MissingChainError",
     "MissingRightInverseError",
     "MissingTensorError",
     "MixedEnginesError",
@@ -75,6 +77,24 @@ class NotParametrizedError(ValueError):
             f"{type(module).__name__} does not have a parametrization on {tensor_name!r}. "
             f"Parametrized tensors: {names}."
         )
+
+
+class MissingChainError(NotParametrizedError, KeyError):
+    """A chain was asked for by a name under which there is none."""
+
+    def __init__(self, owner: str, name: str, known: Sequence[str]) -> None:
+        self.tensor_name = name
+        near = get_close_matches(name, known, 3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        listed = ", ".join(map(repr, known[:5])) or "none"
+        more = f", and {len(known) - 5} more" if len(known) > 5 else ""
+        ValueError.__init__(
+            self,
+            f"{owner} no parametrization on {name!r}. Parametrized tensors: {listed}{more}.{hint}",
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError shows the repr of its message
 
 
 class SeveralOriginalsError(ValueError):

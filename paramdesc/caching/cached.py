@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 from paramdesc.caching.active import end_scope, end_traced, innermost_of, open_scope
@@ -157,6 +158,23 @@ class cached:
         """The settings. A copy shares neither values nor open scopes."""
         return {**self.__dict__, "_lasting": None, "_scopes": []}
 
+    def __repr__(self) -> str:
+        covered = self._covered()
+        names = (
+            None
+            if covered is None
+            else [name or f"{chain.host}.{chain.tensor_name}" for chain, name in covered.items()]
+        )
+        settings = [name for name in ("persistent", "deferred") if getattr(self, f"_{name}")]
+        shown = "everything" if names is None else shorten(names)
+        return f"<cached: {', '.join([shown, *settings])}>"
+
+    def _repr_html_(self) -> str:
+        shown = f"<div>{escape(repr(self))}</div>"
+        if self._lasting is None:
+            return shown
+        return f"{shown}{self._lasting.report()._repr_html_()}"
+
     def _covered(self) -> dict[Any, str] | None:
         return None if self._targets is None else get_covered(self._targets)
 
@@ -209,3 +227,9 @@ class cached:
 
             run = run_function
         return run  # type: ignore[no-any-return]
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first names, and how many there are."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "nothing"

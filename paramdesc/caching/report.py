@@ -7,6 +7,7 @@ from typing import overload
 
 from paramdesc.caching.entry import Entry
 from paramdesc.caching.record import Cause, Record
+from paramdesc.chain.table import html_table, text_table
 
 __all__ = ["CacheReport", "CacheRow"]
 
@@ -64,6 +65,9 @@ def at(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds)
 
 
+TITLES = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last dropped")
+
+
 class CacheReport(Sequence[CacheRow]):
     """The rows of one scope, in the order of its targets. Printed, it is a table."""
 
@@ -90,17 +94,15 @@ class CacheReport(Sequence[CacheRow]):
         return len(self._rows)
 
     def __str__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
         columns = [column for column in COLUMNS if column != TOGETHER or self._has_batches()]
-        lines = [[title for title, _ in columns]]
-        lines += [[cell(row) for _, cell in columns] for row in self._rows]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.rjust(width) if title in NUMBERS else cell.ljust(width)
-                for title, cell, width in zip(lines[0], line, widths, strict=True)
-            ).rstrip()
-            for line in lines
-        )
+        rows = [[cell(row) for _, cell in columns] for row in self._rows]
+        return [title for title, _ in columns], rows
 
     def _has_batches(self) -> bool:
         return any(row.together > 1 for row in self._rows)
@@ -133,4 +135,3 @@ COLUMNS: tuple[Column, ...] = (
     ("time in its maps", shown_times),
     ("last dropped", lambda row: "-" if row.dropped is None else str(row.dropped)),
 )
-NUMBERS = frozenset({"hits", "misses", "together"})

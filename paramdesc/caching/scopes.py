@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from html import escape
 from types import FrameType
 from typing import Any
 from weakref import WeakSet
@@ -217,6 +218,10 @@ class Scope:
 
     def __contains__(self, chain: object) -> bool:
         return chain in self.held()
+
+    def _repr_html_(self) -> str:
+        title = escape(repr(self))
+        return f"<div>{title}</div>{self.report()._repr_html_()}"
 
     def __repr__(self) -> str:
         held = ", ".join(f"{chain.tensor_name!r}" for chain in self.held())

@@ -10,7 +10,9 @@ from torch.nn import Module
 
 from paramdesc.caching.programs import is_scripted_list
 from paramdesc.caching.targets import find_chains
+from paramdesc.chain.table import html_table, text_table
 from paramdesc.chain.warm import warm_maps
+from paramdesc.errors import MissingChainError
 from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["ParametrizationSet", "get_parametrizations"]
@@ -28,6 +30,8 @@ class ParametrizationSet(Set[ParametrizationList]):
     >>> found = get_parametrizations(model)
     >>> found.names()
     ['0.weight', '1.weight']
+    >>> found["0.weight"]
+    ParametrizationList('weight' of Linear: Symmetric())
     >>> (found - found.filter(path="0")).names()
     ['1.weight']
     """
@@ -49,6 +53,20 @@ class ParametrizationSet(Set[ParametrizationList]):
 
     def __contains__(self, chain: object) -> bool:
         return chain in self._names
+
+    def __getitem__(self, name: str) -> ParametrizationList:
+        """The list with this name in the model.
+
+        Raises:
+            KeyError: with the names that are most similar.
+        """
+        for chain, known in self._names.items():
+            if known == name:
+                return chain
+        raise MissingChainError("the set has", name, self.names())
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.names()
 
     def __iter__(self) -> Iterator[ParametrizationList]:
         return iter(self._names)
@@ -124,8 +142,25 @@ class ParametrizationSet(Set[ParametrizationList]):
         others = self.named(named_items(other))
         return (self - others) | (others - self)
 
+    def __str__(self) -> str:
+        return text_table(TITLES, map_cells(self)) if self._names else repr(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(TITLES, map_cells(self))
+
     def __repr__(self) -> str:
         return f"ParametrizationSet([{', '.join(map(repr, self.names()))}])"
+
+
+TITLES = ("tensor", "parametrization")
+
+
+def map_cells(chains: ParametrizationSet) -> list[tuple[str, str]]:
+    """The cells of a table of `chains`."""
+    return [
+        (name, "in TorchScript" if is_scripted_list(chain) else chain.shown_maps())
+        for name, chain in chains.items()
+    ]
 
 
 def has_map(chain: Any, map_type: type[Module]) -> bool:

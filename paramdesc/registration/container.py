@@ -27,6 +27,9 @@ class ParametrizationDict(nn.ModuleDict):
             raise MixedEnginesError(function)
         return found
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._modules)
+
     def __len__(self) -> int:
         if caller_in_torch_engine() == "type_before_parametrizations":
             return 0  # it would answer with the base of the class; the class never changed

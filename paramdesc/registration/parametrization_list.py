@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.states import find_what_loads, follow_steps, save_pending, start_maps
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending
+from paramdesc.chain.table import html_table
 from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.registration.assignment import assign
 from paramdesc.registration.editing import edit_maps
@@ -188,10 +189,32 @@ class ParametrizationList(Chain):
         maps.insert(index, module)
         edit_maps(self, maps)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList: ...
+    def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
             return ModuleList(list(self.maps())[index])
         return super().__getitem__(index)
+
+    def shown_maps(self) -> str:
+        """The maps with their settings, in one line."""
+        return ", ".join(" ".join(repr(child).split()) for child in self.maps())
+
+    def __repr__(self) -> str:
+        return f"ParametrizationList({self.tensor_name!r} of {self.host}: {self.shown_maps()})"
+
+    def _repr_html_(self) -> str:
+        names = [f"{i}: {' '.join(repr(child).split())}" for i, child in enumerate(self.maps())]
+        originals = [
+            f"{name}: {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} {x.device}"
+            for name, x in self.own_originals().items()
+        ]
+        return html_table(
+            ("tensor", "originals", "maps, in order"),
+            [(f"{self.host}.{self.tensor_name}", "; ".join(originals), "; ".join(names))],
+        )
 
     def __setitem__(self, index: Any, module: Any) -> None:
         maps = list(self.maps())
