@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from types import FrameType
 from typing import Any
 from weakref import WeakSet
@@ -98,7 +98,7 @@ class Scope:
 
     def chains(self) -> list[Any]:
         """The chains of the report: the covered ones, or without targets those that were read."""
-        return list(self._covered if isinstance(self._covered, dict) else self.records)
+        return list(self._covered if isinstance(self._covered, Mapping) else self.records)
 
     def view(self) -> Scope:
         """Another scope with the same targets and values, for one more block."""
@@ -118,7 +118,7 @@ class Scope:
         """The statistics of `chain`."""
         record: Record | None = self.records.get(chain)
         if record is None:
-            named = self._covered.get(chain) if isinstance(self._covered, dict) else None
+            named = self._covered.get(chain) if isinstance(self._covered, Mapping) else None
             name = named or f"{chain.host}.{chain.tensor_name}"
             record = self.records.setdefault(chain, Record(name))
         return record

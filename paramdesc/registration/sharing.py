@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.caching.coverage import note_new_chain
 from paramdesc.chain.warm import is_warm
 from paramdesc.errors import SharedMapError
 from paramdesc.registration.snapshot import Snapshot, below, differs
@@ -21,7 +22,8 @@ _CHAINS: WeakKeyDictionary[Module, WeakSet[Any]] = WeakKeyDictionary()
 
 
 def join(chain: Any) -> None:
-    """Note that the maps of `chain` belong to it."""
+    """Note that there is a chain, and that its maps belong to it."""
+    note_new_chain()
     for part in below(chain.maps()):
         _CHAINS.setdefault(part, WeakSet()).add(chain)
 
