@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor
@@ -17,26 +17,46 @@ from paramdesc.registration.snapshot import Snapshot, below, differs
 
 __all__ = ["check_shared", "is_shared", "join", "leave", "shares_original"]
 
-_CHAINS: WeakKeyDictionary[Module, WeakSet[Any]] = WeakKeyDictionary()
-"""The chains of each map and of each module inside it. A copy of a map belongs to no chain."""
+_CHAINS: WeakKeyDictionary[Module, ref[Any] | WeakSet[Any]] = WeakKeyDictionary()
+"""The chains of each map and of each module inside it, most of which belong to a single one. A copy
+of a map belongs to no chain."""
 
 
 def join(chain: Any) -> None:
     """Note that there is a chain, and that its maps belong to it."""
     note_new_chain()
+    own = ref(chain)
     for part in below(chain.maps()):
-        _CHAINS.setdefault(part, WeakSet()).add(chain)
+        known = _CHAINS.setdefault(part, own)
+        if isinstance(known, ref) and known() is not chain:
+            known = WeakSet(joined(part))
+            _CHAINS[part] = known
+        if isinstance(known, WeakSet):
+            known.add(chain)
 
 
 def leave(chain: Any) -> None:
     """Note that `chain` is no longer registered, although it may still exist."""
     for part in below(chain.maps()):
-        _CHAINS.get(part, WeakSet()).discard(chain)
+        known = _CHAINS.get(part)
+        if isinstance(known, WeakSet):
+            known.discard(chain)
+        elif known is not None and known() is chain:
+            _CHAINS.pop(part, None)
+
+
+def joined(part: Module) -> list[Any]:
+    """The chains that `part` was ever in, as far as they exist."""
+    known = _CHAINS.get(part)
+    if isinstance(known, ref):
+        owner = known()
+        return [] if owner is None else [owner]
+    return list(known or ())
 
 
 def chains_with(part: Module) -> Iterator[Any]:
     """The chains that contain `part` now: maps may have been deleted from them."""
-    for chain in list(_CHAINS.get(part, ())):
+    for chain in joined(part):
         if any(found is part for found in below(chain.maps())):
             yield chain
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,11 @@ from paramdesc.torch_internals.mode import has_numbers
 from paramdesc.torch_internals.tensors import address, is_wrapper, replace_data
 
 __all__ = ["Snapshot", "below", "differs", "split_tensors"]
+
+
+# what most attributes of modules are, so that few classes must be asked for their bases
+_CONTAINERS = frozenset((dict, OrderedDict, set, AttributeNamespace))
+_PLAIN = frozenset((bool, int, float, str, tuple, list, type(None)))
 
 
 class Snapshot:
@@ -41,7 +47,8 @@ class Snapshot:
             value.__wrapped__ if type(value) is AttributeNamespace else value
             for _, _, state, _ in self.states
             for value in state.values()
-            if isinstance(value, (dict, set, AttributeNamespace))
+            if type(value) in _CONTAINERS
+            or (type(value) not in _PLAIN and isinstance(value, (dict, set)))
         ]
         self.containers = [(value, value.copy() if value else ()) for value in containers]
         self.tensors = [(x, x.detach(), x._version, address(x)) for x in tensors if is_counted(x)]
