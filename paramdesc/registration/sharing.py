@@ -13,7 +13,7 @@ from torch.nn import Module
 from paramdesc.caching.coverage import note_new_chain
 from paramdesc.chain.warm import is_warm
 from paramdesc.errors import SharedMapError
-from paramdesc.registration.snapshot import Snapshot, below, differs
+from paramdesc.registration.snapshot import Snapshot, below, differs, tensors_in
 
 __all__ = ["check_shared", "is_shared", "join", "leave", "shares_original"]
 
@@ -64,7 +64,7 @@ def chains_with(part: Module) -> Iterator[Any]:
 def is_shared(parametrization: Module, chain: Any = None) -> bool:
     """Whether `parametrization`, or a module inside it, belongs to a chain other than `chain`."""
     return any(
-        owner is not chain for part in parametrization.modules() for owner in chains_with(part)
+        owner is not chain for part in below([parametrization]) for owner in chains_with(part)
     )
 
 
@@ -88,7 +88,7 @@ def check_shared(parametrization: Module, tensor: Tensor, tensor_name: str) -> N
     Raises:
         SharedMapError: a ValueError.
     """
-    owners = {part: next(chains_with(part), None) for part in parametrization.modules()}
+    owners = {part: next(chains_with(part), None) for part in below([parametrization])}
     parts = [part for part, owner in owners.items() if owner is not None]
     if not parts:
         return
@@ -106,7 +106,8 @@ def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Modu
     right_inverse: Any = getattr(parametrization, "right_inverse", None)
     if right_inverse is None:
         return []
-    snapshot = Snapshot(parametrization.modules(), (), tensors_in(parametrization))
+    modules = below([parametrization])
+    snapshot = Snapshot(modules, (), tensors_in(modules))
     before = [state_of(part) for part in parts]
     try:
         with torch.no_grad():
@@ -123,12 +124,6 @@ def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Modu
         for name in {**old, **new}
         if id(old.get(name)) in written or is_other(old.get(name), new.get(name))
     ]
-
-
-def tensors_in(module: Module) -> Iterator[Tensor]:
-    """The parameters and buffers of `module` and of the modules below it."""
-    yield from module.parameters()
-    yield from module.buffers()
 
 
 def state_of(part: Module) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from paramdesc.registration.namespace import AttributeNamespace
 from paramdesc.torch_internals.mode import has_numbers
 from paramdesc.torch_internals.tensors import address, is_wrapper, replace_data
 
-__all__ = ["Snapshot", "below", "differs", "split_tensors"]
+__all__ = ["Snapshot", "below", "differs", "split_tensors", "tensors_in"]
 
 
 # what most attributes of modules are, so that few classes must be asked for their bases
@@ -125,5 +125,18 @@ def split_tensors(chain: Module) -> tuple[list[Tensor], list[Tensor]]:
 
 def below(modules: Iterable[Module]) -> list[Module]:
     """The modules and everything below them, each once."""
-    memo: set[Module] = set()
-    return [found for module in modules for _, found in module.named_modules(memo)]
+    found: dict[Module, None] = {}
+    to_do = list(modules)
+    while to_do:
+        module = to_do.pop()
+        if module not in found:
+            found[module] = None
+            if module._modules:  # a copy: another thread may add a map
+                to_do += [x for x in tuple(module._modules.values()) if x is not None]
+    return list(found)
+
+
+def tensors_in(modules: Iterable[Module]) -> list[Tensor]:
+    """The parameters and buffers of the modules themselves."""
+    holders: Any = [holder for x in modules for holder in (x._parameters, x._buffers) if holder]
+    return [x for holder in holders for x in holder.values() if x is not None]
