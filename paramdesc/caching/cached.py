@@ -39,8 +39,10 @@ class cached:
 
     A scope is visible to the thread or asyncio task that opens it, and to tasks started
     inside. Scopes nest: a value belongs to the outermost scope that covers it, and outlives
-    the inner ones. An iterable is read when `cached` is called; parametrizations that are
-    registered later are covered only by a scope without targets.
+    the inner ones. An iterable is read when `cached` is called, and the targets are searched when
+    the block is entered: parametrizations that are registered inside it are covered only by a
+    scope without targets. An object that is entered again searches again if a parametrization
+    was made meanwhile; otherwise entering it takes the same time for all models.
 
     Args:
         targets: modules (all parametrizations below them), `ParametrizationList`s, and sets

@@ -3,10 +3,10 @@
 A `Search` belongs to one `cached` object or to one set, and searches again only after a
 parametrization has been made somewhere. So entering it again takes the same time for all models.
 
-`cached(model)`, written in a loop, is a new object each time. So the walk over a model is remembered
-with the model, and compared with its present modules: these may be exchanged in ways that no code
-can observe. Whatever is remembered holds weak references only, so it keeps no module alive, and it
-is not part of the model, so copies and pickles do not take it along.
+`cached(model)`, written in a loop, is a new object each time. So the walk over a model is
+remembered by its root, and compared with the present modules: these may be exchanged in ways that
+no code can observe. Whatever is remembered holds weak references only, so it keeps no module alive,
+and it is not part of the model, so copies and pickles do not take it along.
 """
 
 from __future__ import annotations

@@ -131,7 +131,9 @@ numbers = st.integers(0, 30)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(numbers, numbers, numbers), max_size=12))
-def test_a_remembered_walk_is_a_fresh_one_after_any_edits(edits: list[tuple[int, int, int]]) -> None:
+def test_a_remembered_walk_is_a_fresh_one_after_any_edits(
+    edits: list[tuple[int, int, int]],
+) -> None:
     tree = Tree()
     check(tree.root)
     for edit in edits:
@@ -143,8 +145,8 @@ def test_a_remembered_walk_is_a_fresh_one_after_any_edits(edits: list[tuple[int,
 def test_an_exchange_between_neighbours_is_seen() -> None:
     root = nn.Sequential(nn.Sequential(layer(), layer()), nn.Sequential(layer()))
     check(root)
-    first: dict[str, Any] = root[0]._modules  # type: ignore[assignment, union-attr]
-    second: dict[str, Any] = root[1]._modules  # type: ignore[assignment, union-attr]
+    first: dict[str, Any] = root[0]._modules
+    second: dict[str, Any] = root[1]._modules
     moved, other = first.pop("1"), second.pop("0")
     second["1"], second["0"] = moved, other
     check(root)
@@ -188,7 +190,12 @@ def test_an_object_entered_again_does_not_look_at_the_model(
     root = model()
     looks: list[object] = []
     is_current = Walk.is_current
-    monkeypatch.setattr(Walk, "is_current", lambda self: looks.append(self) or is_current(self))
+
+    def looked(walk: Walk) -> bool:
+        looks.append(walk)
+        return is_current(walk)
+
+    monkeypatch.setattr(Walk, "is_current", looked)
     for targets in ((root,), (get_parametrizations(root),), (root[0], root[1])):
         scope = cached(*targets)
         with scope as opened:
@@ -233,7 +240,7 @@ def test_copies_of_an_object_search_for_themselves() -> None:
     with scope:
         pass
     for twin in (copy.deepcopy(scope), pickle.loads(pickle.dumps(scope))):
-        root = twin._targets.modules[0]
+        root: Any = twin._targets and twin._targets.modules[0]
         with twin as opened:
             assert root[0][0].weight is root[0][0].weight
             assert opened.hits == 1
