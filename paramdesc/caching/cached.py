@@ -11,11 +11,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from paramdesc.caching.active import end_scope, end_traced, innermost_of, open_scope
 from paramdesc.caching.contents import look_again
+from paramdesc.caching.coverage import Search
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.left_open import remember_opener
-from paramdesc.caching.programs import is_scripted_list, open_programs
+from paramdesc.caching.programs import open_programs
 from paramdesc.caching.scopes import Scope
-from paramdesc.caching.targets import Target, flatten, get_covered
+from paramdesc.caching.targets import Target, get_covered
 from paramdesc.errors import CacheTargetError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.locks import ProcessLock
@@ -39,8 +40,10 @@ class cached:
 
     A scope is visible to the thread or asyncio task that opens it, and to tasks started
     inside. Scopes nest: a value belongs to the outermost scope that covers it, and outlives
-    the inner ones. An iterable is read when `cached` is called; parametrizations that are
-    registered later are covered only by a scope without targets.
+    the inner ones. An iterable is read when `cached` is called, and the targets are searched when
+    the block is entered: parametrizations that are registered inside it are covered only by a
+    scope without targets. An object that is entered again searches again if a parametrization
+    was made meanwhile; otherwise entering it takes the same time for all models.
 
     Args:
         targets: modules (all parametrizations below them), `ParametrizationList`s, and sets
@@ -107,13 +110,12 @@ class cached:
                 "persistent=True only. Write cached(..., persistent=True, check_contents="
                 f"{check_contents})."
             )
-        self._targets = list(flatten(targets)) if targets else None
+        self._targets = Search.of(targets) if targets else None
         self._persistent = persistent
         self._deferred = deferred
         self._check_contents = check_contents
         self._batched = batched
         self._lasting: Scope | None = None
-        self._has_programs = False
         self._scopes: list[Scope] = []
 
     def __enter__(self) -> Scope:
@@ -121,10 +123,8 @@ class cached:
         if self._persistent and not is_dynamo_compiling():
             with _FIRST_ENTRY():
                 if self._lasting is None:
-                    found = self._covered()
-                    self._has_programs = any(map(is_scripted_list, found or ()))
                     self._lasting = Scope(
-                        found,
+                        self._covered(),
                         lasts=True,
                         entries={},
                         records={},
@@ -145,8 +145,8 @@ class cached:
             return scope
         remember_opener(scope, sys._getframe(1))
         try:
-            if covered and (lasting is None or self._has_programs):
-                open_programs(covered, scope.programs)
+            if covered is not None:
+                open_programs(covered.programs(), scope.programs)
             self._scopes.append(scope)
             open_scope(scope)
             return scope  # inside the try: an interrupt right after open_scope must be handled
@@ -165,7 +165,9 @@ class cached:
             if covered is None
             else [name or f"{chain.host}.{chain.tensor_name}" for chain, name in covered.items()]
         )
-        settings = [name for name in ("persistent", "deferred") if getattr(self, f"_{name}")]
+        settings = [
+            name for name in ("persistent", "deferred", "batched") if getattr(self, f"_{name}")
+        ]
         shown = "everything" if names is None else shorten(names)
         return f"<cached: {', '.join([shown, *settings])}>"
 
@@ -175,8 +177,12 @@ class cached:
             return shown
         return f"{shown}{self._lasting.report()._repr_html_()}"
 
-    def _covered(self) -> dict[Any, str] | None:
-        return None if self._targets is None else get_covered(self._targets)
+    def _covered(self) -> Any:
+        if self._targets is None:
+            return None
+        if is_dynamo_compiling():
+            return get_covered(self._targets.modules)
+        return self._targets.covered()
 
     def __exit__(self, *exception: object) -> None:
         scope = None

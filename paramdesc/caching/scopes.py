@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from html import escape
 from types import FrameType
 from typing import Any
@@ -107,11 +107,11 @@ class Scope:
 
     def chains(self) -> list[Any]:
         """The chains of the report: the covered ones, or without targets those that were read."""
-        return list(self._covered if isinstance(self._covered, dict) else self.records)
+        return list(self._covered if isinstance(self._covered, Mapping) else self.records)
 
     def listed(self) -> Iterable[Any]:
         """The covered chains, as far as they are listed."""
-        return self._covered if isinstance(self._covered, dict) else ()
+        return self._covered if isinstance(self._covered, Mapping) else ()
 
     def view(self) -> Scope:
         """Another scope with the same targets and values, for one more block."""
@@ -132,7 +132,7 @@ class Scope:
         """The statistics of `chain`."""
         record: Record | None = self.records.get(chain)
         if record is None:
-            named = self._covered.get(chain) if isinstance(self._covered, dict) else None
+            named = self._covered.get(chain) if isinstance(self._covered, Mapping) else None
             name = named or f"{chain.host}.{chain.tensor_name}"
             record = self.records.setdefault(chain, Record(name))
         return record

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from paramdesc.caching.coverage import Search
 from paramdesc.caching.programs import is_scripted_list
 from paramdesc.caching.targets import find_chains
 from paramdesc.chain.table import html_table, text_table
@@ -36,7 +37,7 @@ class ParametrizationSet(Set[ParametrizationList]):
     ['1.weight']
     """
 
-    __slots__ = ("_names",)
+    __slots__ = ("_names", "_search")
 
     def __init__(self, chains: Iterable[ParametrizationList] = ()) -> None:
         self._names: dict[ParametrizationList, str] = {}
@@ -50,6 +51,14 @@ class ParametrizationSet(Set[ParametrizationList]):
         for name, chain in names:
             result._names.setdefault(chain, name)
         return result
+
+    @property
+    def search(self) -> Search:
+        """What a scope with this set covers. All scopes share the result."""
+        found: Search | None = getattr(self, "_search", None)
+        if found is None:
+            found = self._search = Search(self._names)
+        return found
 
     def __contains__(self, chain: object) -> bool:
         return chain in self._names

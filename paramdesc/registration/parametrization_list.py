@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, overload
@@ -25,12 +24,13 @@ from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending
 from paramdesc.chain.table import html_table
 from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.registration.assignment import assign
+from paramdesc.registration.copying import deep_copied
 from paramdesc.registration.editing import edit_maps
 from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
-from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.sharing import check_shared, is_shared, join
+from paramdesc.registration.snapshot import Snapshot, below, tensors_in
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.torch_internals.tensors import address, alias, replace_data
 
@@ -163,7 +163,7 @@ class ParametrizationList(Chain):
         if is_shared(module):
             with torch.no_grad():
                 check_shared(module, evaluate(self), self.tensor_name)
-        snapshot = Snapshot(below([self, module]), (), tensors_in(module))
+        snapshot = Snapshot(below([self, module]), (), tensors_in(below([module])))
         try:
             self.add_map(module)
             start_maps(self, anew=False)
@@ -299,7 +299,7 @@ class ParametrizationList(Chain):
     def __deepcopy__(self, memo: dict[int, Any]) -> ParametrizationList:
         twin = self.__new__(type(self))
         memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.copied_state(), memo))
+        twin.__dict__.update(deep_copied(self.copied_state(), memo))
         twin.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(twin)

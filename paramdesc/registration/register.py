@@ -24,8 +24,8 @@ from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.sharded import refuse_sharded
-from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.sharing import check_shared, is_shared, join
+from paramdesc.registration.snapshot import Snapshot, below, tensors_in
 from paramdesc.registration.tied import has_other_holders, refuse_overwriting, warn_of_untying
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
@@ -85,8 +85,9 @@ def register_parametrization(
     is_held = has_other_holders(module, tensor_name)  # asked while we hold it nowhere
     new = as_map(parametrization, right_inverse)
     is_new = not is_shared(new)
-    parts = below([*chains_of(module), new])
-    snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name), tensors_in(new))
+    own = below([new])
+    parts = [*below(chains_of(module)), *own]
+    snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name), tensors_in(own))
     try:
         adopt_module(module)
         # the mode of a map that is on another tensor, too, is not ours to change

@@ -150,6 +150,7 @@ def model(engine: str, count: int) -> nn.Module:
 
 def scaling(quick: bool) -> Table:
     rows: dict[str, tuple[float | None, ...]] = {}
+    goals: list[Goal] = []
     for count in (10, 20) if quick else (100, 1000, 10000):
         ours, theirs = model(OURS, count), model(TORCH, count)
         clocks = {
@@ -159,12 +160,15 @@ def scaling(quick: bool) -> Table:
         }
         series = in_turns(clocks, 1 if quick else 3 if count > 1000 else 7)
         rows[f"{count} modules"] = tuple(series.median(name) / count * 1e6 for name in clocks)
+        what = f"the time of `deepcopy` of {count} parametrized modules in torch's"
+        goals.append(Goal(what, 1, series.ratio("deepcopy", "torch's deepcopy")))
     return Table(
         "Large models",
         "Microseconds per module, for models of parametrized layers: what is linear stays the same "
         "from row to row. Copies of many objects also pay for runs of the garbage collector.",
         ("`deepcopy`, torch", "`deepcopy`, paramdesc", "`get_parametrizations`"),
         rows,
+        goals,
     )
 
 
