@@ -6,7 +6,8 @@ place, and builds its message from its arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from torch.nn import Module
 
@@ -25,7 +26,9 @@ __all__ = [
     "MixedEnginesError",
     "NonFiniteError",
     "NotParametrizedError",
+    "OptimizerError",
     "OriginalError",
+    "PlacementError",
     "ScriptedScopeError",
     "ScriptingError",
     "SelectionError",
@@ -36,12 +39,32 @@ __all__ = [
 ]
 
 
-def names_of_tensors(module: Module) -> str:
+def names_of_tensors(module: Module) -> list[str]:
     """The names of the module's own tensors, for messages."""
     names = [name for name, _ in module.named_parameters(recurse=False)]
     names += [name for name, _ in module.named_buffers(recurse=False)]
-    names += list(getattr(module, "parametrizations", ()))
-    return ", ".join(map(repr, names)) if names else "none"
+    return names + list(getattr(module, "parametrizations", ()))
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names for a message, `none` if there are none."""
+    return ", ".join(map(repr, names)) or "none"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A sentence with the known names that are like `name`; empty if there is none."""
+    near = get_close_matches(name, list(known), 3) if isinstance(name, str) else []
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def paths_of_tensors(module: Module) -> list[str]:
+    """The paths of all tensors at and below the module, for messages."""
+    return [
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules()
+        if "parametrizations" not in path.split(".")
+        for name in names_of_tensors(child)
+    ]
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -59,8 +82,19 @@ class MissingTensorError(ValueError):
         self.tensor_name = tensor_name
         super().__init__(
             f"{type(module).__name__} does not have a parameter, a buffer, or a parametrized "
-            f"element with name {tensor_name!r}. Its tensors are: {names_of_tensors(module)}."
+            f"element with name {tensor_name!r}.{hint_for_tensor(module, tensor_name)}"
         )
+
+
+def hint_for_tensor(module: Module, tensor_name: object) -> str:
+    """What the module has instead: tensors of its own, or of its submodules."""
+    own = names_of_tensors(module)
+    below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
+    hint = did_you_mean(tensor_name, [*own, *below])
+    if below and not hint:
+        more = ", ..." if len(below) > 3 else ""
+        hint = f" A path leads to those of its submodules: {listed(below[:3])}{more}."
+    return f" Its tensors are: {listed(own)}.{hint}"
 
 
 class NotParametrizedError(ValueError):
@@ -68,10 +102,18 @@ class NotParametrizedError(ValueError):
 
     def __init__(self, module: Module, tensor_name: str) -> None:
         self.tensor_name = tensor_name
-        names = ", ".join(map(repr, getattr(module, "parametrizations", ()))) or "none"
+        names = list(getattr(module, "parametrizations", ()))
+        if "." in tensor_name:
+            names = [
+                f"{path}.{name}" if path else name
+                for path, child in module.named_modules()
+                if "parametrizations" not in path.split(".")
+                for name in getattr(child, "parametrizations", ())
+            ]
+        shown = listed(names[:5]) + (", ..." if len(names) > 5 else "")
         super().__init__(
             f"{type(module).__name__} does not have a parametrization on {tensor_name!r}. "
-            f"Parametrized tensors: {names}."
+            f"Parametrized tensors: {shown}.{did_you_mean(tensor_name, names)}"
         )
 
 
@@ -373,6 +415,25 @@ class SelectionError(ValueError):
         return cls(
             "tensors are chosen by a pattern ('encoder.*.weight'), a type of module (nn.Linear), "
             f"or a submodule. Got {selector!r:.200} of type {type(selector).__name__}."
+        )
+
+
+class OptimizerError(TypeError):
+    """An `optimizer=` that cannot be kept up to date."""
+
+    @classmethod
+    def of_type(cls, optimizer: object) -> OptimizerError:
+        return cls(
+            "optimizer= takes an optimizer of torch, whose groups are to train the new "
+            f"Parameters. Got {optimizer!r:.200} of type {type(optimizer).__name__}."
+        )
+
+    @classmethod
+    def lazy(cls) -> OptimizerError:
+        return cls(
+            "optimizer= needs a tensor with a shape, and this one has none before the first call "
+            "of its module. Call the module once, then register, or create the optimizer "
+            "afterwards."
         )
 
 
