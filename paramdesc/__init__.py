@@ -12,6 +12,9 @@ from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.models.parametrize import parametrize
+from paramdesc.models.result import ParametrizeResult
+from paramdesc.models.tying import tie_weights
 from paramdesc.registration import pickled
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
@@ -36,6 +39,7 @@ __all__ = [
     "ParametrizationList",
     "ParametrizationProto",
     "ParametrizationSet",
+    "ParametrizeResult",
     "Reason",
     "Scope",
     "adopt",
@@ -47,10 +51,12 @@ __all__ = [
     "is_parametrized",
     "jit",
     "parametrizations",
+    "parametrize",
     "parametrized",
     "register_parametrization",
     "remove_parametrizations",
     "testing",
+    "tie_weights",
     "transfer_parametrizations_and_params",
     "type_before_parametrizations",
 ]

@@ -36,6 +36,7 @@ __all__ = [
     "ShardedModuleError",
     "SharedMapError",
     "TiedParameterError",
+    "TyingError",
 ]
 
 
@@ -415,6 +416,108 @@ class SelectionError(ValueError):
         return cls(
             "tensors are chosen by a pattern ('encoder.*.weight'), a type of module (nn.Linear), "
             f"or a submodule. Got {selector!r:.200} of type {type(selector).__name__}."
+        )
+
+
+class TyingError(ValueError):
+    """Tensors of a model cannot be tied."""
+
+    @classmethod
+    def parametrized(cls, module: Module, tensor_name: str, path: str) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: it is "
+            "parametrized itself. Remove that first, "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), or name it first, as '
+            "the tensor that stays."
+        )
+
+    @classmethod
+    def differs(
+        cls, module: Module, tensor_name: str, path: str, aspect: str, own: object, other: object
+    ) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: its {aspect} is "
+            f"{own}, and that of {path!r} is {other}. To tie a tensor to a function of another, "
+            "use paramdesc.parametrizations.tie."
+        )
+
+    @classmethod
+    def buffer(cls, module: Module, tensor_name: str, path: str) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: one of them is "
+            "a buffer. Only Parameters and parametrized tensors are tied."
+        )
+
+
+class PlacementError(ValueError):
+    """`parametrize` was told something that it cannot do on this model."""
+
+    @classmethod
+    def not_callable(cls, selector: object, value: object) -> PlacementError:
+        return cls(
+            f"the value for {selector!r:.100} must make a map for each tensor. Got {value!r:.200} "
+            f"of type {type(value).__name__}. Write a class, a function without arguments, such as "
+            "`lambda: SpectralNorm(0.9)`, or a function (module, tensor_name), such as "
+            "`orthogonal`."
+        )
+
+    @classmethod
+    def signature(cls, selector: object, value: object, signature: object) -> PlacementError:
+        name = getattr(value, "__name__", "the function")
+        return cls(
+            f"the value for {selector!r:.100} is {name}{signature}, which can be called neither "
+            "without arguments nor with (module, tensor_name). Write `lambda: "
+            f"{name}(...)` with its arguments, or `lambda: {name}` if it is the map itself, a "
+            "function from tensor to tensor."
+        )
+
+    @classmethod
+    def one_map(cls, selector: object, value: Module, paths: Sequence[str]) -> PlacementError:
+        name = type(value).__name__
+        return cls(
+            f"{selector!r:.100} chooses {len(paths)} tensors ({listed(paths[:3])}"
+            f"{', ...' if len(paths) > 3 else ''}), and its value is one map, a {name}. Each "
+            f"tensor needs a map of its own: write `lambda: {name}(...)`."
+        )
+
+    @classmethod
+    def parametrized(cls, path: str) -> PlacementError:
+        return cls(
+            f"{path!r} is parametrized already. Write parametrize(..., append=True) to put the map "
+            f'after those that are there, or paramdesc.remove_parametrizations(model, "{path}") '
+            "first."
+        )
+
+    @classmethod
+    def unused(cls, selector: object, path: str) -> PlacementError:
+        return cls(
+            f"every tensor that {selector!r:.100} chooses, {path!r} for example, is chosen by an "
+            "earlier key. Put the special keys before the general ones."
+        )
+
+    @classmethod
+    def no_map(cls, selector: object, path: str) -> PlacementError:
+        return cls(f"the function for {selector!r:.100} has put no map on {path!r}.")
+
+    @classmethod
+    def tied_lazy(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the same tensor as {other!r}, and has no shape yet. Call the model once, "
+            "then parametrize it."
+        )
+
+    @classmethod
+    def excluded(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the same tensor as {other!r}, which is excluded. Untie them first: "
+            "module.weight = torch.nn.Parameter(module.weight.detach().clone())."
+        )
+
+    @classmethod
+    def original(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the original of {other!r}, which is parametrized. To have both read the "
+            f'value, write paramdesc.tie_weights(model, "{other}", "{path}").'
         )
 
 

@@ -42,5 +42,5 @@ def warn_of_gone(optimizer: Optimizer) -> None:
                     f"others in its place for {tensor}, and {type(optimizer).__name__} does not "
                     f"train these. Write {function}(..., optimizer=optimizer), or create the "
                     "optimizer afterwards.",
-                    stacklevel=2,
+                    stacklevel=4,
                 )

@@ -95,15 +95,19 @@ def register_parametrization(
             right_inverse=right_inverse,
             optimizer=optimizer,
         )
-    owner, own_name = locate(module, tensor_name)
-    register(owner, own_name, as_map(parametrization, right_inverse), unsafe, optimizer)
-    return module
+    new = as_map(parametrization, right_inverse)
+    return register(module, *locate(module, tensor_name), new, unsafe, optimizer)
 
 
 def register(
-    module: Module, tensor_name: str, new: Module, unsafe: bool, optimizer: Optimizer | None
-) -> None:
-    """Register `new` on a tensor of `module` itself."""
+    root: M,
+    module: Module,
+    tensor_name: str,
+    new: Module,
+    unsafe: bool,
+    optimizer: Optimizer | None,
+) -> M:
+    """Register `new` on a tensor of `module` itself, which is at or below `root`. Returns `root`."""
     is_held = has_other_holders(module, tensor_name)  # asked while we hold it nowhere
     if optimizer is not None:
         check_optimizer(optimizer, [module._parameters.get(tensor_name)])
@@ -119,6 +123,7 @@ def register(
         put_on(module, tensor_name, new, unsafe, is_held)
         if optimizer is not None:
             hand_over(optimizer, [Change(before, trained_at(module, tensor_name))])
+        return root
     except BaseException:
         snapshot.restore()
         raise

@@ -73,14 +73,20 @@ def remove_parametrizations(
         return module
     if not is_parametrized(owner, own_name):
         raise NotParametrizedError(module, tensor_name)
-    remove(owner, own_name, leave_parametrized, optimizer)
-    return module
+    return remove(module, owner, own_name, leave_parametrized, optimizer)
 
 
 def remove(
-    module: Module, tensor_name: str, leave_parametrized: bool, optimizer: Optimizer | None
-) -> None:
-    """Remove the maps of a tensor of `module` itself."""
+    root: M,
+    module: Module,
+    tensor_name: str,
+    leave_parametrized: bool,
+    optimizer: Optimizer | None,
+) -> M:
+    """Remove the maps of a tensor of `module` itself, which is at or below `root`.
+
+    Returns `root`.
+    """
     if optimizer is not None:
         check_optimizer(optimizer)
     before = trained_at(module, tensor_name)
@@ -113,6 +119,7 @@ def remove(
         if not is_held:
             leave(chain)
             note_all_gone(module, tensor_name, chain)
+        return root
     except BaseException:
         snapshot.restore()
         raise
