@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.nn import Module
@@ -15,10 +17,9 @@ from paramdesc.models.planning import Key, Target, chain_at, plan
 from paramdesc.models.result import Outcome, ParametrizeResult
 from paramdesc.models.selection import Selector, tensor_at
 from paramdesc.registration.collection import ParametrizationSet
-from paramdesc.registration.host import chains_of, tensors_of
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
-from paramdesc.registration.sharing import leave, tensors_in
-from paramdesc.registration.snapshot import Snapshot, below, split_tensors
+from paramdesc.registration.sharing import leave
+from paramdesc.registration.snapshot import Snapshot
 from paramdesc.registration.tied import ALONE, count_references, known_to_be_free, modules_with
 
 __all__ = ["parametrize"]
@@ -80,8 +81,17 @@ def parametrize(
     free = free_tensors(targets)  # asked while we hold the tensors nowhere
     state = State(targets, has_optimizer=optimizer is not None)
     try:
-        with known_to_be_free(free):
-            placed = [place(target, unsafe, optimizer is not None) for target in targets]
+        with without_collector(), known_to_be_free(free):
+            placed = [
+                place(
+                    target,
+                    unsafe,
+                    optimizer is not None,
+                    id(tensor_at(target.places[0])) in free,
+                    state.history,
+                )
+                for target in targets
+            ]
         raise_if_nothing_fits(placed)
         if optimizer is not None:
             hand_over(optimizer, state.changes())
@@ -98,7 +108,19 @@ def parametrize(
         raise
 
 
-def free_tensors(targets: Sequence[Target]) -> list[int]:
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Many objects are made and none is garbage: the collector would look at them all, often."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def free_tensors(targets: Sequence[Target]) -> set[int]:
     """The identities of the Parameters that no module holds besides those of the model."""
     free, suspects = [], []
     for target in targets:
@@ -111,25 +133,17 @@ def free_tensors(targets: Sequence[Target]) -> list[int]:
         known = {id(x.module) for x in target.places}
         if all(id(module) in known for module in found[id(tensor_at(target.places[0]))]):
             free.append(target)
-    return [id(tensor_at(target.places[0])) for target in free]
+    return {id(tensor_at(target.places[0])) for target in free}
 
 
 class State:
-    """The state of all modules that hold one of the targets, and what was trained there."""
+    """What is to be restored if a later target fails, and what was trained before."""
 
     def __init__(self, targets: Sequence[Target], has_optimizer: bool) -> None:
         self.targets = targets
         self.chains = [chain_at(target.places[0]) for target in targets]
-        places = [place for target in targets for place in target.places]
-        modules = list(dict.fromkeys(place.module for place in places))
-        own = [x.maker.value for x in targets if x.maker.kind == "map"]
-        old = [chain for chain in self.chains if chain is not None]
-        written = [x for part in own for x in tensors_in(part)]
-        self.snapshot = Snapshot(
-            [*modules, *below([*(x for module in modules for x in chains_of(module)), *own])],
-            [x for place in places[:] for x in tensors_of(place.module, place.tensor_name)],
-            [*written, *(x for chain in old for x in split_tensors(chain)[1])],
-        )
+        self.history: list[Snapshot] = []
+        modules = dict.fromkeys(place.module for target in targets for place in target.places)
         self.requires_grad = [(x, x.requires_grad) for m in modules for x in m.parameters(False)]
         self.before = [trained_on(target) for target in targets] if has_optimizer else []
 
@@ -143,7 +157,8 @@ class State:
             new = chain_at(target.places[0])
             if new is not None and new is not old:
                 leave(new)
-        self.snapshot.restore()
+        for snapshot in reversed(self.history):
+            snapshot.restore()
         for x, requires_grad in self.requires_grad:
             x.requires_grad_(requires_grad)
 

@@ -8,15 +8,16 @@ import torch
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
-from paramdesc.chain.function_map import FunctionMap
+from paramdesc.chain.function_map import FunctionMap, as_map
 from paramdesc.errors import OptimizerError, PlacementError, ShardedModuleError, add_note
 from paramdesc.models.planning import Target, chain_at
 from paramdesc.models.selection import Place, tensor_at
 from paramdesc.registration.holders import hold_too
 from paramdesc.registration.host import chains_of, tensors_of
 from paramdesc.registration.lazy import PendingRegistration
-from paramdesc.registration.register import register_parametrization
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.register import put_on, register_parametrization
+from paramdesc.registration.sharing import tensors_in
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 
 __all__ = ["Placed", "describe", "place"]
 
@@ -33,8 +34,14 @@ class Placed(NamedTuple):
     error: Exception | None = None
 
 
-def place(target: Target, unsafe: bool, has_optimizer: bool) -> Placed:
+def place(
+    target: Target, unsafe: bool, has_optimizer: bool, is_free: bool, history: list[Snapshot]
+) -> Placed:
     """Put the map of `target` on it, or leave it as it is.
+
+    Args:
+        is_free: whether it is known that no module holds the tensor besides those of the target.
+        history: gets a snapshot of the modules, before they are changed.
 
     Raises:
         Exception: what the map raises, if the tensor was named exactly, or if the exception does
@@ -46,20 +53,17 @@ def place(target: Target, unsafe: bool, has_optimizer: bool) -> Placed:
     if problem is not None:
         return Placed(target, "left", problem)
     first = target.places[0]
-    snapshot = None
-    if target.maker.kind == "function":  # it may do more than one registration
-        chains = below(chains_of(first.module))
-        snapshot = Snapshot([first.module, *chains], tensors_of(first.module, first.tensor_name))
     # exceptions of a factory are mistakes in it, and say nothing about the tensor
     made = target.maker.value() if target.maker.kind == "factory" else target.maker.value
+    snapshot = take_snapshot(target)
+    history.append(snapshot)
     try:
-        put_map(target, made, unsafe)
+        put_map(target, made, unsafe, is_free)
     except MISFIT as error:
         if target.is_exact or isinstance(error, NEVER_MISFIT):
             add_note(error, f"in parametrize(), at {first.path!r}")
             raise
-        if snapshot is not None:
-            snapshot.restore()
+        snapshot.restore()
         return Placed(target, "left", error)
     chain = chain_at(first)
     if chain is None:
@@ -82,7 +86,23 @@ def problem_of_lazy(target: Target, has_optimizer: bool) -> Exception | None:
     return problem
 
 
-def put_map(target: Target, made: Any, unsafe: bool) -> None:
+def take_snapshot(target: Target) -> Snapshot:
+    """The state of what registering on `target` may change."""
+    modules = list(dict.fromkeys(x.module for x in target.places))
+    chain = chain_at(target.places[0])
+    own = [target.maker.value] if target.maker.kind == "map" else []
+    chains = [x for module in modules for x in chains_of(module)]
+    return Snapshot(
+        [*modules, *below([*chains, *own])],
+        [x for place in target.places for x in tensors_of(place.module, place.tensor_name)],
+        [
+            *(x for part in own for x in tensors_in(part)),
+            *(split_tensors(chain)[1] if chain is not None else ()),
+        ],
+    )
+
+
+def put_map(target: Target, made: Any, unsafe: bool, is_free: bool) -> None:
     """Register a map on the first place of `target`: `made`, or what it returns as a function."""
     first = target.places[0]
     if target.maker.kind == "function":
@@ -92,7 +112,10 @@ def put_map(target: Target, made: Any, unsafe: bool) -> None:
             if count_maps(first) == count:
                 raise PlacementError.no_map(target.key, first.path)
             return
-    register_parametrization(first.module, first.tensor_name, made, unsafe=unsafe)
+    if is_free:  # under the snapshot of this target, so that none is needed for the call
+        put_on(first.module, first.tensor_name, as_map(made), unsafe, is_held=False)
+    else:
+        register_parametrization(first.module, first.tensor_name, made, unsafe=unsafe)
 
 
 def count_maps(place: Place) -> int:

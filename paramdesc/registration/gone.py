@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
-from weakref import ref
+from weakref import WeakValueDictionary
 
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -13,15 +14,19 @@ from paramdesc.torch_internals.optimizers import before_each_step
 
 __all__ = ["note_gone"]
 
-_GONE: dict[int, tuple[ref[Parameter], str, str]] = {}
-"""By identity: the Parameter, its tensor, and the call that took its place. Removed when the
-Parameter is freed, so that steps of optimizers cost nothing in general."""
+_GONE: WeakValueDictionary[int, Parameter] = WeakValueDictionary()
+"""The Parameters by identity. Those that are freed leave it, so that steps cost nothing then."""
+_REASONS: dict[int, tuple[str, str]] = {}
+"""By the same identity: the tensor, and the function that has replaced its Parameter."""
 
 
 def note_gone(parameter: Parameter, tensor: str, function: str) -> None:
     """Note that `function` has put other Parameters in the place of `parameter`."""
-    key = id(parameter)
-    _GONE[key] = (ref(parameter, lambda _: _GONE.pop(key, None)), tensor, function)
+    if len(_REASONS) > 2 * len(_GONE) + 100:
+        for key in [key for key in _REASONS if key not in _GONE]:
+            del _REASONS[key]
+    _REASONS[id(parameter)] = (tensor, function)
+    _GONE[id(parameter)] = parameter
     before_each_step(warn_of_gone)
 
 
@@ -31,12 +36,12 @@ def warn_of_gone(optimizer: Optimizer) -> None:
         return
     for group in optimizer.param_groups:
         for x in group["params"]:
-            known = _GONE.get(id(x))
-            if known is None or known[0]() is not x:
+            if _GONE.get(id(x)) is not x:
                 continue
             del _GONE[id(x)]
-            _, tensor, function = known
-            if not modules_with([x])[id(x)]:
+            tensor, function = _REASONS[id(x)]
+            # the search does not see what `gc.freeze` has hidden
+            if not gc.get_freeze_count() and not modules_with([x])[id(x)]:
                 warnings.warn(
                     f"{type(optimizer).__name__} has a Parameter that is gone: {function} has put "
                     f"others in its place for {tensor}, and {type(optimizer).__name__} does not "

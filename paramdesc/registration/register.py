@@ -32,7 +32,7 @@ from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.registration.tied import has_other_holders, refuse_overwriting, warn_of_untying
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
-__all__ = ["place_chain", "register_parametrization"]
+__all__ = ["place_chain", "put_on", "register_parametrization"]
 
 M = TypeVar("M", bound=Module)
 
@@ -107,19 +107,14 @@ def register(
     unsafe: bool,
     optimizer: Optimizer | None,
 ) -> M:
-    """Register `new` on a tensor of `module` itself, which is at or below `root`. Returns `root`."""
+    """Register `new` on a tensor of `module` itself, which is below `root`. Returns `root`."""
     is_held = has_other_holders(module, tensor_name)  # asked while we hold it nowhere
     if optimizer is not None:
         check_optimizer(optimizer, [module._parameters.get(tensor_name)])
     before = {} if optimizer is None else trained_at(module, tensor_name)
-    is_new = not is_shared(new)
     parts = below([*chains_of(module), new])
     snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name), tensors_in(new))
     try:
-        adopt_module(module)
-        # the mode of a map that is on another tensor, too, is not ours to change
-        if is_new and any(part.training is not module.training for part in parts):
-            new.train(module.training)
         put_on(module, tensor_name, new, unsafe, is_held)
         if optimizer is not None:
             hand_over(optimizer, [Change(before, trained_at(module, tensor_name))])
@@ -132,9 +127,15 @@ def register(
 def put_on(module: Module, tensor_name: str, new: Module, unsafe: bool, is_held: bool) -> None:
     """Register `new` after the maps of the tensor, as its first map, or as soon as it has a shape.
 
+    To be called under a snapshot of `module`, of its chains, of `new` and of the tensor.
+
     Args:
         is_held: whether others refer to the tensor, modules perhaps.
     """
+    adopt_module(module)
+    # the mode of a map that is on another tensor, too, is not ours to change
+    if not is_shared(new) and any(x.training is not module.training for x in new.modules()):
+        new.train(module.training)
     if is_parametrized(module, tensor_name):
         append_map(module, tensor_name, new, unsafe)
         return

@@ -117,8 +117,8 @@ def remove(
             dead = [part for part in parts if not is_shared(part, chain)]
             hand_over(optimizer, [Change(before, trained_at(module, tensor_name))], dead)
         if not is_held:
-            leave(chain)
             note_all_gone(module, tensor_name, chain)
+            leave(chain)
         return root
     except BaseException:
         snapshot.restore()
