@@ -52,9 +52,7 @@ def check_optimizer(optimizer: object, tensors: Iterable[Tensor | None] = ()) ->
         raise OptimizerError.lazy()
 
 
-def hand_over(
-    optimizer: Optimizer, changes: Sequence[Change], dead: Iterable[Module] = ()
-) -> None:
+def hand_over(optimizer: Optimizer, changes: Sequence[Change], dead: Iterable[Module] = ()) -> None:
     """Let `optimizer` train what is trained after the changes. On an error, it stays as it was.
 
     New Parameters join the group of those before. A Parameter that no module holds any more

@@ -126,9 +126,18 @@ def before_each_step(listener: Callable[[Optimizer], None]) -> None:
     register_optimizer_step_pre_hook(hook)
 
 
-@cache
 def register_hooks() -> None:
+    register_pre_hook()  # each in a call of its own: after an interrupt, none is registered twice
+    register_post_hook()
+
+
+@cache
+def register_pre_hook() -> None:
     register_optimizer_step_pre_hook(before_step)
+
+
+@cache
+def register_post_hook() -> None:
     register_optimizer_step_post_hook(after_step)
 
 

@@ -75,9 +75,14 @@ def test_the_old_order_works_and_shows_the_new_line(line: str) -> None:
     name = "other" if "other" in line else "weight"
     assert P.get_parametrizations(old).names() == [name]
     new = layer_with_two()
-    eval(f"f{line[line.index('('):]}".replace("...", "torch.eye(4).bool()"), {
-        "f": one_line_functions()[line[: line.index("(")]], "module": new, "torch": torch,
-    })
+    eval(
+        f"f{line[line.index('(') :]}".replace("...", "torch.eye(4).bool()"),
+        {
+            "f": one_line_functions()[line[: line.index("(")]],
+            "module": new,
+            "torch": torch,
+        },
+    )
     assert repr(chain_of(new, name)[0]) == repr(chain_of(old, name)[0])
 
 
