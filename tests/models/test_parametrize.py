@@ -181,9 +181,9 @@ class Interrupting(nn.Module):
 
 def state(model: nn.Module) -> Any:
     return [
-        (name, type(module), {k: dict(v) if isinstance(v, dict) else v for k, v in vars(module).items()})
+        (name, type(module), {key: value for key, value in vars(module).items() if key})
         for name, module in model.named_modules()
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("value", [Interrupting, lambda module, name: Interrupting()])

@@ -68,7 +68,7 @@ def layer_with_two() -> Any:
 @pytest.mark.parametrize("line", OLD)
 def test_the_old_order_works_and_shows_the_new_line(line: str) -> None:
     old: Any = layer_with_two()
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match="one-line functions take") as caught:
         OLD[line](old)
     assert f"Write {line}." in str(caught[0].message)
     assert caught[0].filename == __file__
