@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from paramdesc.errors import add_note
 from paramdesc.models.makers import MapSource
 from paramdesc.models.placing import Placed, describe, place
-from paramdesc.models.planning import Key, Target, chain_at, plan
+from paramdesc.models.planning import Target, chain_at, plan
 from paramdesc.models.result import Outcome, ParametrizeResult
 from paramdesc.models.selection import Selector, tensor_at
 from paramdesc.registration.collection import ParametrizationSet
@@ -27,7 +27,7 @@ __all__ = ["parametrize"]
 
 def parametrize(
     model: Module,
-    maps: Mapping[Key, MapSource] | Mapping[Any, MapSource],
+    maps: Mapping[Any, MapSource],
     *,
     exclude: Selector | Sequence[Selector] = (),
     append: bool = False,
@@ -122,13 +122,15 @@ def without_collector() -> Iterator[None]:
 
 def free_tensors(targets: Sequence[Target]) -> set[int]:
     """The identities of the Parameters that no module holds besides those of the model."""
-    free, suspects = [], []
+    free: list[Target] = []
+    suspects: list[Target] = []
     for target in targets:
         module, name = target.places[0][1:]
         if chain_at(target.places[0]) is None and name in module._parameters:
             is_referred_to = count_references(vars(module), name) > ALONE + len(target.places) - 1
             (suspects if is_referred_to else free).append(target)
-    found = modules_with([tensor_at(x.places[0]) for x in suspects]) if suspects else {}
+    tensors: list[Any] = [tensor_at(target.places[0]) for target in suspects]
+    found = modules_with(tensors) if suspects else {}
     for target in suspects:
         known = {id(x.module) for x in target.places}
         if all(id(module) in known for module in found[id(tensor_at(target.places[0]))]):
@@ -169,21 +171,20 @@ def trained_on(target: Target) -> dict[str, Any]:
 
 def raise_if_nothing_fits(placed: Sequence[Placed]) -> None:
     """Raise the first exception of a key whose map fits none of its tensors."""
-    failed: dict[int, Placed] = {}
+    failed: dict[int, tuple[Exception, Target]] = {}
     for one in placed:
         if one.error is not None and one.error is not one.target.problem:
-            failed.setdefault(id(one.target.key), one)
+            failed.setdefault(id(one.target.key), (one.error, one.target))
     for one in placed:
         if one.error is None or one.error is one.target.problem:
             failed.pop(id(one.target.key), None)
-    for one in failed.values():
-        path = one.target.places[0].path
+    for error, target in failed.values():
         add_note(
-            one.error,
-            f"in parametrize(), at {path!r}. No tensor that {one.target.key!r:.100} chooses has "
-            "taken a map.",
+            error,
+            f"in parametrize(), at {target.places[0].path!r}. No tensor that {target.key!r:.100} "
+            "chooses has taken a map.",
         )
-        raise one.error
+        raise error
 
 
 def outcomes_of(placed: Placed) -> Iterator[Outcome]:

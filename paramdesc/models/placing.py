@@ -48,10 +48,12 @@ def place(
             not say that the tensor does not fit.
     """
     problem: Exception | None = target.problem
-    if problem is None and is_lazy(tensor_at(target.places[0])):
+    tensor: Any = tensor_at(target.places[0])
+    if problem is None and tensor is not None and is_lazy(tensor):
         problem = problem_of_lazy(target, has_optimizer)
     if problem is not None:
         return Placed(target, "left", problem)
+    del tensor  # registration counts references
     first = target.places[0]
     # exceptions of a factory are mistakes in it, and say nothing about the tensor
     made = target.maker.value() if target.maker.kind == "factory" else target.maker.value

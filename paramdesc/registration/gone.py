@@ -36,7 +36,7 @@ def warn_of_gone(optimizer: Optimizer) -> None:
         return
     for group in optimizer.param_groups:
         for x in group["params"]:
-            if _GONE.get(id(x)) is not x:
+            if id(x) not in _GONE:
                 continue
             del _GONE[id(x)]
             tensor, function = _REASONS[id(x)]

@@ -20,11 +20,12 @@ def locate(module: Module, tensor_name: str) -> tuple[Module, str]:
     >>> locate(torch.nn.Sequential(torch.nn.Linear(3, 2)), "0.weight")
     (Linear(in_features=3, out_features=2, bias=True), 'weight')
     """
-    if not isinstance(tensor_name, str) or "." not in tensor_name or has_own(module, tensor_name):
+    name: object = tensor_name  # users also write other things, which are refused later
+    if not isinstance(name, str) or "." not in name or has_own(module, name):
         return module, tensor_name
-    path, _, name = tensor_name.rpartition(".")
+    path, _, last = tensor_name.rpartition(".")
     try:
-        return module.get_submodule(path), name
+        return module.get_submodule(path), last
     except AttributeError:
         return module, tensor_name
 

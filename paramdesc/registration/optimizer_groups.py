@@ -48,7 +48,7 @@ def check_optimizer(optimizer: object, tensors: Iterable[Tensor | None] = ()) ->
     """
     if not isinstance(optimizer, Optimizer):
         raise OptimizerError.of_type(optimizer)
-    if any(is_lazy(x) for x in tensors):
+    if any(x is not None and is_lazy(x) for x in tensors):
         raise OptimizerError.lazy()
 
 
@@ -75,7 +75,7 @@ def hand_over(optimizer: Optimizer, changes: Sequence[Change], dead: Iterable[Mo
             pass_on_state(optimizer, old, followers)
         if isinstance(optimizer, torch.optim.LBFGS) and (gone or followers):
             optimizer.state.clear()  # flat vectors of all parameters, which have another length now
-            optimizer._numel_cache = None  # type: ignore[attr-defined]
+            optimizer._numel_cache = None
     except BaseException:
         for group, lists in saved:
             for name, content in lists.items():

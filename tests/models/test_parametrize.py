@@ -33,7 +33,7 @@ def linears() -> nn.Sequential:
 
 
 def test_attention() -> None:
-    model = Attention()
+    model: Any = Attention()
     result = P.parametrize(
         model, {"in_proj_weight": lambda: Stacked(Orthogonal(), 3), nn.Linear: orthogonal}
     )
@@ -65,12 +65,12 @@ def test_convolutions_and_a_lazy_layer() -> None:
 
 
 def test_an_lstm() -> None:
-    model = Recurrent()
+    model: Any = Recurrent()
     result = P.parametrize(model, {"*weight_hh_*": lambda: Stacked(Orthogonal(), 4)})
     assert result.done == ["lstm.weight_hh_l0", "lstm.weight_hh_l1"]
     trained(model, torch.optim.Adam(model.parameters()), torch.randn(2, 5, 3))
-    weight = dict(P.get_parametrizations(model).items())  # by name
-    for gate in weight["lstm.weight_hh_l1"]().chunk(4):
+    lstm: Any = model.lstm
+    for gate in lstm.weight_hh_l1.chunk(4):
         torch.testing.assert_close(gate @ gate.T, torch.eye(4))
 
 

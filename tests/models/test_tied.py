@@ -137,7 +137,7 @@ def test_base_points_move_with_the_training() -> None:
     "ship",
     [
         P.jit.script,
-        lambda model: torch.jit.trace(model, TOKENS),
+        lambda model: torch.jit.trace(model, TOKENS),  # type: ignore[no-untyped-call]
         lambda model: torch.export.export(model, (TOKENS,)).module(),
         lambda model: torch.compile(model, backend="eager", fullgraph=True),
     ],

@@ -12,16 +12,7 @@ import torch
 from torch import nn
 
 import paramdesc as P
-from paramdesc.parametrizations import (
-    banded,
-    fixed_rank,
-    functions,
-    kernel_spectral_norm,
-    lora,
-    low_rank,
-    masked,
-    operator_norm_inf,
-)
+from paramdesc.parametrizations import banded, functions, kernel_spectral_norm, low_rank
 from tests.helpers import chain_of
 
 NOT_OF_ONE_TENSOR = {"assign_jointly", "joint", "load_old", "magnitude_mask", "merge_lora", "tie"}
@@ -48,14 +39,14 @@ def test_all_functions_are_found() -> None:
     assert len(one_line_functions()) > 50
 
 
-OLD = {
-    'low_rank(module, "weight", rank=2)': lambda layer: low_rank(layer, 2),
-    'low_rank(module, "other", rank=2)': lambda layer: low_rank(layer, 2, "other"),
-    'fixed_rank(module, "other", rank=2)': lambda layer: fixed_rank(layer, 2, name="other"),
-    'banded(module, "other", lower=1, upper=0)': lambda layer: banded(layer, 1, 0, "other"),
-    'operator_norm_inf(module, "weight", bound=2.0)': lambda layer: operator_norm_inf(layer, 2.0),
-    'masked(module, "weight", mask=...)': lambda layer: masked(layer, torch.eye(4).bool()),
-    'lora(module, "other", rank=2)': lambda layer: lora(layer, rank=2, tensor_name="other"),
+OLD: dict[str, Any] = {
+    'low_rank(module, "weight", rank=2)': lambda call, layer: call(layer, 2),
+    'low_rank(module, "other", rank=2)': lambda call, layer: call(layer, 2, "other"),
+    'fixed_rank(module, "other", rank=2)': lambda call, layer: call(layer, 2, name="other"),
+    'banded(module, "other", lower=1, upper=0)': lambda call, layer: call(layer, 1, 0, "other"),
+    'operator_norm_inf(module, "weight", bound=2.0)': lambda call, layer: call(layer, 2.0),
+    'masked(module, "weight", mask=...)': lambda call, layer: call(layer, torch.eye(4).bool()),
+    'lora(module, "other", rank=2)': lambda call, layer: call(layer, rank=2, tensor_name="other"),
 }
 
 
@@ -69,7 +60,7 @@ def layer_with_two() -> Any:
 def test_the_old_order_works_and_shows_the_new_line(line: str) -> None:
     old: Any = layer_with_two()
     with pytest.warns(DeprecationWarning, match="one-line functions take") as caught:
-        OLD[line](old)
+        OLD[line](one_line_functions()[line[: line.index("(")]], old)
     assert f"Write {line}." in str(caught[0].message)
     assert caught[0].filename == __file__
     name = "other" if "other" in line else "weight"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import paramdesc as P
 from paramdesc.errors import OptimizerError
@@ -29,9 +29,9 @@ def model() -> nn.Sequential:
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
-        loss: Tensor = model(torch.ones(2, 4)).square().mean()
+        loss: Any = model(torch.ones(2, 4)).square().mean()
         loss.backward()
         return loss
 

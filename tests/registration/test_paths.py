@@ -12,7 +12,7 @@ from paramdesc.errors import MissingTensorError, NotParametrizedError
 from paramdesc.parametrizations import Symmetric, symmetric
 
 
-def model() -> nn.Sequential:
+def model() -> Any:
     return nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3)))
 
 
@@ -37,7 +37,7 @@ def test_a_literal_name_comes_first() -> None:
     whole: Any = nn.Module()
     whole.a = nn.Linear(2, 2)
     whole._parameters["a.weight"] = nn.Parameter(whole.a.weight.detach().clone())
-    with pytest.raises(KeyError, match="can't contain"):  # torch's, as for any such name
+    with pytest.raises(KeyError, match="contain"):  # torch's, as for any such name
         P.register_parametrization(whole, "a.weight", Symmetric())
     assert not P.is_parametrized(whole.a)
 
