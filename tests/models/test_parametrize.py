@@ -52,7 +52,7 @@ def test_attention() -> None:
 
 
 def test_convolutions_and_a_lazy_layer() -> None:
-    model = convolutions()
+    model: Any = convolutions()
     key = (nn.Conv2d, nn.ConvTranspose2d)
     result = P.parametrize(model, {key: lambda: SpectralNorm(0.9), nn.Linear: LoRA})
     assert result.done == ["0.weight", "3.weight"]
