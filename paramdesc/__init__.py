@@ -13,8 +13,11 @@ from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
 from paramdesc.models.disabling import disabled
+from paramdesc.models.parametrize import parametrize
+from paramdesc.models.result import ParametrizeResult
 from paramdesc.models.rows import SummaryRow
 from paramdesc.models.summary import Summary, summary
+from paramdesc.models.tying import tie_weights
 from paramdesc.registration import pickled
 from paramdesc.registration.access import chain_of
 from paramdesc.registration.adoption import adopt
@@ -40,6 +43,7 @@ __all__ = [
     "ParametrizationList",
     "ParametrizationProto",
     "ParametrizationSet",
+    "ParametrizeResult",
     "Reason",
     "Scope",
     "Summary",
@@ -55,11 +59,13 @@ __all__ = [
     "is_parametrized",
     "jit",
     "parametrizations",
+    "parametrize",
     "parametrized",
     "register_parametrization",
     "remove_parametrizations",
     "summary",
     "testing",
+    "tie_weights",
     "transfer_parametrizations_and_params",
     "type_before_parametrizations",
 ]

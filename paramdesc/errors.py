@@ -6,7 +6,7 @@ place, and builds its message from its arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from torch.nn import Module
@@ -29,7 +29,9 @@ __all__ = [
     "MixedEnginesError",
     "NonFiniteError",
     "NotParametrizedError",
+    "OptimizerError",
     "OriginalError",
+    "PlacementError",
     "ScriptedScopeError",
     "ScriptingError",
     "SelectionError",
@@ -37,15 +39,36 @@ __all__ = [
     "ShardedModuleError",
     "SharedMapError",
     "TiedParameterError",
+    "TyingError",
 ]
 
 
-def names_of_tensors(module: Module) -> str:
+def names_of_tensors(module: Module) -> list[str]:
     """The names of the module's own tensors, for messages."""
     names = [name for name, _ in module.named_parameters(recurse=False)]
     names += [name for name, _ in module.named_buffers(recurse=False)]
-    names += list(getattr(module, "parametrizations", ()))
-    return ", ".join(map(repr, names)) if names else "none"
+    return names + list(getattr(module, "parametrizations", ()))
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names for a message, `none` if there are none."""
+    return ", ".join(map(repr, names)) or "none"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A sentence with the known names that are like `name`; empty if there is none."""
+    near = get_close_matches(name, list(known), 3) if isinstance(name, str) else []
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def paths_of_tensors(module: Module) -> list[str]:
+    """The paths of all tensors at and below the module, for messages."""
+    return [
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules()
+        if "parametrizations" not in path.split(".")
+        for name in names_of_tensors(child)
+    ]
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -63,8 +86,19 @@ class MissingTensorError(ValueError):
         self.tensor_name = tensor_name
         super().__init__(
             f"{type(module).__name__} does not have a parameter, a buffer, or a parametrized "
-            f"element with name {tensor_name!r}. Its tensors are: {names_of_tensors(module)}."
+            f"element with name {tensor_name!r}.{hint_for_tensor(module, tensor_name)}"
         )
+
+
+def hint_for_tensor(module: Module, tensor_name: object) -> str:
+    """What the module has instead: tensors of its own, or of its submodules."""
+    own = names_of_tensors(module)
+    below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
+    hint = did_you_mean(tensor_name, [*own, *below])
+    if below and not hint:
+        more = ", ..." if len(below) > 3 else ""
+        hint = f" A path leads to those of its submodules: {listed(below[:3])}{more}."
+    return f" Its tensors are: {listed(own)}.{hint}"
 
 
 class NotParametrizedError(ValueError):
@@ -72,10 +106,18 @@ class NotParametrizedError(ValueError):
 
     def __init__(self, module: Module, tensor_name: str) -> None:
         self.tensor_name = tensor_name
-        names = ", ".join(map(repr, getattr(module, "parametrizations", ()))) or "none"
+        names = list(getattr(module, "parametrizations", ()))
+        if "." in tensor_name:
+            names = [
+                f"{path}.{name}" if path else name
+                for path, child in module.named_modules()
+                if "parametrizations" not in path.split(".")
+                for name in getattr(child, "parametrizations", ())
+            ]
+        shown = listed(names[:5]) + (", ..." if len(names) > 5 else "")
         super().__init__(
             f"{type(module).__name__} does not have a parametrization on {tensor_name!r}. "
-            f"Parametrized tensors: {names}."
+            f"Parametrized tensors: {shown}.{did_you_mean(tensor_name, names)}"
         )
 
 
@@ -494,6 +536,127 @@ class SelectionError(ValueError):
         return cls(
             "tensors are chosen by a pattern ('encoder.*.weight'), a type of module (nn.Linear), "
             f"or a submodule. Got {selector!r:.200} of type {type(selector).__name__}."
+        )
+
+
+class TyingError(ValueError):
+    """Tensors of a model cannot be tied."""
+
+    @classmethod
+    def parametrized(cls, module: Module, tensor_name: str, path: str) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: it is "
+            "parametrized itself. Remove that first, "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), or name it first, as '
+            "the tensor that stays."
+        )
+
+    @classmethod
+    def differs(
+        cls, module: Module, tensor_name: str, path: str, aspect: str, own: object, other: object
+    ) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: its {aspect} is "
+            f"{own}, and that of {path!r} is {other}. To tie a tensor to a function of another, "
+            "use paramdesc.parametrizations.tie."
+        )
+
+    @classmethod
+    def buffer(cls, module: Module, tensor_name: str, path: str) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: one of them is "
+            "a buffer. Only Parameters and parametrized tensors are tied."
+        )
+
+
+class PlacementError(ValueError):
+    """`parametrize` was told something that it cannot do on this model."""
+
+    @classmethod
+    def not_callable(cls, selector: object, value: object) -> PlacementError:
+        return cls(
+            f"the value for {selector!r:.100} must make a map for each tensor. Got {value!r:.200} "
+            f"of type {type(value).__name__}. Write a class, a function without arguments, such as "
+            "`lambda: SpectralNorm(0.9)`, or a function (module, tensor_name), such as "
+            "`orthogonal`."
+        )
+
+    @classmethod
+    def signature(cls, selector: object, value: object, signature: object) -> PlacementError:
+        name = getattr(value, "__name__", "the function")
+        return cls(
+            f"the value for {selector!r:.100} is {name}{signature}, which can be called neither "
+            "without arguments nor with (module, tensor_name). Write `lambda: "
+            f"{name}(...)` with its arguments, or `lambda: {name}` if it is the map itself, a "
+            "function from tensor to tensor."
+        )
+
+    @classmethod
+    def one_map(cls, selector: object, value: Module, paths: Sequence[str]) -> PlacementError:
+        name = type(value).__name__
+        return cls(
+            f"{selector!r:.100} chooses {len(paths)} tensors ({listed(paths[:3])}"
+            f"{', ...' if len(paths) > 3 else ''}), and its value is one map, a {name}. Each "
+            f"tensor needs a map of its own: write `lambda: {name}(...)`."
+        )
+
+    @classmethod
+    def parametrized(cls, path: str) -> PlacementError:
+        return cls(
+            f"{path!r} is parametrized already. Write parametrize(..., append=True) to put the map "
+            f'after those that are there, or paramdesc.remove_parametrizations(model, "{path}") '
+            "first."
+        )
+
+    @classmethod
+    def unused(cls, selector: object, path: str) -> PlacementError:
+        return cls(
+            f"every tensor that {selector!r:.100} chooses, {path!r} for example, is chosen by an "
+            "earlier key. Put the special keys before the general ones."
+        )
+
+    @classmethod
+    def no_map(cls, selector: object, path: str) -> PlacementError:
+        return cls(f"the function for {selector!r:.100} has put no map on {path!r}.")
+
+    @classmethod
+    def tied_lazy(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the same tensor as {other!r}, and has no shape yet. Call the model once, "
+            "then parametrize it."
+        )
+
+    @classmethod
+    def excluded(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the same tensor as {other!r}, which is excluded. Untie them first: "
+            "module.weight = torch.nn.Parameter(module.weight.detach().clone())."
+        )
+
+    @classmethod
+    def original(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the original of {other!r}, which is parametrized. To have both read the "
+            f'value, write paramdesc.tie_weights(model, "{other}", "{path}").'
+        )
+
+
+class OptimizerError(TypeError):
+    """An `optimizer=` that cannot be kept up to date."""
+
+    @classmethod
+    def of_type(cls, optimizer: object) -> OptimizerError:
+        return cls(
+            "optimizer= takes an optimizer of torch, whose groups are to train the new "
+            f"Parameters. Got {optimizer!r:.200} of type {type(optimizer).__name__}."
+        )
+
+    @classmethod
+    def lazy(cls) -> OptimizerError:
+        return cls(
+            "optimizer= needs a tensor with a shape, and this one has none before the first call "
+            "of its module. Call the module once, then register, or create the optimizer "
+            "afterwards."
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from paramdesc.caching.coverage import Search
 from paramdesc.caching.programs import is_scripted_list
@@ -122,6 +122,28 @@ class ParametrizationSet(Set[ParametrizationList]):
             for name, chain in self.items()
             if all(test(name, chain) for test in tests)
         )
+
+    def named_originals(self) -> list[tuple[str, Parameter]]:
+        """The trained originals with their names in the model, each Parameter once.
+
+        An optimizer takes them as they are, or as the `params` of one of its groups.
+        """
+        found: dict[Parameter, str] = {}
+        for name, chain in self.items():
+            path, dot, tensor_name = name.rpartition(".")
+            for own, x in chain.named_parameters(recurse=False):
+                found.setdefault(x, f"{path}{dot}parametrizations.{tensor_name}.{own}")
+        return [(name, x) for x, name in found.items()]
+
+    def originals(self) -> list[Parameter]:
+        """The trained originals, each Parameter once, for a group of an optimizer.
+
+        >>> layer = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
+        >>> group = {"params": get_parametrizations(layer).originals(), "weight_decay": 0.0}
+        >>> [x.shape for x in group["params"]]
+        [torch.Size([3, 3])]
+        """
+        return [x for _, x in self.named_originals()]
 
     def warm_start_names(self) -> list[str]:
         """The state_dict keys of what `Parametrization.warm_start` names, in this model.

@@ -39,6 +39,7 @@ class Symmetric(Identity):
 
 def tables(quick: bool) -> Iterator[Table]:
     yield registration(quick)
+    yield whole_models(quick)
     yield scaling(quick)
 
 
@@ -139,6 +140,47 @@ def registration(quick: bool) -> Table:
                 (rows[OURS][2] or 0) / (rows[TORCH][2] or 1),
             ),
         ],
+    )
+
+
+ONE_CALL = "paramdesc.parametrize"
+
+
+def whole_model_clock(way: str, count: int) -> Clock:
+    def clock() -> float:
+        model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(count)))
+        gc.collect()
+        if way == ONE_CALL:
+            return clocked(partial(paramdesc.parametrize, model, {nn.Linear: Identity}))()
+        function = importlib.import_module(way).register_parametrization
+
+        def register_each() -> None:
+            for module in model:
+                function(module, "weight", Identity())
+
+        return clocked(register_each)()
+
+    return clock
+
+
+def whole_models(quick: bool) -> Table:
+    ways = (TORCH, OURS, ONE_CALL)
+    counts = (10, 20) if quick else (100, 1000, 10000)
+    rows: dict[str, tuple[float | None, ...]] = dict.fromkeys(ways, ())
+    for count in counts:
+        clocks = {way: whole_model_clock(way, count) for way in ways}
+        series = in_turns(clocks, 1 if quick else 5)
+        for way in ways:
+            rows[way] += (series.median(way) / count * 1e6,)
+    ratio = series.ratio(ONE_CALL, TORCH)
+    return Table(
+        "Whole models",
+        "Microseconds per module, to register an identity on each `nn.Linear` of a model of so "
+        "many: one by one, or by one call of `parametrize`, which also finds the tensors, makes "
+        "the maps and can undo everything.",
+        tuple(f"{count} modules" for count in counts),
+        rows,
+        [Goal("the time of one call, for the largest model, in torch's one by one", 1, ratio)],
     )
 
 

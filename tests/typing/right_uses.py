@@ -235,7 +235,7 @@ functions: Sequence[Callable[[Tensor], Tensor]] = [Double().forward, Half().forw
 assert_type(orthogonal(nn.Linear(2, 2)), nn.Linear)
 assert_type(spectral_norm(nn.Conv2d(2, 2, 3), bound=2.0), nn.Conv2d)
 assert_type(weight_norm(nn.Linear(2, 2), dim=None), nn.Linear)
-assert_type(low_rank(nn.Conv1d(2, 2, 3), 1, flatten=0), nn.Conv1d)
+assert_type(low_rank(nn.Conv1d(2, 2, 3), rank=1, flatten=0), nn.Conv1d)
 assert_type(merge_lora(lora(nn.Linear(2, 2))), nn.Linear)
 
 # checks of a map, and the singular triple
