@@ -12,6 +12,8 @@ from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.models.bake import bake
+from paramdesc.models.baked import Baked, BakedTensor, LeftTensor
 from paramdesc.registration import pickled
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
 cache = cached
 
 __all__ = [
+    "Baked",
+    "BakedTensor",
     "CacheReport",
     "CacheRow",
     "Cause",
     "InvertibleParametrizationProto",
+    "LeftTensor",
     "Parametrization",
     "ParametrizationList",
     "ParametrizationProto",
@@ -40,6 +45,7 @@ __all__ = [
     "Scope",
     "adopt",
     "auto_cache",
+    "bake",
     "cache",
     "cached",
     "get_parametrizations",

@@ -13,6 +13,7 @@ from torch.nn import Module
 __all__ = [
     "AssignmentError",
     "AveragedOriginalsError",
+    "BakingError",
     "CacheTargetError",
     "ChainError",
     "ConstraintError",
@@ -373,6 +374,25 @@ class SelectionError(ValueError):
         return cls(
             "tensors are chosen by a pattern ('encoder.*.weight'), a type of module (nn.Linear), "
             f"or a submodule. Got {selector!r:.200} of type {type(selector).__name__}."
+        )
+
+
+class BakingError(RuntimeError):
+    """A parametrized tensor cannot be replaced by its value."""
+
+    @classmethod
+    def of_program(cls, path: str, machinery: str) -> BakingError:
+        return cls(
+            f"cannot bake {path!r}: it is inside a program of {machinery}, whose code computes it. "
+            "Bake the model from which the program was made, paramdesc.bake(model), then make "
+            "the program again."
+        )
+
+    @classmethod
+    def changed(cls, path: str) -> BakingError:
+        return cls(
+            f"cannot bake {path!r}: the plain tensor does not read as the value that was "
+            "evaluated. Does the module define __getattr__, or a property of that name?"
         )
 
 
