@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from paramdesc.models.parametrized_tensors import ParametrizedTensor
+from paramdesc.models.parametrized_tensors import ParametrizedTensor, own_tensors
 from paramdesc.registration.sharing import owners_of
 from paramdesc.registration.snapshot import differs
 from paramdesc.torch_internals.tensors import is_wrapper, memory_of, replace_data
@@ -20,12 +20,9 @@ __all__ = ["Holders", "Value", "evaluate_all"]
 class Holders:
     """How many places hold each tensor: in the model, and as the original of a chain elsewhere."""
 
-    def __init__(self, model: Module, chosen: list[ParametrizedTensor]) -> None:
-        self.counts: Counter[int] = Counter()
-        for module in model.modules():
-            self.counts.update(id(x) for x in module._parameters.values() if x is not None)
-            self.counts.update(id(x) for x in dict(module._buffers.items()).values())
-        own = {id(module) for module in model.modules()}
+    def __init__(self, modules: list[Module], chosen: list[ParametrizedTensor]) -> None:
+        self.counts = Counter(id(x) for module in modules for x in own_tensors(module))
+        own = set(map(id, modules))
         seen: set[int] = set()
         for tensor in chosen:
             for part in tensor.parts():
@@ -35,9 +32,7 @@ class Holders:
                 for chain in owners_of(part):
                     if id(chain) not in own:
                         self.counts.update(id(x) for x in chain.own_originals().values())
-        self.given_up: Counter[int] = Counter(
-            key for tensor in chosen for key in tensor.held_leaves()
-        )
+        self.given_up = Counter(key for tensor in chosen for key in tensor.held_leaves())
 
     def has_others(self, leaf: Tensor) -> bool:
         """Whether something that is not baked holds `leaf`."""
@@ -166,4 +161,4 @@ def same_memory(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same numbers at the same place."""
     if is_wrapper(a) or is_wrapper(b) or a.layout != torch.strided or b.layout != torch.strided:
         return a is b
-    return a.is_set_to(b)
+    return a is b if a.is_meta or b.is_meta else a.is_set_to(b)

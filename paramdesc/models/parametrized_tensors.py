@@ -13,7 +13,6 @@ from torch.nn.utils.parametrize import ParametrizationList as TorchList
 from paramdesc.caching.active import forget
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.warm import warm_maps
-from paramdesc.errors import BakingError
 from paramdesc.models.selection import Place, is_engine_part
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.lazy import PendingRegistration
@@ -34,6 +33,7 @@ __all__ = [
     "ParametrizedTensor",
     "Waiting",
     "find_parametrized",
+    "own_tensors",
 ]
 
 OURS, TORCHS, GRAPH = "paramdesc", "torch.nn.utils.parametrize", "torch.fx"
@@ -46,6 +46,7 @@ class ParametrizedTensor:
     is_tied = False
     """Whether its original belongs to another tensor."""
     maps: tuple[str, ...] = ()
+
     def __init__(self, place: Place) -> None:
         self.place = place
 
@@ -108,6 +109,8 @@ class OfChain(ParametrizedTensor):
         self.chain = chain
         self.machinery = machinery
         self.is_tied = "is_tied" in chain.__dict__
+        self.modules: list[Module] = list(chain.modules())
+        self.originals = leaves_of(chain)
         self.maps = tuple(
             type(child).__name__ for name, child in chain._modules.items() if name.isdigit()
         )
@@ -124,19 +127,18 @@ class OfChain(ParametrizedTensor):
             return self.chain()  # type: ignore[no-any-return]
 
     def leaves(self) -> list[Tensor]:
-        found = leaves_of(self.chain)
-        parameters = [x for x in found if isinstance(x, Parameter)]
-        return parameters or found
+        parameters = [x for x in self.originals if isinstance(x, Parameter)]
+        return parameters or self.originals
 
     def sources(self) -> list[Tensor]:
-        return [*self.chain.parameters(), *self.chain.buffers()]
+        return [x for module in self.modules for x in own_tensors(module)]
 
     def parts(self) -> list[Module]:
-        chains = [x for x in self.chain.modules() if isinstance(x, ParametrizationList)]
+        chains = [x for x in self.modules if isinstance(x, ParametrizationList)]
         return [part for chain in chains for part in chain.maps()]
 
     def held_leaves(self) -> list[int]:
-        return [id(x) for x in leaves_of(self.chain)]
+        return [id(x) for x in self.originals]
 
     def settings(self) -> tuple[Any, ...]:
         return self.maps
@@ -144,12 +146,6 @@ class OfChain(ParametrizedTensor):
     def function(self) -> tuple[Any, ...]:
         maps = [id(x) for name, x in self.chain._modules.items() if name.isdigit()]
         return (type(self), *maps)
-
-    @staticmethod
-    def tensors_of(chain: Any) -> Iterator[Tensor]:
-        """All tensors at and below a chain."""
-        yield from chain.parameters()
-        yield from chain.buffers()
 
     def is_persistent(self) -> bool:
         return not self.chain._non_persistent_buffers_set
@@ -176,7 +172,7 @@ class OfChain(ParametrizedTensor):
             self.attribute.chains = self.siblings
 
     def finish(self) -> None:
-        for chain in self.chain.modules():
+        for chain in self.modules:
             if isinstance(chain, ParametrizationList):
                 for part in warm_maps(chain).values():
                     part.is_led = is_shared(part, chain)
@@ -256,11 +252,12 @@ def find_parametrized(model: Module) -> Iterator[ParametrizedTensor]:
 
 def parametrized_in(module: Module, prefix: str) -> Iterator[ParametrizedTensor]:
     """The parametrized tensors of the one module."""
-    chains: Any = module._modules.get("parametrizations")
     if isinstance(module, ScriptModule):
-        for name in () if chains is None else [name for name, _ in chains.named_children()]:
+        scripted = dict(module.named_children()).get("parametrizations")
+        for name, _ in () if scripted is None else scripted.named_children():
             yield OfProgram(Place(f"{prefix}{name}", module, name), "TorchScript")
         return
+    chains: Any = module._modules.get("parametrizations")
     if isinstance(chains, ParametrizationDict):
         machinery = OURS
     else:
@@ -286,12 +283,17 @@ def parametrized_in(module: Module, prefix: str) -> Iterator[ParametrizedTensor]
 
 def leaves_of(chain: Any) -> list[Tensor]:
     """The originals of `chain`, and for those that are parametrized themselves, theirs."""
-    found = list(chain.parameters(recurse=False))
-    found += [x for name, x in chain.named_buffers(recurse=False) if name.startswith("original")]
+    found = list(own_tensors(chain))
     nested = chain._modules.get("parametrizations")
     for inner in () if nested is None else nested._modules.values():
         found += leaves_of(inner)
     return found
+
+
+def own_tensors(module: Module) -> Iterator[Tensor]:
+    """The parameters and buffers of the one module."""
+    yield from (x for x in module._parameters.values() if x is not None)
+    yield from (x for x in module._buffers.values() if x is not None)
 
 
 def drop_load_hooks(module: Module, tensor_name: str) -> None:
