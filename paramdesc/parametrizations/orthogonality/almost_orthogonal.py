@@ -8,7 +8,9 @@ from torch import Tensor
 from paramdesc.linalg.orthogonality import cayley_step, renewed, skew_part, split, turned
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.linalg.solving import invert
 from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
+from paramdesc.torch_internals.onnx import is_exporting_to_onnx
 
 __all__ = ["AlmostOrthogonal"]
 
@@ -146,5 +148,8 @@ def bounded(H: Tensor) -> Tensor:
     """
     n = H.shape[-1]
     identity = torch.eye(n, dtype=H.dtype, device=H.device).expand_as(H)
+    if not torch.jit.is_scripting() and is_exporting_to_onnx():  # type: ignore[attr-defined]
+        block = torch.cat([torch.cat([identity, -H], -1), torch.cat([H, identity], -1)], -2)
+        return invert(block)[..., :n, n:]
     Q = torch.linalg.qr(torch.cat([identity, H], dim=-2))[0]
     return matmul(Q[..., n:, :], Q[..., :n, :].mH)
