@@ -148,7 +148,9 @@ def bounded(H: Tensor) -> Tensor:
     """
     n = H.shape[-1]
     identity = torch.eye(n, dtype=H.dtype, device=H.device).expand_as(H)
-    if not torch.jit.is_scripting() and is_exporting_to_onnx():  # type: ignore[attr-defined]
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif is_exporting_to_onnx():
         block = torch.cat([torch.cat([identity, -H], -1), torch.cat([H, identity], -1)], -2)
         return invert(block)[..., :n, n:]
     Q = torch.linalg.qr(torch.cat([identity, H], dim=-2))[0]

@@ -75,7 +75,9 @@ class SpecialLinear(PolarForm):
         mean = H.square().sum(-1).sum(-1) / n
         raised = torch.where(mean > 0, self.floor * mean, torch.ones_like(mean))
         P = matmul(H, H) + torch.diag_embed(raised.unsqueeze(-1).expand(H.shape[:-1]))
-        if not torch.jit.is_scripting() and is_exporting_to_onnx():  # type: ignore[attr-defined]
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            pass
+        elif is_exporting_to_onnx():
             warn_of_onnx("SpecialLinear", "logarithms of determinants")
         scale: Tensor = (torch.linalg.slogdet(P)[1] / -n).exp()
         return scale.unsqueeze(-1).unsqueeze(-1) * P

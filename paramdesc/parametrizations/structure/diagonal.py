@@ -40,7 +40,9 @@ class Diagonal(LinearStructure):
 
     def project(self, X: Tensor) -> Tensor:
         check_matrix(X, "diagonal")
-        if not torch.jit.is_scripting() and is_exporting_to_onnx():  # type: ignore[attr-defined]
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            pass
+        elif is_exporting_to_onnx():
             on_diagonal = torch.eye(X.shape[-2], X.shape[-1], dtype=torch.bool, device=X.device)
             return torch.where(on_diagonal, X, torch.zeros_like(X))
         diagonal = X.diagonal(0, -2, -1)
