@@ -15,8 +15,8 @@ __all__ = ["invert", "solve_lower", "solve_upper"]
 def invert(T: Tensor) -> Tensor:
     """`T⁻¹`, without waiting for the device to tell of an error."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return torch.linalg.inv_ex(T)[0]
-    if is_exporting_to_onnx():
+        pass
+    elif is_exporting_to_onnx():
         return inverse_in_products(T)
     M: Tensor = torch.linalg.inv_ex(T)[0]
     return M
@@ -25,16 +25,18 @@ def invert(T: Tensor) -> Tensor:
 def solve_upper(S: Tensor, B: Tensor, unitriangular: bool = False) -> Tensor:
     """`S⁻¹ B`, of an upper triangular matrix, which may have ones on its diagonal."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return torch.linalg.solve_triangular(S, B, upper=True, unitriangular=unitriangular)
-    if is_exporting_to_onnx():
+        pass
+    elif is_exporting_to_onnx():
         return matmul(triangular_inverse_in_products(S), B)
-    return torch.linalg.solve_triangular(S, B, upper=True, unitriangular=unitriangular)
+    Y: Tensor = torch.linalg.solve_triangular(S, B, upper=True, unitriangular=unitriangular)
+    return Y
 
 
 def solve_lower(S: Tensor, B: Tensor, unitriangular: bool = False) -> Tensor:
     """`S⁻¹ B`, of a lower triangular matrix, which may have ones on its diagonal."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return torch.linalg.solve_triangular(S, B, upper=False, unitriangular=unitriangular)
-    if is_exporting_to_onnx():
+        pass
+    elif is_exporting_to_onnx():
         return matmul(triangular_inverse_in_products(S.mT).mT, B)
-    return torch.linalg.solve_triangular(S, B, upper=False, unitriangular=unitriangular)
+    Y: Tensor = torch.linalg.solve_triangular(S, B, upper=False, unitriangular=unitriangular)
+    return Y

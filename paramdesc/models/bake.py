@@ -76,8 +76,8 @@ def bake(
     >>> _ = torch.nn.utils.parametrizations.weight_norm(model[1])
     >>> print(bake(model))
     tensor    by                           maps         shape
-    0.weight  paramdesc                    Symmetric    3x3
-    1.weight  torch.nn.utils.parametrize   _WeightNorm  2x3    a new tensor
+    0.weight  paramdesc                   Symmetric    3x3
+    1.weight  torch.nn.utils.parametrize  _WeightNorm  2x3    a new tensor
     >>> list(model.state_dict())
     ['0.bias', '0.weight', '1.bias', '1.weight']
     """

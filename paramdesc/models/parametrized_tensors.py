@@ -127,7 +127,7 @@ class OfChain(ParametrizedTensor):
             return self.chain()  # type: ignore[no-any-return]
 
     def leaves(self) -> list[Tensor]:
-        parameters = [x for x in self.originals if isinstance(x, Parameter)]
+        parameters: list[Tensor] = [x for x in self.originals if isinstance(x, Parameter)]
         return parameters or self.originals
 
     def sources(self) -> list[Tensor]:

@@ -12,6 +12,8 @@ import paramdesc as P
 from paramdesc.parametrizations import Orthogonal, Positive, SpectralNorm
 from tests.models.zoo import old_weight_norm
 
+fuse_modules: Any = torch.ao.quantization.fuse_modules
+synchronised: Any = nn.SyncBatchNorm.convert_sync_batchnorm
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -45,8 +47,8 @@ def test_a_batch_norm_is_fused_into_a_convolution() -> None:
     model.eval()
     expected = model(x)
     with pytest.raises(Exception, match="weight|Parameter|parametrized"):
-        torch.ao.quantization.fuse_modules(model, ["0", "1"])
-    fused: Any = torch.ao.quantization.fuse_modules(P.bake(model, copy=True).model, ["0", "1", "2"])
+        fuse_modules(model, ["0", "1"])
+    fused: Any = fuse_modules(P.bake(model, copy=True).model, ["0", "1", "2"])
     assert isinstance(fused[1], nn.Identity)
     torch.testing.assert_close(fused(x), expected)
 
@@ -56,9 +58,9 @@ def test_batch_norms_are_synchronised() -> None:
     P.register_parametrization(model[1], "weight", Positive())
     value = model[1].weight.detach().clone()
     with pytest.raises(TypeError):
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        synchronised(model)
     baked: Any = P.bake(model, copy=True)
-    converted: Any = nn.SyncBatchNorm.convert_sync_batchnorm(baked.model)
+    converted: Any = synchronised(baked.model)
     assert isinstance(converted[1], nn.SyncBatchNorm)
     assert torch.equal(converted[1].weight, value)
 

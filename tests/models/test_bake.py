@@ -162,10 +162,11 @@ def test_a_part_of_tied_tensors_leaves_the_others_as_they_are() -> None:
 
 
 def test_the_original_of_another_tensor_is_not_overwritten() -> None:
-    encoder, head = nn.Linear(3, 3), nn.Linear(3, 3)
+    encoder: Any = nn.Linear(3, 3)
+    head: Any = nn.Linear(3, 3)
     head.weight = encoder.weight
     P.register_parametrization(head, "weight", lambda X: 2 * X)
-    head.parametrizations.weight._parameters["original"] = encoder.weight  # type: ignore[index, union-attr]
+    head.parametrizations.weight._parameters["original"] = encoder.weight
     before = encoder.weight.detach().clone()
     value = head.weight.detach().clone()
     for model in (nn.ModuleList([encoder, head]), nn.Sequential(head)):
@@ -178,22 +179,24 @@ def test_the_original_of_another_tensor_is_not_overwritten() -> None:
 
 
 def test_transferred_parametrizations_outside_of_the_model_stay() -> None:
-    inside, outside = nn.Linear(3, 3), nn.Linear(3, 3)
+    inside: Any = nn.Linear(3, 3)
+    outside: Any = nn.Linear(3, 3)
     P.register_parametrization(inside, "weight", Symmetric())
     P.transfer_parametrizations_and_params(inside, outside)
     with torch.no_grad():
-        outside.parametrizations.weight.original.copy_(torch.randn(3, 3))  # type: ignore[union-attr]
+        outside.parametrizations.weight.original.copy_(torch.randn(3, 3))
     value = outside.weight.detach().clone()
-    original = outside.parametrizations.weight.original.detach().clone()  # type: ignore[union-attr]
+    original = outside.parametrizations.weight.original.detach().clone()
     P.bake(nn.Sequential(inside))
-    assert torch.equal(outside.parametrizations.weight.original, original)  # type: ignore[union-attr]
+    assert torch.equal(outside.parametrizations.weight.original, original)
     assert torch.equal(outside.weight, value)
     assert torch.equal(inside.weight, value)
 
 
 def test_tensors_are_chosen_by_selectors() -> None:
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), old_weight_norm(nn.Linear(3, 3)))
-    for layer in model[:2]:
+    model: Any = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model.append(old_weight_norm(nn.Linear(3, 3)))
+    for layer in list(model)[:2]:
         P.register_parametrization(layer, "weight", Symmetric())
         P.register_parametrization(layer, "bias", lambda b: b * 2)
     baked = P.bake(model, "0.*", model[2], exclude=["bias"])
@@ -330,7 +333,7 @@ def test_the_parameter_stays_if_there_is_one() -> None:
     )
     prune.l1_unstructured(model[4], "weight", 1)  # type: ignore[no-untyped-call]
     kept = [
-        model[0].parametrizations.weight.original,  # type: ignore[union-attr]
+        model[0].parametrizations.weight.original,
         model[3].weight_orig,
         model[4].weight_orig,
     ]
@@ -394,8 +397,8 @@ def test_originals_that_are_parametrized_themselves() -> None:
     layer: Any = P.register_parametrization(nn.Linear(3, 3), "weight", WeightNorm())
     P.register_parametrization(layer.parametrizations.weight, "original1", Symmetric())
     other: Any = P.register_parametrization(nn.Linear(3, 3), "weight", Symmetric())
-    prune.l1_unstructured(other.parametrizations.weight, "original", 4)
-    model = nn.Sequential(layer, other)
+    prune.l1_unstructured(other.parametrizations.weight, "original", 4)  # type: ignore[no-untyped-call]
+    model: Any = nn.Sequential(layer, other)
     values = [x.weight.detach().clone() for x in model]
     baked = P.bake(model)
     assert baked.names() == ["0.weight", "1.weight"]
@@ -405,7 +408,7 @@ def test_originals_that_are_parametrized_themselves() -> None:
 
 def test_a_tensor_that_another_hook_computes_from() -> None:
     layer: Any = old_weight_norm(nn.Linear(3, 3))
-    prune.l1_unstructured(layer, "weight_v", 3)
+    prune.l1_unstructured(layer, "weight_v", 3)  # type: ignore[no-untyped-call]
     P.register_parametrization(layer, "weight_g", Doubled())
     layer(torch.ones(1, 3))
     layer(torch.ones(1, 3))
@@ -454,7 +457,8 @@ def test_values_that_share_memory_get_their_own() -> None:
 
         def forward(self, X: Tensor) -> Tensor:
             shown: Any = self.shown
-            return shown[:3, :3]
+            corner: Tensor = shown[:3, :3]
+            return corner
 
     shown = Shown()
     layers = [nn.Linear(3, 3), nn.Linear(3, 3)]
