@@ -29,6 +29,8 @@ def inverse_in_products(T: Tensor) -> Tensor:
     tensor([[ 0.5000,  0.0000],
             [-0.5000,  1.0000]])
     """
+    if T.numel() == 0:
+        return T
     size = T.abs()
     rows, columns = size.sum(-1, keepdim=True), size.sum(-2, keepdim=True)
     bound = rows.amax(-2, keepdim=True) * columns.amax(-1, keepdim=True)  # of the norm, squared

@@ -75,7 +75,7 @@ def bake(
     >>> _ = register_parametrization(model[0], "weight", Symmetric())
     >>> _ = torch.nn.utils.parametrizations.weight_norm(model[1])
     >>> print(bake(model))
-    tensor    by                           maps         shape
+    tensor    by                          maps         shape
     0.weight  paramdesc                   Symmetric    3x3
     1.weight  torch.nn.utils.parametrize  _WeightNorm  2x3    a new tensor
     >>> list(model.state_dict())

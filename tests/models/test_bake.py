@@ -324,7 +324,7 @@ def test_a_failure_after_the_evaluations_is_undone(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_parameter_stays_if_there_is_one() -> None:
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         P.register_parametrization(nn.Linear(3, 3), "weight", Symmetric()),
         P.register_parametrization(nn.Linear(3, 3), "weight", WeightNorm()),
         old_weight_norm(nn.Linear(3, 3)),

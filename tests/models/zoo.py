@@ -28,7 +28,7 @@ __all__ = ["ARCHITECTURES", "example", "old_spectral_norm", "old_weight_norm"]
 def old_weight_norm(module: Any, name: str = "weight") -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return nn.utils.weight_norm(module, name)  # type: ignore[no-untyped-call]
+        return nn.utils.weight_norm(module, name)
 
 
 def old_spectral_norm(module: Any, name: str = "weight") -> Any:

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from tests.worlds import (
     checkpointing,
     compiling,
+    constraining,
     converting,
     copying,
     exporting,
@@ -38,6 +39,7 @@ GROUPS = (
     transforming,
     converting,
     copying,
+    constraining,
 )
 INTRODUCTION = """\
 # Parametrized models in every world
