@@ -91,11 +91,11 @@ def bake(
         selectors, exclude = tuple(found[: len(selectors)]), tuple(found[len(selectors) :])
     with without_collections():
         chosen, left = choose(model, selectors, exclude)
-    for tensor in chosen:
-        if isinstance(tensor, OfProgram):
-            raise BakingError.of_program(tensor.place.path, tensor.machinery)
-        refuse_sharded(tensor.place.module, tensor.place.tensor_name, "bake")
-    values = replace_all(model, chosen)
+        for tensor in chosen:
+            if isinstance(tensor, OfProgram):
+                raise BakingError.of_program(tensor.place.path, tensor.machinery)
+            refuse_sharded(tensor.place.module, tensor.place.tensor_name, "bake")
+        values = replace_all(model, chosen)
     return Baked(model, tuple(tell(values)), tuple(left))
 
 
@@ -163,8 +163,7 @@ def replace_all(model: Module, chosen: list[ParametrizedTensor]) -> list[Value]:
     modules = list(model.modules())
     holders = Holders(modules, chosen)
     cached = [x for x in modules if x.__dict__.get("_forward_pre_hooks", {}).get(HOOK)]
-    with without_collections():
-        snapshot = Snapshot(*touched(chosen, cached))
+    snapshot = Snapshot(*touched(chosen, cached))
     try:
         values = evaluate_all(chosen, holders)
         for value in values:

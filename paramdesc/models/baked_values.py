@@ -159,6 +159,8 @@ def is_alone(value: Tensor, tensor: ParametrizedTensor) -> bool:
 
 def same_memory(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same numbers at the same place."""
-    if is_wrapper(a) or is_wrapper(b) or a.layout != torch.strided or b.layout != torch.strided:
+    if a is b or a.shape != b.shape or a.dtype != b.dtype or a.is_meta or b.is_meta:
         return a is b
-    return a is b if a.is_meta or b.is_meta else a.is_set_to(b)
+    if a.layout != torch.strided or b.layout != torch.strided or is_wrapper(a) or is_wrapper(b):
+        return False
+    return a.device == b.device and a.is_set_to(b)

@@ -80,7 +80,7 @@ def without_power_iterations(chain: Module) -> Iterator[None]:
     In training mode it makes one at each evaluation, so that no two values are equal.
     """
     kind = parametrizations._SpectralNorm
-    maps = [x for x in chain.children() if isinstance(x, kind) and x.training]
+    maps = [x for x in chain._modules.values() if isinstance(x, kind) and x.training]
     for x in maps:
         x.training = False
     try:
