@@ -12,6 +12,8 @@ from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.models.bake import bake
+from paramdesc.models.baked import Baked, BakedTensor, LeftTensor
 from paramdesc.models.disabling import disabled
 from paramdesc.models.parametrize import parametrize
 from paramdesc.models.result import ParametrizeResult
@@ -35,10 +37,13 @@ if TYPE_CHECKING:
 cache = cached
 
 __all__ = [
+    "Baked",
+    "BakedTensor",
     "CacheReport",
     "CacheRow",
     "Cause",
     "InvertibleParametrizationProto",
+    "LeftTensor",
     "Parametrization",
     "ParametrizationList",
     "ParametrizationProto",
@@ -50,6 +55,7 @@ __all__ = [
     "SummaryRow",
     "adopt",
     "auto_cache",
+    "bake",
     "cache",
     "cached",
     "chain_of",

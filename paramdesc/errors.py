@@ -14,6 +14,7 @@ from torch.nn import Module
 __all__ = [
     "AssignmentError",
     "AveragedOriginalsError",
+    "BakingError",
     "BatchedGraphError",
     "CacheTargetError",
     "ChainError",
@@ -657,6 +658,25 @@ class OptimizerError(TypeError):
             "optimizer= needs a tensor with a shape, and this one has none before the first call "
             "of its module. Call the module once, then register, or create the optimizer "
             "afterwards."
+        )
+
+
+class BakingError(RuntimeError):
+    """A parametrized tensor cannot be replaced by its value."""
+
+    @classmethod
+    def of_program(cls, path: str, machinery: str) -> BakingError:
+        return cls(
+            f"cannot bake {path!r}: it is inside a program of {machinery}, whose code computes it. "
+            "Bake the model from which the program was made, paramdesc.bake(model), then make "
+            "the program again."
+        )
+
+    @classmethod
+    def changed(cls, path: str) -> BakingError:
+        return cls(
+            f"cannot bake {path!r}: the plain tensor does not read as the value that was "
+            "evaluated. Does the module define __getattr__, or a property of that name?"
         )
 
 

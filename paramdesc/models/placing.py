@@ -98,7 +98,7 @@ def take_snapshot(target: Target) -> Snapshot:
         [*modules, *below([*chains, *own])],
         [x for place in target.places for x in tensors_of(place.module, place.tensor_name)],
         [
-            *(x for part in own for x in tensors_in(part)),
+            *tensors_in(below(own)),
             *(split_tensors(chain)[1] if chain is not None else ()),
         ],
     )

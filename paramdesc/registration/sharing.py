@@ -15,7 +15,7 @@ from paramdesc.chain.warm import is_warm
 from paramdesc.errors import SharedMapError
 from paramdesc.registration.snapshot import Snapshot, below, differs, tensors_in
 
-__all__ = ["check_shared", "is_shared", "join", "leave", "shares_original"]
+__all__ = ["check_shared", "is_shared", "join", "leave", "owners_of", "shares_original"]
 
 _CHAINS: WeakKeyDictionary[Module, ref[Any] | WeakSet[Any]] = WeakKeyDictionary()
 """The chains of each map and of each module inside it, most of which belong to a single one. A copy
@@ -59,6 +59,11 @@ def chains_with(part: Module) -> Iterator[Any]:
     for chain in joined(part):
         if any(found is part for found in below(chain.maps())):
             yield chain
+
+
+def owners_of(part: Module) -> list[Any]:
+    """The chains that `part` has been registered with, also those that have dropped it since."""
+    return list(_CHAINS.get(part, ()))
 
 
 def is_shared(parametrization: Module, chain: Any = None) -> bool:

@@ -50,7 +50,8 @@ class Snapshot:
             if type(value) in _CONTAINERS
             or (type(value) not in _PLAIN and isinstance(value, (dict, set)))
         ]
-        self.containers = [(value, value.copy() if value else ()) for value in containers]
+        self.containers = [(value, value.copy()) for value in containers if value]
+        self.empty = [value for value in containers if not value]
         self.tensors = [(x, x.detach(), x._version, address(x)) for x in tensors if is_counted(x)]
         self.numbers = [(x, x.detach().clone()) for x in written if not is_lazy(x)]
 
@@ -62,6 +63,8 @@ class Snapshot:
             put_back(state, attributes)
         for container, content in self.containers:
             put_back(container, content)
+        for container in self.empty:
+            put_back(container, ())
         for tensor, before, version, place in self.tensors:
             if tensor._version != version or address(tensor) != place or is_wrapper(tensor):
                 replace_data(tensor, before)

@@ -41,6 +41,7 @@ def tables(quick: bool) -> Iterator[Table]:
     yield registration(quick)
     yield whole_models(quick)
     yield scaling(quick)
+    yield baking(quick)
 
 
 def prepared(count: int, new_map: Callable[[], nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
@@ -211,6 +212,37 @@ def scaling(quick: bool) -> Table:
         ("`deepcopy`, torch", "`deepcopy`, paramdesc", "`get_parametrizations`"),
         rows,
         goals,
+    )
+
+
+def baking_clock(engine: str, count: int) -> Clock:
+    def clock() -> float:
+        made = model(engine, count)
+        gc.collect()
+        return clocked(lambda: paramdesc.bake(made))()
+
+    return clock
+
+
+def baking(quick: bool) -> Table:
+    rows: dict[str, tuple[float | None, ...]] = {}
+    ratio = 0.0
+    for count in (10, 20) if quick else (100, 1000, 10000):
+        clocks = {
+            "torch's registering": registration_clock(TORCH, count, Identity),
+            "ours": baking_clock(OURS, count),
+            "theirs": baking_clock(TORCH, count),
+        }
+        series = in_turns(clocks, 1 if quick else 3 if count > 1000 else 7)
+        rows[f"{count} modules"] = tuple(series.median(name) / count * 1e6 for name in clocks)
+        ratio = series.ratio("ours", "torch's registering")
+    return Table(
+        "Baking",
+        "Microseconds per module for `bake`, on models that paramdesc and torch's engine have "
+        "parametrized, next to the registrations of torch's engine, one by one.",
+        ("registering, torch", "`bake`, paramdesc's", "`bake`, torch's"),
+        rows,
+        [Goal("the time of `bake` for the last row in that of torch's registrations", 1, ratio)],
     )
 
 
