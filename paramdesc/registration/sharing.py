@@ -29,7 +29,7 @@ def join(chain: Any) -> None:
     for part in below(chain.maps()):
         known = _CHAINS.setdefault(part, own)
         if isinstance(known, ref) and known() is not chain:
-            known = WeakSet(joined(part))
+            known = WeakSet(owners_of(part))
             _CHAINS[part] = known
         if isinstance(known, WeakSet):
             known.add(chain)
@@ -45,8 +45,8 @@ def leave(chain: Any) -> None:
             _CHAINS.pop(part, None)
 
 
-def joined(part: Module) -> list[Any]:
-    """The chains that `part` was ever in, as far as they exist."""
+def owners_of(part: Module) -> list[Any]:
+    """The chains that `part` has been registered with, also those that have dropped it since."""
     known = _CHAINS.get(part)
     if isinstance(known, ref):
         owner = known()
@@ -56,14 +56,9 @@ def joined(part: Module) -> list[Any]:
 
 def chains_with(part: Module) -> Iterator[Any]:
     """The chains that contain `part` now: maps may have been deleted from them."""
-    for chain in joined(part):
+    for chain in owners_of(part):
         if any(found is part for found in below(chain.maps())):
             yield chain
-
-
-def owners_of(part: Module) -> list[Any]:
-    """The chains that `part` has been registered with, also those that have dropped it since."""
-    return list(_CHAINS.get(part, ()))
 
 
 def is_shared(parametrization: Module, chain: Any = None) -> bool:
