@@ -120,7 +120,8 @@ class DisablingScope(Scope):
 
     def is_around(self, hooks: Any) -> bool:
         """Whether the block was opened outside of the region that has set `hooks`."""
-        return self.hooks is None or self.hooks[0] is not hooks[0]
+        own: Any = self.hooks
+        return own is None or own[0] is not hooks[0]
 
     def __repr__(self) -> str:
         names = ", ".join(f"{chain.tensor_name!r}" for chain in self.entries)

@@ -16,8 +16,7 @@ from paramdesc.registration.holders import hold_too
 from paramdesc.registration.host import chains_of, tensors_of
 from paramdesc.registration.lazy import PendingRegistration
 from paramdesc.registration.register import put_on, register_parametrization
-from paramdesc.registration.sharing import tensors_in
-from paramdesc.registration.snapshot import Snapshot, below, split_tensors
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors, tensors_in
 
 __all__ = ["Placed", "describe", "place"]
 

@@ -189,7 +189,7 @@ class ParametrizationList(Chain):
         maps.insert(index, module)
         edit_maps(self, maps)
 
-    @overload
+    @overload  # type: ignore[override] # a slice is a plain list: half a chain has no original
     def __getitem__(self, index: int) -> Module: ...
     @overload
     def __getitem__(self, index: slice) -> ModuleList: ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import nn
 
@@ -10,7 +12,7 @@ from paramdesc.errors import NotParametrizedError
 from paramdesc.parametrizations import SpectralNorm, Symmetric
 
 
-def model() -> nn.Sequential:
+def model() -> Any:
     result = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     for layer in result:
         P.register_parametrization(layer, "weight", Symmetric())
@@ -59,7 +61,7 @@ def test_html() -> None:
     context = P.cached(net.eval(), persistent=True)
     with context as scope:
         assert net[0].weight is net[0].weight
-        shown = [found, found["0.weight"], context, scope, scope.report()]
+        shown: list[Any] = [found, found["0.weight"], context, scope, scope.report()]
         assert all("weight" in x._repr_html_() for x in shown)
         assert all("<table" in x._repr_html_() for x in shown)
 
