@@ -137,14 +137,14 @@ def is_weight_norm(tensors: Mapping[str, Tensor]) -> bool:
 def scaled(g: Tensor, v: Tensor, dim: int | None) -> Tensor:
     """`g v / |v|`, with one length for each index of the dimension that `g` has."""
     if g.ndim == v.ndim and v.ndim > 0:
-        kept = [i for i, size in enumerate(g.shape) if size != 1] or [dim]
-        dim = kept[0]
+        dim = next((i for i, size in enumerate(g.shape) if size != 1), dim)
     else:
         dim = None
     others = [i for i in range(v.ndim) if i != dim]
     if not others:
         return g * v / v.abs()
-    return v * (g / torch.linalg.vector_norm(v, 2, others, keepdim=True))
+    value: Tensor = v * (g / torch.linalg.vector_norm(v, 2, others, keepdim=True))
+    return value
 
 
 def normalised(weight: Tensor, u: Tensor, v: Tensor, dim: int | None) -> Tensor:

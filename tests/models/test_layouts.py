@@ -18,9 +18,9 @@ from paramdesc.parametrizations import Skew, SpectralNorm, WeightNorm
 
 OLD: dict[str, Callable[[nn.Module], Any]] = {
     "weight_g": weight_norm,
-    "weight_g, whole": lambda layer: weight_norm(layer, dim=None),
+    "weight_g, whole": lambda layer: weight_norm(layer, dim=None),  # type: ignore[arg-type]
     "spectral_norm": spectral_norm,
-    "pruned": lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    "pruned": lambda layer: prune.random_unstructured(layer, "weight", 0.5),  # type: ignore[no-untyped-call]
 }
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(5, 3), (1, 5)),
