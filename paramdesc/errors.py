@@ -545,9 +545,9 @@ class CheckpointError(RuntimeError):
     ) -> CheckpointError:
         return cls(
             f'"{key}" of the checkpoint cannot be the value of a tensor that is parametrized by '
-            f"{', '.join(maps)}: {error} To let the maps change what is loaded, load the checkpoint "
-            f'before the tensor is parametrized. To load it as the original, name it "{prefix}'
-            'original" in the checkpoint.'
+            f"{', '.join(maps)}: {error} To let the maps change what is loaded, load the "
+            "checkpoint before the tensor is parametrized. To load it as the original, name it "
+            f'"{prefix}original" in the checkpoint.'
         )
 
     @classmethod

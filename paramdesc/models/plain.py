@@ -187,11 +187,10 @@ def tensor_below(owner: Owner, name: str) -> Tensor:
 @torch.no_grad()
 def value_of(tensor: ParametrizedTensor) -> Tensor:
     """The value of the tensor, in memory of its own or of its original. Nothing moves."""
-    module, name = tensor.place.module, tensor.place.tensor_name
     if isinstance(tensor, OfChain):
         snapshot = Snapshot(below([tensor.chain]), *split_tensors(tensor.chain))
     else:
-        snapshot = Snapshot([module])
+        snapshot = Snapshot([tensor.place.module])
     try:
         return own_memory(tensor.value().detach(), tensor)
     finally:

@@ -71,13 +71,13 @@ def load_value(chain: Any, given: Given, key: str, replace: bool) -> None:
         raise CheckpointError.shape(key, value.shape, like.shape)
     if like.is_meta and not value.is_meta and not replace:
         warnings.warn(
-            f"for {key}: copying from a non-meta parameter in the checkpoint to a meta parameter in "
-            "the current model, which is a no-op. Pass assign=True to load_state_dict.",
+            f"for {key}: copying from a non-meta parameter in the checkpoint to a meta parameter "
+            "in the current model, which is a no-op. Pass assign=True to load_state_dict.",
             stacklevel=8,
         )
         return
     if not replace:
-        value = value.to(like.device, like.dtype)
+        value = torch.empty_like(like).copy_(value)  # in the memory format of the model
     assign(chain, value, replace=replace)
 
 

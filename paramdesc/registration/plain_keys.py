@@ -66,7 +66,7 @@ hook_of = cache(PlainKeys)  # one object serves all tensors of a name
 
 
 def expect_plain(module: Module, tensor_name: str) -> None:
-    """Let `module.load_state_dict` take plain values of a tensor that is parametrized from now on."""
+    """Let `module.load_state_dict` take plain values of a tensor that is parametrized now."""
     hooks: Any = module._load_state_dict_pre_hooks
     hooks[hook_key(tensor_name)] = hook_of(tensor_name)
 
@@ -80,18 +80,9 @@ def expect_plain_last(module: Module, tensor_name: str) -> None:
 
 
 def forget_plain(module: Module, tensor_name: str) -> None:
-    """Remove the hooks of a tensor that is plain from now on."""
+    """Remove the hook of a tensor that is plain from now on."""
     hooks: Any = module._load_state_dict_pre_hooks
-    for key, hook in list(hooks.items()):
-        if serves(getattr(hook, "hook", hook), tensor_name):
-            del hooks[key]
-
-
-def serves(hook: Any, tensor_name: str) -> bool:
-    """Whether `hook` is one of paramdesc for that tensor."""
-    if type(hook).__module__.partition(".")[0] != "paramdesc":
-        return False
-    return tensor_name in (getattr(hook, key, None) for key in ("name", "tensor_name"))
+    hooks.pop(hook_key(tensor_name), None)
 
 
 def hook_key(tensor_name: str) -> str:
