@@ -75,7 +75,7 @@ MODELS: dict[str, tuple[Model, Callable[[], Tensor]]] = {
 each_model = pytest.mark.parametrize(("make", "inputs"), MODELS.values(), ids=MODELS)
 
 
-def plain_twin(model: nn.Module) -> nn.Module:
+def plain_twin(model: nn.Module) -> Any:
     return P.bake(model, copy=True).model
 
 
@@ -111,7 +111,7 @@ def test_layout_of_torch_still_loads(make: Model, inputs: Callable[[], Tensor]) 
     assert torch.equal(one(x), other(x))
 
 
-def layers(*functions: Callable[[nn.Module], Any]) -> nn.Module:
+def layers(*functions: Callable[[nn.Module], Any]) -> Any:
     made = [nn.Linear(4, 4) for _ in functions]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -130,7 +130,7 @@ def test_a_mixed_file_loads_in_one_call() -> None:
         of(Symmetric),
         weight_norm,
         spectral_norm,
-        lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+        lambda layer: prune.random_unstructured(layer, "weight", 0.5),  # type: ignore[no-untyped-call]
         weight_norm,
         spectral_norm,
     )
@@ -165,7 +165,7 @@ def test_a_plain_key_beside_the_original_is_unexpected() -> None:
 
 
 def test_one_tensor_is_all_or_nothing_and_errors_are_collected() -> None:
-    model = nn.ModuleDict(
+    model: Any = nn.ModuleDict(
         {
             "shape": nn.Linear(4, 4),
             "strict": nn.Linear(4, 4),
@@ -241,7 +241,9 @@ def test_the_checkpoint_and_the_model_share_no_memory() -> None:
 
 
 def test_kept_values_base_points_and_warm_starts_follow() -> None:
-    model = nn.Sequential(maps.orthogonal(nn.Linear(4, 4)), maps.spectral_norm(nn.Linear(4, 4)))
+    model: Any = nn.Sequential(
+        maps.orthogonal(nn.Linear(4, 4)), maps.spectral_norm(nn.Linear(4, 4))
+    )
     plain = plain_twin(copy.deepcopy(model).eval())
     plain[0].weight.data = torch.linalg.qr(torch.randn(4, 4))[0]
     plain[1].weight.data = torch.diag(torch.tensor([1.0, 0.5, 0.2, 0.1]))
@@ -358,7 +360,7 @@ def test_plain_state_dict_keeps_ties_and_evaluates_once() -> None:
 
 
 def test_states_do_not_move() -> None:
-    model = nn.Sequential(maps.spectral_norm(nn.Linear(4, 4)))
+    model: Any = nn.Sequential(maps.spectral_norm(nn.Linear(4, 4)))
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
     model(torch.randn(2, 4)).sum().backward()
     optimizer.step()  # the states have not followed this step yet
@@ -422,8 +424,8 @@ def test_the_stream_evaluates_one_tensor_at_a_time() -> None:
 # adapters
 
 
-def adapted() -> nn.Module:
-    model = parametrized_recurrent()
+def adapted() -> Any:
+    model: Any = parametrized_recurrent()
     maps.lora(model.out, rank=2, alpha=4.0)
     for name, x in model.named_parameters():
         if name.endswith("lora_B"):
@@ -464,7 +466,7 @@ def test_adapters_that_do_not_fit_are_refused_whole() -> None:
 
 
 def test_merged_adapters_are_taken_out_again() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(12, 4))
+    model: Any = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(12, 4))
     for layer in (model[0], model[2]):
         maps.lora(layer, rank=2, alpha=4.0)
         nn.init.normal_(layer.parametrizations.weight[0].lora_B)
@@ -491,6 +493,7 @@ def test_merged_adapters_are_taken_out_again() -> None:
 
 def test_state_dicts_load_with_weights_only() -> None:
     model = layers(of(Symmetric), maps.spectral_norm, maps.weight_norm, maps.lora, maps.orthogonal)
+    state: Any
     for state in (model.state_dict(), P.plain_state_dict(model), maps.adapter_state_dict(model)):
         file = io.BytesIO()
         torch.save(state, file)
