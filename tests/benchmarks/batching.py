@@ -83,8 +83,8 @@ def step(model: Any, scope: Callable[[], AbstractContextManager[object]]) -> Cal
 
     def run() -> None:
         with torch.no_grad():
+            torch._foreach_add_(parameters, 0.0)
             for parameter in parameters:
-                parameter.add_(0)
                 parameter.grad = None
         with scope():
             torch.autograd.backward([layer.weight for layer in model], gradients)
