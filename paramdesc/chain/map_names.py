@@ -8,7 +8,7 @@ from torch.nn import Module
 
 from paramdesc.chain.function_map import FunctionMap
 
-__all__ = ["MAPS", "map_names"]
+__all__ = ["MAPS", "are_alike", "map_names"]
 
 MAPS = "paramdesc.maps"
 """The key of the names in the metadata of a chain."""
@@ -29,3 +29,20 @@ def map_name(parametrization: Module) -> str:
         if child is not None and key != "parametrizations"
     ]
     return f"{name}({', '.join(inner)})" if inner else name
+
+
+SAME = {
+    "_WeightNorm": "WeightNorm",
+    "_SpectralNorm": "SpectralNorm",
+    "_Orthogonal": "TorchOrthogonal",
+}
+"""Classes of torch, and those of this library that give the same value for the same originals."""
+
+
+def are_alike(stored: list[str], present: list[str]) -> bool:
+    """Whether originals for the maps `stored` may be meant for the maps `present`.
+
+    They are if one of them only has more maps at its end: a `LoRA` that was added since, say.
+    """
+    pairs = zip(stored, present, strict=False)
+    return all(SAME.get(one, one) == SAME.get(other, other) for one, other in pairs)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.chain.bases import base_names, count_anew, steps_of, watch_base
-from paramdesc.chain.map_names import MAPS, map_names
+from paramdesc.chain.map_names import MAPS, are_alike, map_names
 from paramdesc.chain.saved import is_overwritten
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending, mark_due
 from paramdesc.chain.warm import warm_maps
@@ -126,7 +126,7 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
 def warn_of_other_maps(chain: Any, metadata: Any) -> None:
     """Warn if the originals belong to other maps: they fit, and give another value."""
     stored, present = metadata.get(MAPS), map_names(chain)
-    if stored is not None and list(stored) != present:
+    if stored is not None and not are_alike(stored, present):
         warnings.warn(
             f"the checkpoint stores the original of {chain.tensor_name!r} of {chain.host} for "
             f"{', '.join(stored)}, and it is loaded into {', '.join(present)}. So the weight will "

@@ -332,6 +332,46 @@ def test_originals_of_other_maps_are_warned_of_where_the_metadata_is_kept() -> N
     model.load_state_dict(layers(of(Skew)).state_dict())
 
 
+def test_maps_of_torch_and_maps_added_since_are_not_warned_of() -> None:
+    adopted = P.adopt(layers(parametrizations.weight_norm))
+    layers(maps.weight_norm).load_state_dict(adopted.state_dict())
+    saved = layers(of(Symmetric)).state_dict()
+    model = layers(of(Symmetric))
+    maps.lora(model[0], rank=2)
+    model.load_state_dict(saved, strict=False)
+    torch.testing.assert_close(model[0].weight, model[0].weight.T)
+
+
+def test_a_lazy_module_loads_before_it_has_a_shape() -> None:
+    model: Any = nn.Sequential(nn.LazyLinear(4))
+    P.register_parametrization(model[0], "weight", Orthogonal())
+    model.load_state_dict({"0.weight": torch.eye(4), "0.bias": torch.ones(4)})
+    model(torch.randn(2, 4))
+    assert P.is_parametrized(model[0])
+    torch.testing.assert_close(model[0].weight.detach(), torch.eye(4))
+
+
+def test_transferred_and_tied_tensors_get_the_one_value() -> None:
+    model: Any = nn.ModuleDict({"one": nn.Linear(4, 4), "other": nn.Linear(4, 4)})
+    P.register_parametrization(model["one"], "weight", Orthogonal())
+    P.transfer_parametrizations_and_params(model["one"], model["other"])
+    value = torch.linalg.qr(torch.randn(4, 4))[0]
+    state = {f"{path}.weight": value for path in model}
+    assert not model.load_state_dict(state, strict=False).unexpected_keys
+    for layer in model.values():
+        torch.testing.assert_close(layer.weight.detach(), value)
+    stored = P.plain_state_dict(model)
+    assert stored["one.weight"] is stored["other.weight"]
+
+
+def test_joint_parts_are_refused_with_the_line_to_write() -> None:
+    model: Any = nn.ModuleDict({"q": nn.Linear(4, 2), "k": nn.Linear(4, 2)})
+    maps.joint(Orthogonal(), [(model["q"], "weight"), (model["k"], "weight")])
+    plain = plain_twin(copy.deepcopy(model))
+    assert "assign_jointly(" in error_of(model, plain.state_dict())
+    assert plain.load_state_dict(P.plain_state_dict(model)) == ([], [])
+
+
 # saving
 
 
