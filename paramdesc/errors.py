@@ -541,13 +541,13 @@ class CheckpointError(RuntimeError):
 
     @classmethod
     def refused(
-        cls, key: str, prefix: str, maps: Sequence[str], error: BaseException
+        cls, key: str, originals: Sequence[str], maps: Sequence[str], error: BaseException
     ) -> CheckpointError:
         return cls(
             f'"{key}" of the checkpoint cannot be the value of a tensor that is parametrized by '
             f"{', '.join(maps)}: {error} To let the maps change what is loaded, load the "
-            "checkpoint before the tensor is parametrized. To load it as the original, name it "
-            f'"{prefix}original" in the checkpoint.'
+            "checkpoint before the tensor is parametrized. To load originals, name them "
+            f"{', '.join(map(repr, originals))} in the checkpoint."
         )
 
     @classmethod

@@ -21,7 +21,7 @@ def map_names(chain: Any) -> list[str]:
 
 def map_name(parametrization: Module) -> str:
     if isinstance(parametrization, FunctionMap):
-        return getattr(parametrization.function, "__qualname__", type(parametrization).__name__)
+        return getattr(parametrization.function, "__name__", type(parametrization).__name__)
     name = type(parametrization).__name__
     inner = [
         map_name(child)

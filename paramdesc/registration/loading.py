@@ -51,9 +51,13 @@ def load_given(
             if snapshot is not None:
                 snapshot.restore()
             is_ours = isinstance(error, CheckpointError)
-            names = map_names(chain)
+            originals = [f"{prefix}{name}" for name in chain.original_names()]
             errors.append(
-                str(error if is_ours else CheckpointError.refused(key, prefix, names, error))
+                str(
+                    error
+                    if is_ours
+                    else CheckpointError.refused(key, originals, map_names(chain), error)
+                )
             )
     is_swapped = get_swap_module_params_on_conversion()
     for name, x in chain.state_dict(keep_vars=True).items():
