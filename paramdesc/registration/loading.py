@@ -50,15 +50,10 @@ def load_given(
         except Exception as error:
             if snapshot is not None:
                 snapshot.restore()
-            is_ours = isinstance(error, CheckpointError)
-            originals = [f"{prefix}{name}" for name in chain.original_names()]
-            errors.append(
-                str(
-                    error
-                    if is_ours
-                    else CheckpointError.refused(key, originals, map_names(chain), error)
-                )
-            )
+            if not isinstance(error, CheckpointError):
+                originals = [f"{prefix}{name}" for name in chain.original_names()]
+                error = CheckpointError.refused(key, originals, map_names(chain), error)
+            errors.append(str(error))
     is_swapped = get_swap_module_params_on_conversion()
     for name, x in chain.state_dict(keep_vars=True).items():
         own = x.detach() if is_swapped and isinstance(x, Tensor) else x
