@@ -22,6 +22,7 @@ __all__ = [
     "DeferredGradientError",
     "DisabledError",
     "InitialisationError",
+    "LayoutError",
     "MapError",
     "MapResultError",
     "MissingChainError",
@@ -563,6 +564,19 @@ class BatchedGraphError(RuntimeError):
             "an earlier backward pass has freed it. Read them after that backward pass, call "
             "backward() once for the sum of the losses or with retain_graph=True, or write "
             "cached(...) without batched=True."
+        )
+
+
+class LayoutError(ValueError):
+    """The value of a stored tensor cannot be computed from the checkpoint alone."""
+
+    def __init__(self, path: str, keys: Sequence[str]) -> None:
+        self.path = path
+        shown = ", ".join(map(repr, keys[:3])) + (", ..." if len(keys) > 3 else "")
+        super().__init__(
+            f"the value of {path!r} is a function of {shown}, and a checkpoint does not store "
+            "which function. Load it into the parametrized model, then write "
+            "paramdesc.bake(model).model.state_dict()."
         )
 
 
