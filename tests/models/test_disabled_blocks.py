@@ -139,7 +139,7 @@ def test_gradients_reach_the_originals_directly(kind: str) -> None:
     with SCOPES[kind](net), P.disabled(net):
         net(x).sum().backward()
     found = [chain_of(net[i]).original.grad.clone() for i in (0, 2)]
-    plain = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    plain: Any = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
     for i in (0, 2):
         with torch.no_grad():
             plain[i].weight.copy_(chain_of(net[i]).original)
@@ -176,7 +176,7 @@ def test_checkpointed_regions(where: str, kind: str, reentrant: bool) -> None:
 
     net_or_run = net if where == "around" else run
 
-    def loss(is_checkpointed: bool) -> torch.Tensor:
+    def loss(is_checkpointed: bool) -> Any:
         if not is_checkpointed:
             return net_or_run(x).square().sum()
         y = checkpoint(net_or_run, x, use_reentrant=reentrant)
@@ -254,7 +254,7 @@ def test_refusals_open_no_block(name: str) -> None:
 
 
 def test_what_the_message_says_works() -> None:
-    net = nn.Sequential(linear(WeightNorm()), linear())
+    net: Any = nn.Sequential(linear(WeightNorm()), linear())
     with P.disabled(net, exclude=["0.weight"]):
         assert is_off(net[1])
     with P.disabled(net, values={"0.weight": torch.eye(3)}):
