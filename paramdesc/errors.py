@@ -250,7 +250,7 @@ class ShardedModuleError(RuntimeError):
 
 
 class ChainError(ValueError):
-    """An edit would leave a chain without maps, or change the shape or dtype of its value."""
+    """An edit of the maps of a chain cannot work, or would change the form of its tensors."""
 
     @classmethod
     def emptied(cls, tensor_name: str, host: str) -> ChainError:
@@ -267,12 +267,57 @@ class ChainError(ValueError):
             f'paramdesc.remove_parametrizations(module, "{tensor_name}").'
         )
 
+    @classmethod
+    def which(cls, which: str, count: int, tensor_name: str, maps: Sequence[str]) -> ChainError:
+        fact = f"{count} parametrizations" if count else "no parametrization"
+        return cls(
+            f"{which} is {fact} of {tensor_name!r}, and must be one. There are: {listed(maps)}. "
+            f"Write the index, for example module.parametrizations.{tensor_name}.remove(0)."
+        )
+
+    @classmethod
+    def originals(cls, tensor_name: str, fact: str) -> ChainError:
+        return cls(
+            f"these parametrizations need other originals for {tensor_name!r} than those that are "
+            f"there: {fact}. To register on new originals, write "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), then '
+            f'paramdesc.register_parametrization(module, "{tensor_name}", ...).'
+        )
+
+    @classmethod
+    def held(cls, tensor_name: str, holder: str) -> ChainError:
+        return cls(
+            f"cannot keep the value of {tensor_name!r}: its original would get other numbers, and "
+            f"a {holder} holds the same Parameter. Write keep_value=False to keep the original "
+            "instead, or give this tensor an original of its own: "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), then register again.'
+        )
+
+    @classmethod
+    def deleted(cls, tensor_name: str) -> ChainError:
+        return cls(
+            f"cannot delete the parametrizations of {tensor_name!r} from module.parametrizations: "
+            "the module would have no tensor of that name. Write "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}").'
+        )
+
 
 class MissingRightInverseError(RuntimeError):
     """Assignment needs a `right_inverse` that a map of the chain lacks."""
 
-    def __init__(self, tensor_name: str, parametrization: Module) -> None:
-        name = type(parametrization).__name__
+    def __init__(
+        self, tensor_name: str, parametrization: Module | None, is_edit: bool = False
+    ) -> None:
+        self.parametrization = parametrization
+        name = "of the new chain" if parametrization is None else type(parametrization).__name__
+        if is_edit:
+            super().__init__(
+                f"cannot keep the value of {tensor_name!r}: parametrization {name} does not "
+                "implement right_inverse, through which it would be assigned. Write "
+                "keep_value=False to keep the original instead, for example "
+                f"module.parametrizations.{tensor_name}.remove(0, keep_value=False)."
+            )
+            return
         super().__init__(
             f"cannot assign to {tensor_name!r}: parametrization {name} does not implement "
             f"right_inverse. Define {name}.right_inverse(self, X), or write to "

@@ -69,19 +69,23 @@ class StandIn:
 
 
 class StandIns(dict[Any, StandIn]):
-    """The stand-ins by chain.
+    """The stand-ins by chain. One that this block does not name is read as in `around`, the block
+    that this one is in.
 
     A chain that is not switched off, and whose maps may read one that is, is evaluated at each
     read: what is kept of it was computed with other values, or would be used with others later.
     """
 
-    def __init__(self, chosen: Mapping[Any, StandIn]) -> None:
+    def __init__(self, chosen: Mapping[Any, StandIn], around: DisablingScope | None = None) -> None:
         super().__init__(chosen)
+        self.around = around
         self.originals = {id(x) for chain in chosen for x in chain.own_originals().values()}
         self.others: dict[Any, StandIn | None] = {}
 
     def get(self, chain: Any, default: Any = None) -> Any:
         found = super().get(chain)
+        if found is None and self.around is not None:
+            found = self.around.entries.get(chain)
         if found is None and self:
             if chain not in self.others:
                 fresh = StandIn(chain, FRESH) if self.may_reach(chain) else None
@@ -105,8 +109,10 @@ class DisablingScope(Scope):
     __slots__ = ("hooks",)
     disables = True
 
-    def __init__(self, stand_ins: Mapping[Any, StandIn]) -> None:
-        super().__init__(frozenset(), entries=StandIns(stand_ins))
+    def __init__(
+        self, stand_ins: Mapping[Any, StandIn], around: DisablingScope | None = None
+    ) -> None:
+        super().__init__(frozenset(), entries=StandIns(stand_ins, around))
         self.hooks = saving_hooks(True)
 
     def drop(self, chain: Any) -> None:

@@ -12,9 +12,15 @@ from torch import Tensor
 from torch.jit import ScriptModule
 from torch.nn import Module
 
-from paramdesc.caching.active import end_scope, innermost_of, open_first
+from paramdesc.caching.active import active_scopes, end_scope, innermost_of, open_first
 from paramdesc.caching.left_open import remember_opener
-from paramdesc.caching.switched_off import GIVEN, ORIGINAL, DisablingScope, StandIn
+from paramdesc.caching.switched_off import (
+    GIVEN,
+    ORIGINAL,
+    DisablingScope,
+    StandIn,
+    disabling_scopes,
+)
 from paramdesc.chain.chain import Chain
 from paramdesc.errors import DisabledError
 from paramdesc.models.selection import (
@@ -90,7 +96,8 @@ class disabled:  # noqa: N801
         if is_dynamo_compiling():
             uncompiled(disabled.__enter__)(self)
             return
-        scope = DisablingScope(self._stand_ins())
+        around = next(iter(disabling_scopes(active_scopes())), None)
+        scope = DisablingScope(self._stand_ins(), around)
         remember_opener(scope, sys._getframe(1))
         try:
             self._scopes.append(scope)

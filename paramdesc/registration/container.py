@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from paramdesc.errors import MixedEnginesError
+from paramdesc.errors import ChainError, MixedEnginesError
 from paramdesc.registration.copying import deep_copied
 from paramdesc.torch_internals.engine import caller_in_torch_engine
 
@@ -29,6 +29,16 @@ class ParametrizationDict(nn.ModuleDict):
         if function == ("remove_parametrizations" if found else "register_parametrization"):
             raise MixedEnginesError(function)
         return found
+
+    def __delitem__(self, tensor_name: str) -> None:
+        if tensor_name in self._modules:
+            raise ChainError.deleted(tensor_name)
+        super().__delitem__(tensor_name)
+
+    def clear(self) -> None:
+        """Raise: the names of the module would have no tensors."""
+        for tensor_name in self._modules:
+            raise ChainError.deleted(tensor_name)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._modules)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import gt
 from typing import Any
 from weakref import ref
@@ -22,7 +22,7 @@ from paramdesc.chain.transient import transient_of
 from paramdesc.chain.watched import watched_chains
 from paramdesc.registration.tied import modules_with
 
-__all__ = ["groups_of", "trained_originals"]
+__all__ = ["gathered_holders", "groups_of", "trained_originals"]
 
 
 def trained_originals(chain: Any) -> list[Parameter]:
@@ -117,3 +117,16 @@ def may_join(other: Any, chain: Any) -> bool:
 def holds_all(module: Any, tensors: Sequence[Tensor]) -> bool:
     held = {id(x) for x in module.buffers()}
     return bool(tensors) and all(id(x) in held for x in tensors)
+
+
+def gathered_holders(chain: Any, originals: Sequence[Tensor]) -> Iterator[Any]:
+    """The modules besides `chain` that hold one of `originals` as a Parameter.
+
+    This takes a search of all objects.
+    """
+    if not originals:
+        return
+    if any(x is not chain for found in modules_with(originals).values() for x in found):
+        gc.collect()  # garbage that is not freed yet must not count
+        found = modules_with(originals).values()
+        yield from (x for modules in found for x in modules if x is not chain)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, overload
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import Module, ModuleList
+from torch.nn import Module
 
 from paramdesc.caching.active import active_scopes, forget
 from paramdesc.caching.expiry import expire
@@ -17,29 +16,26 @@ from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.caching.switched_off import find_stand_in
 from paramdesc.chain.bases import watch_base
-from paramdesc.chain.chain import Chain
-from paramdesc.chain.evaluation import evaluate
-from paramdesc.chain.states import find_what_loads, follow_steps, save_pending, start_maps
+from paramdesc.chain.states import find_what_loads, follow_steps, save_pending
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending
 from paramdesc.chain.table import html_table
 from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.registration.assignment import assign
 from paramdesc.registration.copying import deep_copied
-from paramdesc.registration.editing import edit_maps
+from paramdesc.registration.editable import EditableChain
 from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.loading import load_given
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
 from paramdesc.registration.plain_keys import GIVEN
-from paramdesc.registration.sharing import check_shared, is_shared, join
-from paramdesc.registration.snapshot import Snapshot, below, tensors_in
+from paramdesc.registration.sharing import join
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.torch_internals.tensors import address, alias, replace_data
 
 __all__ = ["ParametrizationList"]
 
 
-class ParametrizationList(Chain):
+class ParametrizationList(EditableChain):
     """The maps registered on one tensor, in order, and its original or originals.
 
     `module.parametrizations.weight` is one of these; `module.weight` is what it evaluates
@@ -151,55 +147,6 @@ class ParametrizationList(Chain):
         """
         move_base(self)
 
-    def add_map(self, module: Module) -> str:
-        """Append a map without a check. Returns its name."""
-        name = str(len(list(self.maps())))
-        self.add_module(name, module)
-        return name
-
-    def append(self, module: Module) -> ParametrizationList:
-        """Append a map, if the chain can be evaluated with it.
-
-        torch's engine comes here for a name that is parametrized already.
-        """
-        if is_shared(module):
-            with torch.no_grad():
-                check_shared(module, evaluate(self), self.tensor_name)
-        snapshot = Snapshot(below([self, module]), (), tensors_in(below([module])))
-        try:
-            self.add_map(module)
-            start_maps(self, anew=False)
-            with torch.no_grad():
-                evaluate(self)
-            join(self)
-        except BaseException:
-            snapshot.restore()
-            raise
-        return self
-
-    def extend(self, modules: Iterable[Module]) -> ParametrizationList:
-        """Append maps, if the chain can be evaluated with them: all of them or none."""
-        if "unsafe" in self.__dict__:
-            edit_maps(self, [*self.maps(), *modules])
-        else:
-            super().extend(modules)  # torch makes the list, there are no originals yet
-        return self
-
-    def insert(self, index: int, module: Module) -> None:
-        """Insert a map before the given index, if the chain can be evaluated with it."""
-        maps = list(self.maps())
-        maps.insert(index, module)
-        edit_maps(self, maps)
-
-    @overload  # type: ignore[override] # a slice is a plain list: half a chain has no original
-    def __getitem__(self, index: int) -> Module: ...
-    @overload
-    def __getitem__(self, index: slice) -> ModuleList: ...
-    def __getitem__(self, index: int | slice) -> Module:
-        if isinstance(index, slice):
-            return ModuleList(list(self.maps())[index])
-        return super().__getitem__(index)
-
     def shown_maps(self) -> str:
         """The maps with their settings, in one line."""
         return ", ".join(" ".join(repr(child).split()) for child in self.maps())
@@ -217,16 +164,6 @@ class ParametrizationList(Chain):
             ("tensor", "originals", "maps, in order"),
             [(f"{self.host}.{self.tensor_name}", "; ".join(originals), "; ".join(names))],
         )
-
-    def __setitem__(self, index: Any, module: Any) -> None:
-        maps = list(self.maps())
-        maps[index] = module
-        edit_maps(self, maps)
-
-    def __delitem__(self, index: Any) -> None:
-        maps = list(self.maps())
-        del maps[index]
-        edit_maps(self, maps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParametrizationList:
         forget(self)  # the graph of a kept value would prevent swapping the originals

@@ -111,7 +111,7 @@ def remove(
         if len(chains) == 1:
             delattr(module, "parametrizations")
         attribute.chains = {tensor_name: chain}  # for a thread that is reading it
-        del chains[tensor_name]
+        del chains._modules[tensor_name]
         if optimizer is not None:
             parts = [] if is_held else below([chain])
             dead = [part for part in parts if not is_shared(part, chain)]

@@ -45,8 +45,11 @@ EDITS: dict[str, tuple[Callable[[Any], object], Callable[[Tensor], Tensor]]] = {
     "delete the last": (lambda chain: chain.__delitem__(-1), lambda X: 2 * X),
     "delete a slice": (lambda chain: chain.__delitem__(slice(1, None)), lambda X: 2 * X),
     "pop": (lambda chain: chain.pop(0), torch.exp),
-    "insert": (lambda chain: chain.insert(1, Double()), lambda X: (4 * X).exp()),
-    "insert before": (lambda chain: chain.insert(0, Double()), lambda X: (4 * X).exp()),
+    "insert": (lambda chain: chain.insert(1, Double(), keep_value=False), lambda X: (4 * X).exp()),
+    "insert before": (
+        lambda chain: chain.insert(0, Double(), keep_value=False),
+        lambda X: (4 * X).exp(),
+    ),
     "replace": (lambda chain: chain.__setitem__(1, Double()), lambda X: 4 * X),
     "replace a slice": (lambda chain: chain.__setitem__(slice(0, 2), [Double()]), lambda X: 2 * X),
     "extend": (lambda chain: chain.extend([Double(), Double()]), lambda X: 4 * (2 * X).exp()),

@@ -49,7 +49,7 @@ def add_through_the_chain(layer: Any) -> None:
 
 
 def put_first(layer: Any) -> None:
-    layer.parametrizations.weight.insert(0, Negative())
+    layer.parametrizations.weight.insert(0, Negative(), keep_value=False)
 
 
 def replace(layer: Any) -> None:

@@ -1,0 +1,191 @@
+"""A chain whose maps can be inserted, replaced and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn, overload
+
+import torch
+from torch.nn import Module, ModuleList
+
+from paramdesc.chain.chain import Chain
+from paramdesc.chain.evaluation import evaluate
+from paramdesc.chain.function_map import FunctionMap, as_map
+from paramdesc.chain.protocols import ParametrizationProto, TensorMap
+from paramdesc.chain.states import start_maps
+from paramdesc.errors import ChainError
+from paramdesc.registration.editing import Edit, edit_maps
+from paramdesc.registration.sharing import check_shared, is_shared, join
+from paramdesc.registration.snapshot import Snapshot, below, tensors_in
+
+__all__ = ["EditableChain"]
+
+
+class EditableChain(Chain):
+    """A chain whose maps can be changed: all of a change is made, or nothing.
+
+    `insert`, `replace` and `remove` keep the value. The operations of lists, such as
+    `del chain[0]`, `chain[0] = map` and `append`, keep the originals, as in torch.
+    """
+
+    def insert(
+        self, index: int, module: ParametrizationProto | TensorMap, *, keep_value: bool = True
+    ) -> None:
+        """Insert a map before the one at `index`, and keep the value of the tensor.
+
+        The value that was read before is assigned to the new chain, through the `right_inverse`
+        of its maps. A map that does not reach it gives a value nearby. The originals stay the
+        same Parameter objects, so optimizers keep their state. Maps with a warm start begin anew.
+
+        Args:
+            index: a place, as of `list.insert`.
+            module: a map, as for `register_parametrization`.
+            keep_value: whether to keep the value. If False, the originals keep their numbers
+                instead, and the value changes.
+
+        Raises:
+            MissingRightInverseError: a RuntimeError, if the value is to be kept, and a map has no
+                `right_inverse`.
+            ChainError: a ValueError, if the shape or dtype of the value or of an original would
+                change, or if keeping the value would overwrite a Parameter that another module
+                holds.
+            Exception: whatever the maps raise. In all cases the chain stays as it was.
+        """
+        maps = list(self.maps())
+        maps.insert(index, as_map(module))
+        edit_maps(self, maps, Edit.KEEP_VALUE if keep_value else Edit.ORIGINALS)
+
+    def replace(
+        self,
+        which: int | str | type[Module] | object,
+        module: ParametrizationProto | TensorMap,
+        *,
+        keep_value: bool = True,
+    ) -> Module:
+        """Replace one map, and keep the value of the tensor, as `insert` does.
+
+        Args:
+            which: the index of the map, its type or the name of its class, or the map itself.
+            module: the new map.
+            keep_value: as for `insert`.
+
+        Returns:
+            The map that was replaced.
+
+        Raises:
+            ChainError: a ValueError, if `which` is none of the maps, or several. Other exceptions
+                are those of `insert`.
+
+        >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
+        >>> before = linear.weight
+        >>> linear.parametrizations.weight.replace(Symmetric, torch.nn.Identity())
+        Symmetric()
+        >>> torch.equal(linear.weight, before)
+        True
+        """
+        maps = list(self.maps())
+        place = self.place_of(which)
+        old, maps[place] = maps[place], as_map(module)
+        edit_maps(self, maps, Edit.KEEP_VALUE if keep_value else Edit.ORIGINALS)
+        return old
+
+    def remove(
+        self, which: int | str | type[Module] | object, *, keep_value: bool = True
+    ) -> Module:
+        """Remove one map, and keep the value of the tensor, as `insert` does.
+
+        Args:
+            which: as for `replace`.
+            keep_value: as for `insert`.
+
+        Returns:
+            The map that was removed.
+
+        Raises:
+            ChainError: a ValueError, also if it is the only map: use `remove_parametrizations`.
+        """
+        maps = list(self.maps())
+        old = maps.pop(self.place_of(which))
+        edit_maps(self, maps, Edit.KEEP_VALUE if keep_value else Edit.ORIGINALS)
+        return old
+
+    def place_of(self, which: object) -> int:
+        """The index of the map that is meant by an index, a type, a name or the map itself."""
+        maps = list(self.maps())
+        places = range(len(maps))
+        if isinstance(which, int):
+            found = [i for i in places if which in (i, i - len(maps))]
+        else:
+            found = [i for i in places if maps[i] is which]
+            found = found or [i for i in places if is_meant(which, maps[i])]
+        if len(found) != 1:
+            named = which.__name__ if isinstance(which, type) else repr(which)
+            shown = [f"{i}: {' '.join(repr(part).split())}" for i, part in enumerate(maps)]
+            raise ChainError.which(named, len(found), self.tensor_name, shown)
+        return found[0]
+
+    def add_map(self, module: Module) -> str:
+        """Append a map without a check. Returns its name."""
+        name = str(len(list(self.maps())))
+        self.add_module(name, module)
+        return name
+
+    def append(self, module: Module) -> Any:
+        """Append a map, if the chain can be evaluated with it. The originals stay as they are.
+
+        torch's engine comes here for a name that is parametrized already.
+        """
+        if is_shared(module):
+            with torch.no_grad():
+                check_shared(module, evaluate(self), self.tensor_name)
+        snapshot = Snapshot(below([self, module]), (), tensors_in(below([module])))
+        try:
+            self.add_map(module)
+            start_maps(self, anew=False)
+            with torch.no_grad():
+                evaluate(self)
+            join(self)
+        except BaseException:
+            snapshot.restore()
+            raise
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Any:
+        """Append maps, if the chain can be evaluated with them: all of them or none."""
+        if "unsafe" in self.__dict__:
+            edit_maps(self, [*self.maps(), *modules])
+        else:
+            super().extend(modules)  # torch makes the list, there are no originals yet
+        return self
+
+    def clear(self) -> NoReturn:
+        """Raise: a chain without maps has no value."""
+        raise ChainError.emptied(self.tensor_name, self.host)
+
+    @overload  # type: ignore[override] # a slice is a plain list: half a chain has no original
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList: ...
+    def __getitem__(self, index: int | slice) -> Module:
+        if isinstance(index, slice):
+            return ModuleList(list(self.maps())[index])
+        return super().__getitem__(index)
+
+    def __setitem__(self, index: Any, module: Any) -> None:
+        maps = list(self.maps())
+        maps[index] = [as_map(x) for x in module] if isinstance(index, slice) else as_map(module)
+        edit_maps(self, maps)
+
+    def __delitem__(self, index: Any) -> None:
+        maps = list(self.maps())
+        del maps[index]
+        edit_maps(self, maps)
+
+
+def is_meant(which: object, parametrization: Module) -> bool:
+    """Whether a type, the name of a class, or a function means this map."""
+    if isinstance(which, type):
+        return isinstance(parametrization, which)
+    if isinstance(parametrization, FunctionMap) and parametrization.function is which:
+        return True
+    return isinstance(which, str) and type(parametrization).__name__ == which
