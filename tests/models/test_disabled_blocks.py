@@ -266,7 +266,7 @@ def test_what_the_message_says_works() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_programs_of_torchscript_are_refused() -> None:
-    program = P.jit.script(nn.Sequential(linear(Double())))
+    program: Any = P.jit.script(nn.Sequential(linear(Double())))
     with pytest.raises(DisabledError, match="TorchScript"), P.disabled(program):
         pass
     assert active_scopes() == ()

@@ -70,12 +70,13 @@ def test_value_original_and_optimizer_stay(name: str, scope: str) -> None:
 
 
 def test_with_keep_value_false_the_original_stays() -> None:
-    for edit in (
+    edits: list[Callable[[Any], object]] = [
         lambda chain: chain.insert(1, Double(), keep_value=False),
         lambda chain: chain.replace(1, Shift(), keep_value=False),
         lambda chain: chain.remove(1, keep_value=False),
         lambda chain: chain.pop(1),
-    ):
+    ]
+    for edit in edits:
         chain: Any = chain_of(chained())
         numbers, value = chain.original.detach().clone(), chain().detach()
         edit(chain)
@@ -148,9 +149,13 @@ def test_several_originals() -> None:
     chain.insert(1, Shift())
     torch.testing.assert_close(layer.weight, before)
     assert all(x is y for x, y in zip(chain.originals(), originals, strict=True))
-    for edit in (lambda: chain.replace(0, Symmetric()), lambda: chain.remove(0)):
-        with pytest.raises((ChainError), match="register_parametrization"):
-            edit()
+    edits: list[Callable[[Any], object]] = [
+        lambda chain: chain.replace(0, Symmetric()),
+        lambda chain: chain.remove(0),
+    ]
+    for edit in edits:
+        with pytest.raises(ChainError, match="register_parametrization"):
+            edit(chain)
         torch.testing.assert_close(layer.weight, before)
     other = linear(Symmetric(), 4)
     with pytest.raises(ChainError, match="remove_parametrizations"):
@@ -251,10 +256,10 @@ def test_chains_are_not_deleted_by_hand() -> None:
 
 
 def test_tied_tensors_follow() -> None:
-    model = nn.ModuleDict({"embed": nn.Embedding(4, 4), "head": nn.Linear(4, 4)})
+    model: Any = nn.ModuleDict({"embed": nn.Embedding(4, 4), "head": nn.Linear(4, 4)})
     P.register_parametrization(model, "embed.weight", Symmetric())
     P.tie_weights(model, "embed.weight", "head.weight")
-    before: Any = model["head"].weight.detach().clone()
+    before = model["head"].weight.detach().clone()
     P.chain_of(model["embed"], "weight").insert(1, Double())
     for layer in model.values():
         torch.testing.assert_close(layer.weight, before)
