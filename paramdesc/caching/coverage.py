@@ -22,6 +22,7 @@ from torch.nn import Module
 from paramdesc.caching.programs import is_scripted_list
 from paramdesc.caching.targets import Visit, covered_by, flatten
 from paramdesc.chain.chain import Chain
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
 __all__ = ["Covered", "Search", "note_new_chain"]
 
@@ -38,7 +39,8 @@ _COUNT = Count()
 
 def note_new_chain() -> None:
     """Make every `Search` search again."""
-    _COUNT.made = object()
+    if not is_dynamo_compiling():  # compiled code adds maps only, chains are made outside of it
+        _COUNT.made = object()
 
 
 class Covered(WeakKeyDictionary[Any, str]):

@@ -54,10 +54,10 @@ def load_given(
                 originals = [f"{prefix}{name}" for name in chain.original_names()]
                 error = CheckpointError.refused(key, originals, map_names(chain), error)
             errors.append(str(error))
+    # with keep_vars, weak references to the states are kept, and torch could not swap them
     is_swapped = get_swap_module_params_on_conversion()
-    for name, x in chain.state_dict(keep_vars=True).items():
-        own = x.detach() if is_swapped and isinstance(x, Tensor) else x
-        state_dict.setdefault(f"{prefix}{name}", own)
+    for name, x in chain.state_dict(keep_vars=not is_swapped).items():
+        state_dict.setdefault(f"{prefix}{name}", x)
 
 
 def load_value(chain: Any, given: Given, key: str, replace: bool) -> None:

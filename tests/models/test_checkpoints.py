@@ -261,6 +261,20 @@ def test_kept_values_base_points_and_warm_starts_follow() -> None:
     assert torch.isfinite(model[0].weight).all()
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_warm_start_loads_where_torch_swaps_tensors(assign: bool) -> None:
+    model = layers(maps.spectral_norm)
+    plain = {key: value.clone() for key, value in P.plain_state_dict(model).items()}
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.load_state_dict(plain, assign=assign)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+    for key, value in P.plain_state_dict(model).items():
+        torch.testing.assert_close(value, plain[key])
+
+
 def test_shared_modules_and_paths_of_wrappers() -> None:
     layer = P.register_parametrization(nn.Linear(4, 4), "weight", Symmetric())
     model = nn.ModuleDict({"one": layer, "module": nn.Sequential(layer)})
