@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from paramdesc.demo.folder import MODEL, PICTURE, prepare_folder
+from paramdesc.commands.demo.folder import MODEL, PICTURE, prepare_folder
 
 __all__ = ["main"]
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(error, options.output, WRONG_USE)
     try:
         # it imports the extras, and --help must work without them
-        from paramdesc.demo.main_job import run_demo  # noqa: PLC0415
+        from paramdesc.commands.demo.main_job import run_demo  # noqa: PLC0415
 
         same = run_demo(options.output, QUICK_STEPS if options.quick else STEPS, options.seed)
     except KeyboardInterrupt:

@@ -1,0 +1,1 @@
+"""The program behind `python -m paramdesc`. `import paramdesc` never imports it."""
