@@ -12,7 +12,16 @@ from paramdesc.caching.report import CacheReport, CacheRow
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import InvertibleParametrizationProto, ParametrizationProto
+from paramdesc.models.bake import bake
+from paramdesc.models.baked import Baked, BakedTensor, LeftTensor
+from paramdesc.models.disabling import disabled
+from paramdesc.models.parametrize import parametrize
+from paramdesc.models.result import ParametrizeResult
+from paramdesc.models.rows import SummaryRow
+from paramdesc.models.summary import Summary, summary
+from paramdesc.models.tying import tie_weights
 from paramdesc.registration import pickled
+from paramdesc.registration.access import chain_of
 from paramdesc.registration.adoption import adopt
 from paramdesc.registration.collection import ParametrizationSet, get_parametrizations
 from paramdesc.registration.decorator import parametrized
@@ -28,29 +37,41 @@ if TYPE_CHECKING:
 cache = cached
 
 __all__ = [
+    "Baked",
+    "BakedTensor",
     "CacheReport",
     "CacheRow",
     "Cause",
     "InvertibleParametrizationProto",
+    "LeftTensor",
     "Parametrization",
     "ParametrizationList",
     "ParametrizationProto",
     "ParametrizationSet",
+    "ParametrizeResult",
     "Reason",
     "Scope",
+    "Summary",
+    "SummaryRow",
     "adopt",
     "auto_cache",
+    "bake",
     "cache",
     "cached",
+    "chain_of",
+    "disabled",
     "get_parametrizations",
     "invalidate",
     "is_parametrized",
     "jit",
     "parametrizations",
+    "parametrize",
     "parametrized",
     "register_parametrization",
     "remove_parametrizations",
+    "summary",
     "testing",
+    "tie_weights",
     "transfer_parametrizations_and_params",
     "type_before_parametrizations",
 ]

@@ -6,26 +6,34 @@ place, and builds its message from its arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from torch.nn import Module
 
 __all__ = [
     "AssignmentError",
     "AveragedOriginalsError",
+    "BakingError",
+    "BatchedGraphError",
     "CacheTargetError",
     "ChainError",
     "ConstraintError",
     "DeferredGradientError",
+    "DisabledError",
     "InitialisationError",
+    "LayoutError",
     "MapError",
     "MapResultError",
+    "MissingChainError",
     "MissingRightInverseError",
     "MissingTensorError",
     "MixedEnginesError",
     "NonFiniteError",
     "NotParametrizedError",
+    "OptimizerError",
     "OriginalError",
+    "PlacementError",
     "ScriptedScopeError",
     "ScriptingError",
     "SelectionError",
@@ -33,15 +41,36 @@ __all__ = [
     "ShardedModuleError",
     "SharedMapError",
     "TiedParameterError",
+    "TyingError",
 ]
 
 
-def names_of_tensors(module: Module) -> str:
+def names_of_tensors(module: Module) -> list[str]:
     """The names of the module's own tensors, for messages."""
     names = [name for name, _ in module.named_parameters(recurse=False)]
     names += [name for name, _ in module.named_buffers(recurse=False)]
-    names += list(getattr(module, "parametrizations", ()))
-    return ", ".join(map(repr, names)) if names else "none"
+    return names + list(getattr(module, "parametrizations", ()))
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names for a message, `none` if there are none."""
+    return ", ".join(map(repr, names)) or "none"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A sentence with the known names that are like `name`; empty if there is none."""
+    near = get_close_matches(name, list(known), 3) if isinstance(name, str) else []
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def paths_of_tensors(module: Module) -> list[str]:
+    """The paths of all tensors at and below the module, for messages."""
+    return [
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules()
+        if "parametrizations" not in path.split(".")
+        for name in names_of_tensors(child)
+    ]
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -59,8 +88,19 @@ class MissingTensorError(ValueError):
         self.tensor_name = tensor_name
         super().__init__(
             f"{type(module).__name__} does not have a parameter, a buffer, or a parametrized "
-            f"element with name {tensor_name!r}. Its tensors are: {names_of_tensors(module)}."
+            f"element with name {tensor_name!r}.{hint_for_tensor(module, tensor_name)}"
         )
+
+
+def hint_for_tensor(module: Module, tensor_name: object) -> str:
+    """What the module has instead: tensors of its own, or of its submodules."""
+    own = names_of_tensors(module)
+    below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
+    hint = did_you_mean(tensor_name, [*own, *below])
+    if below and not hint:
+        more = ", ..." if len(below) > 3 else ""
+        hint = f" A path leads to those of its submodules: {listed(below[:3])}{more}."
+    return f" Its tensors are: {listed(own)}.{hint}"
 
 
 class NotParametrizedError(ValueError):
@@ -68,11 +108,37 @@ class NotParametrizedError(ValueError):
 
     def __init__(self, module: Module, tensor_name: str) -> None:
         self.tensor_name = tensor_name
-        names = ", ".join(map(repr, getattr(module, "parametrizations", ()))) or "none"
+        names = list(getattr(module, "parametrizations", ()))
+        if "." in tensor_name:
+            names = [
+                f"{path}.{name}" if path else name
+                for path, child in module.named_modules()
+                if "parametrizations" not in path.split(".")
+                for name in getattr(child, "parametrizations", ())
+            ]
+        shown = listed(names[:5]) + (", ..." if len(names) > 5 else "")
         super().__init__(
             f"{type(module).__name__} does not have a parametrization on {tensor_name!r}. "
-            f"Parametrized tensors: {names}."
+            f"Parametrized tensors: {shown}.{did_you_mean(tensor_name, names)}"
         )
+
+
+class MissingChainError(NotParametrizedError, KeyError):
+    """A chain was asked for by a name under which there is none."""
+
+    def __init__(self, owner: str, name: str, known: Sequence[str]) -> None:
+        self.tensor_name = name
+        near = get_close_matches(name, known, 3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        listed = ", ".join(map(repr, known[:5])) or "none"
+        more = f", and {len(known) - 5} more" if len(known) > 5 else ""
+        ValueError.__init__(
+            self,
+            f"{owner} no parametrization on {name!r}. Parametrized tensors: {listed}{more}.{hint}",
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError shows the repr of its message
 
 
 class SeveralOriginalsError(ValueError):
@@ -240,6 +306,84 @@ class AssignmentError(TypeError):
         )
 
 
+class DisabledError(RuntimeError):
+    """A parametrization was to be switched off, or used while it is, in a way that cannot work."""
+
+    @classmethod
+    def several(cls, path: str, count: int) -> DisabledError:
+        return cls(
+            f"{path!r} is computed from {count} originals, so there is no one tensor to read while "
+            f"it is disabled. Give one, disabled(model, values={{{path!r}: tensor}}), or leave it "
+            f"out, disabled(model, exclude=[{path!r}])."
+        )
+
+    @classmethod
+    def foreign(cls, path: str) -> DisabledError:
+        return cls(
+            f"{path!r} is parametrized by torch.nn.utils.parametrize, which cannot be switched "
+            "off. Call paramdesc.adopt(model) first, or leave it out, "
+            f"disabled(model, exclude=[{path!r}])."
+        )
+
+    @classmethod
+    def without_map(cls, maps: Sequence[type], present: Sequence[str]) -> DisabledError:
+        names = " or ".join(x.__name__ for x in maps)
+        listed = ", ".join(present) or "none"
+        return cls(
+            f"no chosen tensor has a parametrization of type {names}. There are: {listed}. Write "
+            "disabled(model, maps=<one of these types>), or disabled(model) for all maps."
+        )
+
+    @classmethod
+    def shape(cls, path: str, given: object, expected: object) -> DisabledError:
+        return cls(
+            f"the value given for {path!r} has shape {given}, but the tensor has shape {expected}. "
+            f"Pass disabled(model, values={{{path!r}: tensor}}) a tensor of that shape."
+        )
+
+    @classmethod
+    def given(cls, path: str, value: object) -> DisabledError:
+        return cls(
+            f"the value given for {path!r} must be a tensor. Got {type(value).__name__}. Write "
+            f"disabled(model, values={{{path!r}: tensor}})."
+        )
+
+    @classmethod
+    def assigned(cls, tensor_name: str, how: str) -> DisabledError:
+        other = (
+            f"write to module.parametrizations.{tensor_name}.original in torch.no_grad()"
+            if how == "original"
+            else "open another block with values={...}"
+        )
+        return cls(
+            f"cannot assign to {tensor_name!r} inside disabled(...): the value would go through "
+            "right_inverse, and the tensor would not read as it. Assign outside of the block, or "
+            f"{other}."
+        )
+
+    @classmethod
+    def scripted(cls) -> DisabledError:
+        return cls(
+            "torch.jit.script was called inside disabled(...), which a TorchScript program cannot "
+            "follow. Call it outside of the block, or script a copy without the parametrizations: "
+            "paramdesc.remove_parametrizations(module, name, leave_parametrized=False)."
+        )
+
+    @classmethod
+    def program(cls, name: str) -> DisabledError:
+        return cls(
+            f"{name or 'the model'} is a TorchScript program, in which nothing can be switched "
+            "off. Write disabled(model) for the eager model."
+        )
+
+    @classmethod
+    def generator(cls, name: str) -> DisabledError:
+        return cls(
+            f"cannot decorate the generator {name}: between its steps the block would be its "
+            "caller's too. Write `with disabled(...):` inside of it."
+        )
+
+
 class InitialisationError(RuntimeError):
     """A function of `torch.nn.init` got a detached part of a parametrized tensor."""
 
@@ -293,6 +437,14 @@ class CacheTargetError(TypeError):
         return cls(
             "cached(persistent=True) needs targets: values that outlive the scope would be kept "
             "for every parametrization that is ever read. Write cached(model, persistent=True)."
+        )
+
+    @classmethod
+    def batched(cls) -> CacheTargetError:
+        return cls(
+            "cached(batched=True) needs targets: the first read of a tensor evaluates all covered "
+            "ones that are alike, and without targets they are not known. Write "
+            "cached(model, batched=True)."
         )
 
     @classmethod
@@ -357,6 +509,32 @@ class ScriptedScopeError(ValueError):
         )
 
 
+class BatchedGraphError(RuntimeError):
+    """A backward pass has reached a graph that another one has freed."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+        super().__init__(
+            f"{len(names)} tensors were evaluated together ({shown}), so they share one graph, and "
+            "an earlier backward pass has freed it. Read them after that backward pass, call "
+            "backward() once for the sum of the losses or with retain_graph=True, or write "
+            "cached(...) without batched=True."
+        )
+
+
+class LayoutError(ValueError):
+    """The value of a stored tensor cannot be computed from the checkpoint alone."""
+
+    def __init__(self, path: str, keys: Sequence[str]) -> None:
+        self.path = path
+        shown = ", ".join(map(repr, keys[:3])) + (", ..." if len(keys) > 3 else "")
+        super().__init__(
+            f"the value of {path!r} is a function of {shown}, and a checkpoint does not store "
+            "which function. Load it into the parametrized model, then write "
+            "paramdesc.bake(model).model.state_dict()."
+        )
+
+
 class SelectionError(ValueError):
     """What was given to choose tensors of a model chooses none, or is of the wrong type."""
 
@@ -373,6 +551,146 @@ class SelectionError(ValueError):
         return cls(
             "tensors are chosen by a pattern ('encoder.*.weight'), a type of module (nn.Linear), "
             f"or a submodule. Got {selector!r:.200} of type {type(selector).__name__}."
+        )
+
+
+class TyingError(ValueError):
+    """Tensors of a model cannot be tied."""
+
+    @classmethod
+    def parametrized(cls, module: Module, tensor_name: str, path: str) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: it is "
+            "parametrized itself. Remove that first, "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), or name it first, as '
+            "the tensor that stays."
+        )
+
+    @classmethod
+    def differs(
+        cls, module: Module, tensor_name: str, path: str, aspect: str, own: object, other: object
+    ) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: its {aspect} is "
+            f"{own}, and that of {path!r} is {other}. To tie a tensor to a function of another, "
+            "use paramdesc.parametrizations.tie."
+        )
+
+    @classmethod
+    def buffer(cls, module: Module, tensor_name: str, path: str) -> TyingError:
+        return cls(
+            f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: one of them is "
+            "a buffer. Only Parameters and parametrized tensors are tied."
+        )
+
+
+class PlacementError(ValueError):
+    """`parametrize` was told something that it cannot do on this model."""
+
+    @classmethod
+    def not_callable(cls, selector: object, value: object) -> PlacementError:
+        return cls(
+            f"the value for {selector!r:.100} must make a map for each tensor. Got {value!r:.200} "
+            f"of type {type(value).__name__}. Write a class, a function without arguments, such as "
+            "`lambda: SpectralNorm(0.9)`, or a function (module, tensor_name), such as "
+            "`orthogonal`."
+        )
+
+    @classmethod
+    def signature(cls, selector: object, value: object, signature: object) -> PlacementError:
+        name = getattr(value, "__name__", "the function")
+        return cls(
+            f"the value for {selector!r:.100} is {name}{signature}, which can be called neither "
+            "without arguments nor with (module, tensor_name). Write `lambda: "
+            f"{name}(...)` with its arguments, or `lambda: {name}` if it is the map itself, a "
+            "function from tensor to tensor."
+        )
+
+    @classmethod
+    def one_map(cls, selector: object, value: Module, paths: Sequence[str]) -> PlacementError:
+        name = type(value).__name__
+        return cls(
+            f"{selector!r:.100} chooses {len(paths)} tensors ({listed(paths[:3])}"
+            f"{', ...' if len(paths) > 3 else ''}), and its value is one map, a {name}. Each "
+            f"tensor needs a map of its own: write `lambda: {name}(...)`."
+        )
+
+    @classmethod
+    def parametrized(cls, path: str) -> PlacementError:
+        return cls(
+            f"{path!r} is parametrized already. Write parametrize(..., append=True) to put the map "
+            f'after those that are there, or paramdesc.remove_parametrizations(model, "{path}") '
+            "first."
+        )
+
+    @classmethod
+    def unused(cls, selector: object, path: str) -> PlacementError:
+        return cls(
+            f"every tensor that {selector!r:.100} chooses, {path!r} for example, is chosen by an "
+            "earlier key. Put the special keys before the general ones."
+        )
+
+    @classmethod
+    def no_map(cls, selector: object, path: str) -> PlacementError:
+        return cls(f"the function for {selector!r:.100} has put no map on {path!r}.")
+
+    @classmethod
+    def tied_lazy(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the same tensor as {other!r}, and has no shape yet. Call the model once, "
+            "then parametrize it."
+        )
+
+    @classmethod
+    def excluded(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the same tensor as {other!r}, which is excluded. Untie them first: "
+            "module.weight = torch.nn.Parameter(module.weight.detach().clone())."
+        )
+
+    @classmethod
+    def original(cls, path: str, other: str) -> PlacementError:
+        return cls(
+            f"{path!r} is the original of {other!r}, which is parametrized. To have both read the "
+            f'value, write paramdesc.tie_weights(model, "{other}", "{path}").'
+        )
+
+
+class OptimizerError(TypeError):
+    """An `optimizer=` that cannot be kept up to date."""
+
+    @classmethod
+    def of_type(cls, optimizer: object) -> OptimizerError:
+        return cls(
+            "optimizer= takes an optimizer of torch, whose groups are to train the new "
+            f"Parameters. Got {optimizer!r:.200} of type {type(optimizer).__name__}."
+        )
+
+    @classmethod
+    def lazy(cls) -> OptimizerError:
+        return cls(
+            "optimizer= needs a tensor with a shape, and this one has none before the first call "
+            "of its module. Call the module once, then register, or create the optimizer "
+            "afterwards."
+        )
+
+
+class BakingError(RuntimeError):
+    """A parametrized tensor cannot be replaced by its value."""
+
+    @classmethod
+    def of_program(cls, path: str, machinery: str) -> BakingError:
+        return cls(
+            f"cannot bake {path!r}: it is inside a program of {machinery}, whose code computes it. "
+            "Bake the model from which the program was made, paramdesc.bake(model), then make "
+            "the program again."
+        )
+
+    @classmethod
+    def changed(cls, path: str) -> BakingError:
+        return cls(
+            f"cannot bake {path!r}: the plain tensor does not read as the value that was "
+            "evaluated. Does the module define __getattr__, or a property of that name?"
         )
 
 

@@ -17,6 +17,7 @@ from paramdesc.caching.left_open import left_open
 from paramdesc.caching.pipelines import watch_pipelines
 from paramdesc.caching.record import Reason
 from paramdesc.caching.scopes import AUTO, Scope
+from paramdesc.caching.switched_off import DisablingScope
 from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.chain.transient import transient_of
 from paramdesc.errors import add_note
@@ -33,6 +34,7 @@ __all__ = [
     "forget",
     "innermost_of",
     "leave_scope",
+    "open_first",
     "open_scope",
     "rerun",
 ]
@@ -71,6 +73,15 @@ def leave_scope(scope: Scope) -> None:
         ended = (scope, scope.lasting)
         _SCOPES.set(tuple(other for other in active if other not in ended))
     TRACED.opened.discard(scope)
+
+
+def open_first(scope: DisablingScope) -> None:
+    """Make `scope` the first one that each read in the calling thread or task looks into."""
+    for ended in left_open(active_scopes(), scope.frame):
+        end_scope(ended, error=KeyboardInterrupt())
+    scope.opened = TRACED.opened
+    scope.opened.add(scope)
+    _SCOPES.set((scope, *active_scopes()))
 
 
 def innermost_of(scopes: list[Scope]) -> Scope | None:
@@ -159,10 +170,12 @@ def forget(chain: Any) -> None:
 
 def find_scope(chain: Any, *, lasts: bool = False) -> Scope | None:
     """The outermost scope for values of `chain`, or with `lasts` for those that outlive a block."""
-    scopes = active_scopes()
     if lasts and AUTO.covers(chain):
         return AUTO
-    return next((scope for scope in scopes if scope.lasts is lasts and scope.covers(chain)), None)
+    for scope in active_scopes():
+        if scope.lasts is lasts and scope.covers(chain):
+            return scope
+    return None
 
 
 class RerunScope(Scope):
@@ -176,11 +189,13 @@ class RerunScope(Scope):
 
 
 @contextmanager
-def rerun(run: Rerun) -> Iterator[None]:
-    """Answer every read inside from `run`, with no other scope open."""
+def rerun(disabling: tuple[DisablingScope, ...], run: Rerun) -> Iterator[None]:
+    """Answer every read inside from `run`, with no other scope open but `disabling`, in which the
+    first run was.
+    """
     before = active_scopes()
     try:
-        _SCOPES.set((RerunScope(run),))
+        _SCOPES.set((*disabling, RerunScope(run)))
         yield
     finally:
         _SCOPES.set(before)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import torch
 from torch.jit import ScriptModule
@@ -33,7 +33,13 @@ __all__ = ["HOOK", "auto_cache"]
 HOOK = "paramdesc"  # not a number: torch may give the number of a removed hook to another one
 
 
-def auto_cache(model: Module, enabled: bool = True, *, check_contents: bool | None = None) -> Scope:
+def auto_cache(
+    model: Module,
+    enabled: bool = True,
+    *,
+    check_contents: bool | None = None,
+    batched: bool = False,
+) -> Scope:
     """Make `model` cache the values of its parametrized tensors, without `with cached(...)`.
 
     In evaluation without gradients, `model.eval()` and `torch.no_grad()` or
@@ -52,6 +58,8 @@ def auto_cache(model: Module, enabled: bool = True, *, check_contents: bool | No
             values.
         check_contents: whether values that outlive a call are compared with their tensors
             at each call of `model`, as `cached` does at each entry.
+        batched: whether tensors that are parametrized alike are evaluated together in a call of
+            `model`, as in `cached(model, batched=True)`.
 
     Returns:
         A scope with the counters of the model: `print(auto_cache(model).report())`.
@@ -78,22 +86,22 @@ def auto_cache(model: Module, enabled: bool = True, *, check_contents: bool | No
             forget(chain)
             chain.__dict__.pop(AUTO_CACHED, None)
     for module in [model] if enabled and chains else model.modules():
-        switch_hooks(module, enabled and bool(chains))
+        switch_hooks(module, enabled and bool(chains), batched)
     told = Scope(chains, lasts=True, **IN_SLOTS)
     for chain, name in chains.items():
         told.record_of(chain).name = name
     return told
 
 
-def switch_hooks(module: Any, enabled: bool) -> None:
+def switch_hooks(module: Any, enabled: bool, batched: bool = False) -> None:
     """Make calls of `module` open a scope, or stop doing so."""
     before, after = module._forward_pre_hooks, module._forward_hooks
     if enabled:
-        before[HOOK] = enter_forward_pass
+        before[HOOK] = enter_batched_forward_pass if batched else enter_forward_pass
         before.move_to_end(HOOK, last=False)
         after[HOOK] = leave_forward_pass
         module._forward_hooks_always_called[HOOK] = True
-    elif before.get(HOOK) is enter_forward_pass:
+    elif before.get(HOOK) in (enter_forward_pass, enter_batched_forward_pass):
         before.pop(HOOK, None)
         while leave_innermost(module):  # inside a call, nothing else would end its scopes
             pass
@@ -111,12 +119,18 @@ def drop_last_hook(module: Any) -> None:
 class ForwardPass(Scope):
     """The scope of one call of a model."""
 
-    __slots__ = ("__weakref__", "model")
+    __slots__ = ("__weakref__", "called", "model")
     is_call = True
 
-    def __init__(self, model: Module) -> None:
-        super().__init__(AutoCached(), records=IN_SLOTS["records"])
+    def __init__(self, model: Module, batched: bool = False) -> None:
+        super().__init__(AutoCached(), records=IN_SLOTS["records"], batched=batched)
         self.model = id(model)  # a reference would keep the model alive
+        self.called = ref(model) if batched else None
+
+    def listed(self) -> list[Any]:
+        model = None if self.called is None else self.called()
+        found = () if model is None else find_chains(model, set())
+        return [chain for _, chain in found if AUTO_CACHED in vars(chain)]
 
 
 _CALLS: WeakValueDictionary[int, ForwardPass] = WeakValueDictionary()
@@ -133,13 +147,27 @@ def enter_forward_pass(model: Module, args: Any) -> None:
         if is_dynamo_compiling():
             open_scope(scope)
             return
-        remember_opener(scope, sys._getframe(1))
-        _CALLS[id(scope)] = scope
-        try:
-            open_scope(scope)
-        except BaseException as error:
-            end_scope(scope, error=error)
-            raise
+        open_forward_pass(scope)
+
+
+@run_eagerly
+def enter_batched_forward_pass(model: Module, args: Any) -> None:
+    """The hook before a call, with `batched=True`: a scope says what is evaluated together."""
+    if is_dynamo_compiling():
+        enter_forward_pass(model, args)
+        return
+    look_again()
+    open_forward_pass(ForwardPass(model, batched=True))
+
+
+def open_forward_pass(scope: ForwardPass) -> None:
+    remember_opener(scope, sys._getframe(2))
+    _CALLS[id(scope)] = scope
+    try:
+        open_scope(scope)
+    except BaseException as error:
+        end_scope(scope, error=error)
+        raise
 
 
 @run_eagerly

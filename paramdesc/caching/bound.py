@@ -72,9 +72,11 @@ class Bound:
     - `spots` lists the places of tensors, each with the type of the tensor, and `places` the
       places of everything else. A place is a holder and a key; its content may be replaced.
     - `counted` lists containers whose length is watched, `empty` those that are empty.
+    - `watched` has the places, the counted containers with their lengths, and the empty ones.
     - `is_foreign`: code from outside this library and torch takes part in the evaluation. It may
       use tensors that are not bound to the chain.
     - `is_known` is False if the walk came to something that it cannot look into.
+    - `alike` is for the chains that can be evaluated together with others.
 
     Args:
         chain: where the walk begins.
@@ -89,6 +91,7 @@ class Bound:
         self.empty: list[Any] = []
         self.is_foreign = False
         self.is_known = True
+        self.alike: Any = ...  # not looked for yet
         self.is_reusable = True  # False if only another walk can tell what is bound
         self._maps = chain._modules, dict(chain._modules)
         self._seen: dict[int, Any] = {}  # by identity; holds the objects, so that none is freed
@@ -112,7 +115,12 @@ class Bound:
             self.is_known = False
         self._to_do.clear()
         self._seen.clear()
-        self.sizes = list(map(len, self.counted))
+        # plain tuples: unpacking a named one takes twice as long
+        self.watched = (
+            [tuple(place) for place in self.places],
+            [(container, len(container)) for container in self.counted],
+            tuple(self.empty),
+        )
 
     @classmethod
     def of(cls, chain: Chain, closely: bool = False) -> Bound:
@@ -133,16 +141,22 @@ class Bound:
     def is_current(self) -> bool:
         """Whether another walk would find the same, apart from the tensors."""
         now, then = self._maps
+        places, lengths, empty = self.watched
         try:
-            return (
-                now == then
-                and all(holder[key] is value for holder, key, value in self.places)
-                and not any(self.empty)
-                and list(map(len, self.counted)) == self.sizes
-                and all(type(holder[key]) is kind for holder, key, kind in self.spots)
-            )
+            if now != then or any(empty):
+                return False
+            for holder, key, value in places:
+                if holder[key] is not value:
+                    return False
+            for container, length in lengths:
+                if len(container) != length:
+                    return False
+            for holder, key, kind in self.spots:
+                if type(holder[key]) is not kind:
+                    return False
         except LookupError:
             return False
+        return True
 
     def tensors(self) -> list[Place]:
         """The tensors, with the places where they are."""

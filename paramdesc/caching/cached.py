@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 from paramdesc.caching.active import end_scope, end_traced, innermost_of, open_scope
 from paramdesc.caching.contents import look_again
+from paramdesc.caching.coverage import Search
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.left_open import remember_opener
-from paramdesc.caching.programs import is_scripted_list, open_programs
+from paramdesc.caching.programs import open_programs
 from paramdesc.caching.scopes import Scope
-from paramdesc.caching.targets import Target, flatten, get_covered
+from paramdesc.caching.targets import Target, get_covered
 from paramdesc.errors import CacheTargetError
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.locks import ProcessLock
@@ -38,8 +40,10 @@ class cached:
 
     A scope is visible to the thread or asyncio task that opens it, and to tasks started
     inside. Scopes nest: a value belongs to the outermost scope that covers it, and outlives
-    the inner ones. An iterable is read when `cached` is called; parametrizations that are
-    registered later are covered only by a scope without targets.
+    the inner ones. An iterable is read when `cached` is called, and the targets are searched when
+    the block is entered: parametrizations that are registered inside it are covered only by a
+    scope without targets. An object that is entered again searches again if a parametrization
+    was made meanwhile; otherwise entering it takes the same time for all models.
 
     Args:
         targets: modules (all parametrizations below them), `ParametrizationList`s, and sets
@@ -61,6 +65,12 @@ class cached:
             inside the block. Call `scope.backward()` before anything that reads or clears
             `.grad` of originals: `zero_grad`, clipping, `GradScaler.unscale_`,
             `Optimizer.step`.
+        batched: whether tensors that are parametrized alike are evaluated together: the same maps
+            with the same settings, and the same shapes, dtypes and devices. The first read of one
+            evaluates all of them that are covered, by `torch.func.vmap` or in the batch dimension
+            of the maps; on a CPU, only those small enough for it to pay. What cannot be evaluated
+            together is evaluated one by one. The values share one graph: a backward pass through
+            one of them frees the graph of all. Needs targets.
 
     Raises:
         TypeError: if a target is anything else.
@@ -88,21 +98,24 @@ class cached:
         persistent: bool = False,
         deferred: bool = False,
         check_contents: bool | None = None,
+        batched: bool = False,
     ) -> None:
         if persistent and not targets:
             raise CacheTargetError.persistent()
+        if batched and not targets:
+            raise CacheTargetError.batched()
         if check_contents is not None and not persistent:
             raise TypeError(
                 "check_contents= is about values that outlive the block, and these are kept with "
                 "persistent=True only. Write cached(..., persistent=True, check_contents="
                 f"{check_contents})."
             )
-        self._targets = list(flatten(targets)) if targets else None
+        self._targets = Search.of(targets) if targets else None
         self._persistent = persistent
         self._deferred = deferred
         self._check_contents = check_contents
+        self._batched = batched
         self._lasting: Scope | None = None
-        self._has_programs = False
         self._scopes: list[Scope] = []
 
     def __enter__(self) -> Scope:
@@ -110,29 +123,30 @@ class cached:
         if self._persistent and not is_dynamo_compiling():
             with _FIRST_ENTRY():
                 if self._lasting is None:
-                    found = self._covered()
-                    self._has_programs = any(map(is_scripted_list, found or ()))
                     self._lasting = Scope(
-                        found,
+                        self._covered(),
                         lasts=True,
                         entries={},
                         records={},
                         check_contents=self._check_contents,
+                        batched=self._batched,
                     )
             lasting = self._lasting.view()
             look_again()
         covered = self._covered() if lasting is None else lasting.covered
         deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
         records = None if lasting is None else lasting.records
-        scope = Scope(covered, lasting=lasting, deferral=deferral, records=records)
+        scope = Scope(
+            covered, lasting=lasting, deferral=deferral, records=records, batched=self._batched
+        )
         if is_dynamo_compiling():
             self._scopes.append(scope)
             open_scope(scope)
             return scope
         remember_opener(scope, sys._getframe(1))
         try:
-            if covered and (lasting is None or self._has_programs):
-                open_programs(covered, scope.programs)
+            if covered is not None:
+                open_programs(covered.programs(), scope.programs)
             self._scopes.append(scope)
             open_scope(scope)
             return scope  # inside the try: an interrupt right after open_scope must be handled
@@ -144,8 +158,31 @@ class cached:
         """The settings. A copy shares neither values nor open scopes."""
         return {**self.__dict__, "_lasting": None, "_scopes": []}
 
-    def _covered(self) -> dict[Any, str] | None:
-        return None if self._targets is None else get_covered(self._targets)
+    def __repr__(self) -> str:
+        covered = self._covered()
+        names = (
+            None
+            if covered is None
+            else [name or f"{chain.host}.{chain.tensor_name}" for chain, name in covered.items()]
+        )
+        settings = [
+            name for name in ("persistent", "deferred", "batched") if getattr(self, f"_{name}")
+        ]
+        shown = "everything" if names is None else shorten(names)
+        return f"<cached: {', '.join([shown, *settings])}>"
+
+    def _repr_html_(self) -> str:
+        shown = f"<div>{escape(repr(self))}</div>"
+        if self._lasting is None:
+            return shown
+        return f"{shown}{self._lasting.report()._repr_html_()}"
+
+    def _covered(self) -> Any:
+        if self._targets is None:
+            return None
+        if is_dynamo_compiling():
+            return get_covered(self._targets.modules)
+        return self._targets.covered()
 
     def __exit__(self, *exception: object) -> None:
         scope = None
@@ -175,12 +212,13 @@ class cached:
 
         targets = () if self._targets is None else (self._targets,)
         deferred, kept = self._deferred, self if self._persistent else None
+        batched = self._batched
         run: Any
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-                with kept or cached(*targets, deferred=deferred):
+                with kept or cached(*targets, deferred=deferred, batched=batched):
                     return await function(*args, **kwargs)
 
             run = run_coroutine
@@ -190,8 +228,14 @@ class cached:
             def run_function(*args: Any, **kwargs: Any) -> Any:
                 # a new one: torch.compile cannot enter a context manager made earlier
                 older = None if is_dynamo_compiling() else kept
-                with older or cached(*targets, deferred=deferred):
+                with older or cached(*targets, deferred=deferred, batched=batched):
                     return function(*args, **kwargs)
 
             run = run_function
         return run  # type: ignore[no-any-return]
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first names, and how many there are."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "nothing"

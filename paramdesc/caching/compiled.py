@@ -7,10 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.caching.switched_off import FRESH, GIVEN, ORIGINAL
 from paramdesc.caching.traced_scopes import TRACED
 from paramdesc.chain.evaluation import evaluate_traced
 from paramdesc.torch_internals.dynamo import (
+    ask_how_read,
     fetch_kept,
+    fetch_stand_in,
     mark_of,
     mode_in_trace,
     plain_attributes,
@@ -26,6 +29,10 @@ def read_traced(chain: Any) -> Any:
     evaluated in the graph: once for each scope that is opened there, and again after each change
     that is visible in the trace.
     """
+    if TRACED.opened.disables:
+        how = ask_how_read(chain)
+        if how:
+            return read_stand_in(chain, how)
     if TRACED.opened.any or AUTO_CACHED in chain.__dict__:
         value = fetch_kept(chain)
         if value is not None:
@@ -38,6 +45,20 @@ def read_traced(chain: Any) -> Any:
                 kept = scope.traced[chain] = (value, *circumstances(chain, value))
             return kept[0]
     return evaluate_traced(chain)
+
+
+def read_stand_in(chain: Any, how: str) -> Any:
+    """What is read of a chain that eager code has switched off."""
+    if how == ORIGINAL:
+        return chain.original
+    if how == GIVEN:
+        return fetch_stand_in(chain)
+    if how == FRESH:
+        return evaluate_traced(chain)
+    values: Any = chain.originals()
+    for place in how.split(","):
+        values = (chain[int(place)](*values),)
+    return values[0]
 
 
 def circumstances(chain: Any, value: Any) -> tuple[list[Any], list[Any]]:

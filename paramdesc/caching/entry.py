@@ -55,6 +55,8 @@ class Entry:
             and outside of inference mode. If gradients were enabled when it was evaluated, it is
             used with and without them.
         contents: the samples that detect uncounted writes, if they are compared.
+        batch: the expiries of the values that have their graph in common with this one, if it was
+            evaluated together with others.
     """
 
     __slots__ = (
@@ -75,15 +77,20 @@ class Entry:
         record: Record,
         lasts: bool = False,
         contents: Contents | None = None,
+        batch: list[Expiry] | None = None,
     ) -> None:
         self.value = value
         self.record = record
         self.since = time.time()
         self.watches = tuple(dependencies.watches)
         self.expiry = Expiry()
-        parts = (watch for entry in dependencies.entries for watch in entry.watches)
-        self.expiry.tensors = frozenset(id(watch.tensor) for watch in (*self.watches, *parts))
-        if value.grad_fn is not None:
+        watches = self.watches
+        for part in dependencies.entries:
+            watches += part.watches
+        self.expiry.tensors = frozenset([id(watch.tensor) for watch in watches])
+        if value.grad_fn is not None and batch is not None:
+            batch.append(self.expiry)
+        elif value.grad_fn is not None:
             # a hook that refers to the entry would be a reference cycle: the value would outlive
             # its scope until the garbage collector runs
             value.register_hook(self.expiry.consume)  # type: ignore[no-untyped-call]

@@ -31,9 +31,9 @@ class Expiry:
 
 def track(chain: Any, expiry: Expiry) -> None:
     """Register `expiry`, of a value of `chain`, for `expire` and for training steps."""
-    watch_chain(chain)
     transient = transient_of(chain)
     if transient.expiries is None:
+        watch_chain(chain)
         transient.expiries = WeakSet()
     transient.expiries.add(expiry)
 

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from paramdesc.caching.dependencies import Dependencies
 from paramdesc.caching.entry import Entry
+from paramdesc.caching.expiry import Expiry
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.observer import OBSERVED
 from paramdesc.caching.scopes import Scope
@@ -23,6 +24,7 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any
     """A fresh value of `chain`, kept in `scope` if every change to it can be detected."""
     record = scope.record_of(chain)
     record.misses += 1
+    record.together = 1
     mode, dependencies = current_mode(), Dependencies(chain)
     value = dependencies.evaluate(lambda: evaluate(chain, Clock(record.seconds)))
     remembered(chain, value)
@@ -30,7 +32,12 @@ def evaluate_into(scope: Scope, chain: Any, evaluate: Callable[..., Any]) -> Any
 
 
 def keep_in(
-    scope: Scope | None, chain: Any, value: Any, mode: Mode, dependencies: Dependencies
+    scope: Scope | None,
+    chain: Any,
+    value: Any,
+    mode: Mode,
+    dependencies: Dependencies,
+    batch: list[Expiry] | None = None,
 ) -> Any:
     """Keep a fresh value in `scope` if possible, and return what the reader gets."""
     if scope is None or scope.is_closed or not isinstance(value, Tensor):
@@ -38,7 +45,7 @@ def keep_in(
     record = scope.record_of(chain)
     deferral = scope.deferral if value.requires_grad and may_be_cut(value) else None
     if deferral is None or not deferral.may_cut:
-        entry = Entry(chain, value, mode, dependencies, record)
+        entry = Entry(chain, value, mode, dependencies, record, batch=batch)
         if not entry.may_be_kept():
             return remembered(chain, value)
         scope.entries[chain] = entry

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from paramdesc.caching.active import find_scope
-from paramdesc.caching.entry import Entry
+from paramdesc.caching.active import active_scopes, find_scope
+from paramdesc.caching.current import drop_stale, serves_without_gradients
 from paramdesc.caching.fresh import evaluate_into, keep_in, note_use
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.lasting import evaluate_to_last, may_last
 from paramdesc.caching.observer import OBSERVED
-from paramdesc.caching.record import MODES, Cause, Reason
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.caching.together import evaluate_together
+from paramdesc.chain.evaluation import evaluate as evaluate_plainly
 from paramdesc.torch_internals.dynamo import run_eagerly
-from paramdesc.torch_internals.mode import current_mode, is_inference
+from paramdesc.torch_internals.mode import current_mode
 
 __all__ = ["evaluate_and_keep", "read_in_scopes"]
 
@@ -42,27 +41,6 @@ def read_in_scopes(scopes: tuple[Scope, ...], chain: Any, evaluate: Callable[...
     return read_afresh(chain, evaluate)
 
 
-def serves_without_gradients(entry: Entry, cause: Cause) -> bool:
-    """Whether a leaf is current except that gradients are off: a new evaluation would expire it."""
-    if cause.reason is not Reason.GRAD_MODE or not entry.value.requires_grad or is_inference():
-        return False
-    with torch.enable_grad():
-        return entry.why_stale() is None
-
-
-def drop_stale(scope: Scope, chain: Any, entry: Entry, cause: Cause) -> None:
-    """Free a value that cannot be used, unless it can be used again once the mode is back."""
-    changed: Cause | None = cause
-    if scope.lasts and cause.reason in MODES:
-        # in a trace, a transform or a capture nothing can be compared
-        is_known = cause.reason not in (Reason.OTHER_MODE, Reason.CAPTURE)
-        changed = entry.why_stale(True) if is_known else None
-        if changed is None:
-            return
-    entry.record.drop(changed)
-    scope.entries.pop(chain, None)
-
-
 def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
     """A value that no open scope keeps: the one that `auto_cache` keeps, or a fresh one."""
     if AUTO_CACHED in chain.__dict__:
@@ -80,6 +58,10 @@ def read_afresh(chain: Any, evaluate: Callable[..., Any]) -> Any:
 
 def evaluate_and_keep(chain: Any, evaluate: Callable[..., Any]) -> Any:
     """A fresh value, kept in the scope that it belongs to, if any."""
+    if evaluate is evaluate_plainly and any(scope.batched for scope in active_scopes()):
+        found = evaluate_together(chain)
+        if found is not None:
+            return found
     dependencies = None
     lasting = find_scope(chain, lasts=True)
     if lasting is not None and may_last(chain):

@@ -16,6 +16,7 @@ from paramdesc.caching.scopes import Scope
 from paramdesc.chain.clock import Clock
 from paramdesc.torch_internals.captures import is_capturing
 from paramdesc.torch_internals.mode import (
+    Mode,
     current_mode,
     has_own_functions,
     is_grad_enabled,
@@ -23,7 +24,7 @@ from paramdesc.torch_internals.mode import (
 )
 from paramdesc.torch_internals.tensors import address
 
-__all__ = ["evaluate_to_last", "may_last"]
+__all__ = ["contents_of", "evaluate_to_last", "keep_to_last", "may_last"]
 
 
 def may_last(chain: Any) -> bool:
@@ -56,24 +57,40 @@ def evaluate_to_last(
     scope.entries.pop(chain, None)
     record = scope.record_of(chain)
     record.misses += 1
+    record.together = 1
     gradients = is_grad_enabled()  # leaving inference mode enables gradients
     with torch.inference_mode(False), torch.set_grad_enabled(gradients):
         mode, dependencies = current_mode(), Dependencies(chain, closely=True)
         contents = contents_of(scope, chain, dependencies)
         value = dependencies.evaluate(lambda: evaluate(chain, Clock(record.seconds)))
         remembered(chain, value)
-        if (
-            isinstance(value, Tensor)
-            and not value.requires_grad
-            and dependencies.is_known
-            and not dependencies.has_changed  # by another thread, or by the maps themselves
-        ):
-            entry = Entry(chain, value, mode, dependencies, record, lasts=True, contents=contents)
-            if entry.may_be_kept():
-                scope.entries[chain] = entry
-                return value, None
+        if keep_to_last(scope, chain, value, mode, dependencies, contents):
+            return value, None
     record.misses -= 1  # an ordinary scope counts it, if there is one
     return value, dependencies
+
+
+def keep_to_last(
+    scope: Scope,
+    chain: Any,
+    value: Any,
+    mode: Mode,
+    dependencies: Dependencies,
+    contents: Contents | None,
+) -> bool:
+    """Keep a fresh value in `scope` if everything that it depends on is known. Whether it was."""
+    if (
+        isinstance(value, Tensor)
+        and not value.requires_grad
+        and dependencies.is_known
+        and not dependencies.has_changed  # by another thread, or by the maps themselves
+    ):
+        record = scope.record_of(chain)
+        entry = Entry(chain, value, mode, dependencies, record, lasts=True, contents=contents)
+        if entry.may_be_kept():
+            scope.entries[chain] = entry
+            return True
+    return False
 
 
 def contents_of(scope: Scope, chain: Any, dependencies: Dependencies) -> Contents | None:

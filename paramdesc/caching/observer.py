@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
-__all__ = ["OBSERVED", "Observer"]
+__all__ = ["OBSERVED", "Observer", "Seen"]
 
 
 class Observed(threading.local):
@@ -32,11 +32,19 @@ class Switch:
 
     def note(self, entry: Any) -> None:
         """Note that the evaluations observed in this thread use the value of `entry`."""
-        for observer in self.here.observers:
-            observer.entries.append(entry)
+        for observer in self.here.observers if entry.watches else ():
+            observer.entries.append(entry)  # without watches, it stands for tensors that enter
 
 
 OBSERVED = Switch()
+
+
+class Seen(NamedTuple):
+    """What an observer has seen."""
+
+    entered: dict[int, ref[Tensor]]
+    written: set[int]
+    entries: list[Any]
 
 
 class Observer(TorchFunctionMode):
@@ -71,6 +79,12 @@ class Observer(TorchFunctionMode):
             if id(x) not in entered:
                 self._made[id(x)] = ref(x)
         return result
+
+    def seen(self) -> Seen:
+        """What was observed. The tensors are no longer kept alive."""
+        entered = {key: ref(x) for key, x in self.entered.items()}
+        self.entered.clear()
+        return Seen(entered, self.written, self.entries)
 
     def is_made(self, tensor: Tensor) -> bool:
         """Whether `tensor` is the result of an observed function."""

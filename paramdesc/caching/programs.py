@@ -77,12 +77,12 @@ def forget_after_step(step: StepMade) -> None:
             program.chain.forget()
 
 
-def open_programs(covered: Iterable[Any], opened: list[OpenProgram]) -> None:
-    """Open a scope on each of the scripted chains in `covered`.
+def open_programs(chains: Iterable[Any], opened: list[OpenProgram]) -> None:
+    """Open a scope on each of these scripted chains.
 
     Each is added to `opened` before it is open, so that the caller can close it after an error.
     """
-    for chain in filter(is_scripted_list, covered):
+    for chain in chains:
         program = OpenProgram(chain)
         opened.append(program)
         program.open()

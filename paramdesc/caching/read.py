@@ -17,6 +17,7 @@ from paramdesc.caching.in_scope import read_in_scopes
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.region import read_in_region
 from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.caching.switched_off import find_stand_in
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.torch_internals.checkpointing import saving_hooks
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
@@ -30,10 +31,11 @@ def read(chain: Any) -> Any:
     if is_dynamo_compiling():
         return read_traced(chain)
     scopes = active_scopes()
-    if (not scopes and AUTO_CACHED not in chain.__dict__) or (
-        Module.__call__ is not CALL and is_symbolic()
-    ):
+    if not scopes and AUTO_CACHED not in chain.__dict__:
         return remembered(chain, evaluate(chain))
+    if Module.__call__ is not CALL and is_symbolic():
+        stand_in = find_stand_in(scopes, chain)
+        return remembered(chain, evaluate(chain)) if stand_in is None else stand_in.value
     if scopes:
         hooks = saving_hooks(True)
         if hooks is not None:

@@ -49,13 +49,14 @@ class Cause(NamedTuple):
 class Record:
     """What a scope remembers about one chain, apart from the value."""
 
-    __slots__ = ("_lock", "dropped", "dropped_at", "hits", "misses", "name", "seconds")
+    __slots__ = ("_lock", "dropped", "dropped_at", "hits", "misses", "name", "seconds", "together")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.hits = 0
         self.misses = 0
         self.seconds: dict[str, float] = {}
+        self.together = 1  # how many values the last evaluation gave, this one included
         self.dropped: Cause | None = None
         self.dropped_at: float | None = None
         self._lock = ProcessLock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from torch.autograd.graph import saved_tensors_hooks
@@ -10,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from paramdesc.caching.active import RerunScope, find_scope, rerun
 from paramdesc.caching.in_scope import read_in_scopes
 from paramdesc.caching.scopes import Scope
+from paramdesc.caching.switched_off import disabling_scopes, find_stand_in
 from paramdesc.chain.clock import Clock
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.torch_internals.checkpointing import is_rerun, region_of
@@ -19,15 +21,24 @@ __all__ = ["read_in_region"]
 
 def read_in_region(hooks: Any, scopes: tuple[Scope, ...], chain: Any) -> Any:
     """Read `chain` in `scopes` while hooks for saved tensors are set, mostly by a checkpoint."""
-    outermost = scopes[0]
-    if isinstance(outermost, RerunScope):
+    disabling = disabling_scopes(scopes)
+    stand_in = find_stand_in(disabling, chain) if disabling else None
+    repeating = next((scope for scope in scopes if not scope.disables), None)
+    if isinstance(repeating, RerunScope):
+        if stand_in is not None:
+            return stand_in.value
         # a region inside a region that is recomputed: its saved tensors are never used
-        return outermost.rerun.read(chain, evaluate) if is_rerun(hooks) else evaluate(chain)
-    if is_rerun(hooks):
-        return evaluate(chain)  # no scope was open the first time
-    region = region_of(hooks, rerun)
+        return repeating.rerun.read(chain, evaluate) if is_rerun(hooks) else evaluate(chain)
+    if is_rerun(hooks):  # no scope was open around the first run
+        inside = tuple(scope for scope in disabling if not scope.is_around(hooks))
+        stand_in = find_stand_in(inside, chain)
+        return evaluate(chain) if stand_in is None else stand_in.value
+    around = tuple(scope for scope in disabling if scope.is_around(hooks))
+    region = region_of(hooks, partial(rerun, around))
     if region is None:
         return read_in_scopes(scopes, chain, evaluate)
+    if stand_in is not None:
+        return stand_in.value  # the same tensor in both runs
     evaluated: list[Any] = []
 
     def evaluate_watched(chain: Any, clock: Clock | None = None) -> Any:

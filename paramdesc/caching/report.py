@@ -1,12 +1,13 @@
 """The report of a scope: an object, which prints as a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import overload
 
 from paramdesc.caching.entry import Entry
 from paramdesc.caching.record import Cause, Record
+from paramdesc.chain.table import html_table, text_table
 
 __all__ = ["CacheReport", "CacheRow"]
 
@@ -28,6 +29,7 @@ class CacheRow:
         since: When the kept value was evaluated.
         dropped: Why the last value was dropped, as a read has found out.
         dropped_at: When that read was.
+        together: How many values the last evaluation gave, this one included.
     """
 
     name: str
@@ -39,6 +41,7 @@ class CacheRow:
     since: datetime | None = None
     dropped: Cause | None = None
     dropped_at: datetime | None = None
+    together: int = 1
 
     @classmethod
     def of(cls, record: Record, entry: Entry | None) -> "CacheRow":
@@ -54,11 +57,15 @@ class CacheRow:
             since=None if entry is None else datetime.fromtimestamp(entry.since),
             dropped=record.dropped,
             dropped_at=at(record.dropped_at),
+            together=record.together,
         )
 
 
 def at(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds)
+
+
+TITLES = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last dropped")
 
 
 class CacheReport(Sequence[CacheRow]):
@@ -87,31 +94,25 @@ class CacheReport(Sequence[CacheRow]):
         return len(self._rows)
 
     def __str__(self) -> str:
-        title = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last dropped")
-        lines: list[tuple[str, ...]] = [title, *map(cells, self._rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.rjust(width) if i in (3, 4) else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        columns = [column for column in COLUMNS if column != TOGETHER or self._has_batches()]
+        rows = [[cell(row) for _, cell in columns] for row in self._rows]
+        return [title for title, _ in columns], rows
+
+    def _has_batches(self) -> bool:
+        return any(row.together > 1 for row in self._rows)
 
     def __repr__(self) -> str:
         return f"<CacheReport on {len(self)} tensors>"
 
 
-def cells(row: CacheRow) -> tuple[str, ...]:
-    return (
-        row.name,
-        row.value.replace("torch.", "") or "-",
-        "-" if row.since is None else f"{row.since:%H:%M:%S}",
-        str(row.hits),
-        str(row.misses),
-        ", ".join(f"{name} {show(seconds)}" for name, seconds in row.seconds.items()) or "-",
-        "-" if row.dropped is None else str(row.dropped),
-    )
+def shown_times(row: CacheRow) -> str:
+    return ", ".join(f"{name} {show(seconds)}" for name, seconds in row.seconds.items()) or "-"
 
 
 def show(seconds: float) -> str:
@@ -119,3 +120,18 @@ def show(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.3g} s"
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
+
+
+Column = tuple[str, Callable[[CacheRow], str]]
+
+TOGETHER: Column = ("together", lambda row: str(row.together))
+COLUMNS: tuple[Column, ...] = (
+    ("tensor", lambda row: row.name),
+    ("kept", lambda row: row.value.replace("torch.", "") or "-"),
+    ("since", lambda row: "-" if row.since is None else f"{row.since:%H:%M:%S}"),
+    ("hits", lambda row: str(row.hits)),
+    ("misses", lambda row: str(row.misses)),
+    TOGETHER,
+    ("time in its maps", shown_times),
+    ("last dropped", lambda row: "-" if row.dropped is None else str(row.dropped)),
+)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
+from html import escape
 from types import FrameType
 from typing import Any
 from weakref import WeakSet
@@ -35,18 +36,23 @@ class Scope:
         records: where the statistics are kept, if not in the scope itself.
         check_contents: whether values that outlive their block are compared with their tensors;
             None compares tensors on a CPU.
+        batched: whether chains that are alike are evaluated together.
     """
 
     is_call = False
     """Whether the scope ends with the call that `frame` runs, and not with a block."""
+    disables = False
+    """Whether the scope switches chains off, instead of keeping their values."""
 
     __slots__ = (
         "_covered",
         "ahead",
+        "batched",
         "check_contents",
         "deferral",
         "entries",
         "frame",
+        "groups",
         "is_closed",
         "lasting",
         "lasts",
@@ -69,6 +75,7 @@ class Scope:
         entries: Any = None,
         records: Any = None,
         check_contents: bool | None = None,
+        batched: bool = False,
     ) -> None:
         self._covered = covered
         self.lasts = lasts
@@ -80,6 +87,8 @@ class Scope:
         self.check_contents = check_contents
         self.ahead: Any = ()  # chains evaluated for a later read in compiled code
         self.refused: Any = ()  # chains whose values compiled code cannot use
+        self.batched = batched
+        self.groups: Any = None  # the covered chains by what is common to those that are alike
         self.traced: dict[Any, Any] = {}
         self.opened: OpenScopes | None = None
         self.programs: list[OpenProgram] = []
@@ -98,7 +107,11 @@ class Scope:
 
     def chains(self) -> list[Any]:
         """The chains of the report: the covered ones, or without targets those that were read."""
-        return list(self._covered if isinstance(self._covered, dict) else self.records)
+        return list(self._covered if isinstance(self._covered, Mapping) else self.records)
+
+    def listed(self) -> Iterable[Any]:
+        """The covered chains, as far as they are listed."""
+        return self._covered if isinstance(self._covered, Mapping) else ()
 
     def view(self) -> Scope:
         """Another scope with the same targets and values, for one more block."""
@@ -108,6 +121,7 @@ class Scope:
             entries=self.entries,
             records=self.records,
             check_contents=self.check_contents,
+            batched=self.batched,
         )
 
     def check_contents_of(self, chain: Any) -> bool | None:
@@ -118,7 +132,7 @@ class Scope:
         """The statistics of `chain`."""
         record: Record | None = self.records.get(chain)
         if record is None:
-            named = self._covered.get(chain) if isinstance(self._covered, dict) else None
+            named = self._covered.get(chain) if isinstance(self._covered, Mapping) else None
             name = named or f"{chain.host}.{chain.tensor_name}"
             record = self.records.setdefault(chain, Record(name))
         return record
@@ -191,6 +205,7 @@ class Scope:
             self.records = dict(enumerate(self.records.values()))
             self._covered = None
         self.ahead = self.refused = ()
+        self.groups = None
         self.traced.clear()
         if self.opened is not None:
             self.opened.discard(self)
@@ -203,6 +218,10 @@ class Scope:
 
     def __contains__(self, chain: object) -> bool:
         return chain in self.held()
+
+    def _repr_html_(self) -> str:
+        title = escape(repr(self))
+        return f"<div>{title}</div>{self.report()._repr_html_()}"
 
     def __repr__(self) -> str:
         held = ", ".join(f"{chain.tensor_name!r}" for chain in self.held())

@@ -12,20 +12,25 @@ class OpenScopes:
     """Whether eager code has opened a scope in this thread that is still open.
 
     Other tasks of the thread see this too, so compiled code must still look for its scope. It reads
-    only `any`, so that one more scope does not cause a recompilation.
+    only `any` and `disables`, so that one more scope does not cause a recompilation.
     """
 
     def __init__(self) -> None:
         self.any = False
+        self.disables = False  # whether one of them switches chains off
         self.scopes: set[Any] = set()
 
     def add(self, scope: Any) -> None:
         self.scopes.add(scope)
-        self.any = True
+        self.note()
 
     def discard(self, scope: Any) -> None:
         self.scopes.discard(scope)
+        self.note()
+
+    def note(self) -> None:
         self.any = bool(self.scopes)
+        self.disables = any(scope.disables for scope in self.scopes)
 
 
 class TracedScopes(threading.local):

@@ -67,23 +67,19 @@ def why_changed(watch: Watch) -> Cause:
 
 def make_check(
     watches: Sequence[Watch],
-    places: Sequence[Place],
-    counted: Sequence[Any],
-    sizes: list[int],
-    empty: Sequence[Any],
+    bound: Sequence[tuple[Any, Any, Any]],
+    lengths: Sequence[tuple[Any, int]],
+    all_empty: tuple[Any, ...],
 ) -> Callable[[], Cause | None]:
     """A function that returns why something has changed, or None. It runs at every read.
 
     Most chains have one tensor to watch. It is compared inline, any others in a loop.
     """
-    # plain tuples: unpacking a named one takes twice as long
     first: Any
+    # plain tuples: unpacking a named one takes twice as long
     first, *others = [tuple(watch) for watch in watches] or [({}, None, None, 0, 0, None, 0, None)]
     holder, key, tensor, version, start, form, needs_gradient, _ = first
     has_tensors = bool(watches)
-    bound = [tuple(place) for place in places]
-    all_empty = tuple(empty)
-    lengths = list(zip(counted, sizes, strict=True))
 
     def check() -> Cause | None:
         name = key

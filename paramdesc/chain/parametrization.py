@@ -68,6 +68,13 @@ class Parametrization(Module):
     A subclass that overrides `forward` must override `recenter` too. Otherwise its base point
     stays, since the inherited `recenter` may not fit.
 
+    A scope with `batched=True` evaluates maps that are alike together. `batching` says how:
+
+    - `"vmap"`, for most maps, by `torch.func.vmap`.
+    - `"leading"`: `forward` treats all dimensions before the last two as a batch, so it is given
+      the stacked tensors. A subclass that overrides `forward` must declare it again.
+    - `"never"`: one by one, for a map that looks at numbers or does more than compute a tensor.
+
     After a step of an optimizer, new numbers are written into the same Parameters and buffers.
     Evaluations never move a base point. Since a graph may outlive the step, `forward` hands a copy
     of the base point to autograd, `self.base.clone()`.
@@ -89,9 +96,11 @@ class Parametrization(Module):
     warm_start: ClassVar[tuple[str, ...]] = ()
     base_point: ClassVar[tuple[str, ...]] = ()
     if TYPE_CHECKING:
+        batching: str = "vmap"
         rebase: int | None = 50
-    else:
-        rebase = 50  # TorchScript does not know the type
+    else:  # TorchScript does not know the types
+        batching = "vmap"
+        rebase = 50
     constraint: ClassVar[str] = ""
 
     def __init__(self, *, strict: bool = False) -> None:

@@ -19,15 +19,17 @@ class Transient:
     - `capture`: a reference to the last capture of a CUDA graph in which it made a training step.
     - `group`: the chains that share its originals, with the identities of these, and how often
       they were referred to.
+    - `alone`: its settings, if it has turned out that it cannot be evaluated together with others.
     """
 
-    __slots__ = ("bound", "capture", "expiries", "group")
+    __slots__ = ("alone", "bound", "capture", "expiries", "group")
 
     def __init__(self) -> None:
         self.bound: Any = None
         self.expiries: WeakSet[Any] | None = None
         self.capture: Any = None
         self.group: Any = None
+        self.alone: Any = None
 
     def __deepcopy__(self, memo: Any) -> Transient:
         return Transient()

@@ -21,7 +21,10 @@ def warm_maps(chain: Any) -> dict[str, Parametrization]:
 
     Not the maps on parametrized tensors of a map: these belong to chains of their own.
     """
-    found: dict[str, Module] = {str(i): module for i, module in enumerate(chain.maps())}
+    maps = list(chain.maps())
+    if not any(is_warm(part) or part._modules for part in maps):  # most chains, fast
+        return {}
+    found: dict[str, Module] = {str(i): module for i, module in enumerate(maps)}
     places = list(found)
     for place in places:  # the list grows
         for name, child in found[place].named_children():

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from paramdesc.errors import ScriptingError
+from paramdesc.caching.active import active_scopes
+from paramdesc.caching.switched_off import disabling_scopes
+from paramdesc.errors import DisabledError, ScriptingError
 from paramdesc.jit.twins import Twins
 from paramdesc.registration.collection import get_parametrizations
 from paramdesc.torch_internals.locks import ProcessLock
@@ -27,10 +29,13 @@ def script(model: Module) -> torch.jit.ScriptModule:
     calls of the program and of one that was saved and loaded.
 
     Raises:
+        DisabledError: a RuntimeError, in a block of `disabled`: a program cannot follow it.
         ScriptingError: a RuntimeError, if TorchScript refuses a map. It names the map, the
             tensor and the line.
         Exception: whatever else TorchScript refuses, as torch raises it.
     """
+    if disabling_scopes(active_scopes()):
+        raise DisabledError.scripted()
     with _COMPILING():
         twins = Twins(model, compile_module)
         try:

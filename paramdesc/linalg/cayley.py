@@ -19,6 +19,7 @@ from paramdesc.linalg.cayley_on_gpu import Turn
 from paramdesc.linalg.devices import is_bound_by_launches, takes_algorithms
 from paramdesc.linalg.precision import matmul, widened, without_autocast
 from paramdesc.linalg.shapes import check_square
+from paramdesc.linalg.solving import invert
 from paramdesc.torch_internals.mode import is_tracing
 
 __all__ = ["cayley", "divide", "inverse"]
@@ -56,9 +57,9 @@ def inverse(T: Tensor) -> Tensor:
     50. Single or double precision.
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return plain_inverse(T)
+        return invert(T)
     if is_compiling() or is_tracing() or is_small(T):
-        return plain_inverse(T)
+        return invert(T)
     M: Tensor = Inverse.apply(T)  # type: ignore[no-untyped-call]
     return M
 
@@ -70,9 +71,9 @@ def divide(B: Tensor, T: Tensor) -> Tensor:
     and one for the gradient of `B`.
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return matmul(B, plain_inverse(T))
+        return matmul(B, invert(T))
     if is_compiling() or is_tracing() or is_small(T):
-        return matmul(B, plain_inverse(T))
+        return matmul(B, invert(T))
     Z: Tensor = Division.apply(B, T)[0]  # type: ignore[no-untyped-call]
     return Z
 
@@ -82,16 +83,11 @@ def is_small(T: Tensor) -> bool:
     return T.shape[-1] <= BLOCK and not is_bound_by_launches(T)
 
 
-def plain_inverse(T: Tensor) -> Tensor:
-    M: Tensor = torch.linalg.inv_ex(T)[0]  # inv would wait for the device, to tell of an error
-    return M
-
-
 def inverse_by_blocks(T: Tensor) -> Tensor:
     """`T⁻¹`, from the inverses of the leading block and of its Schur complement."""
     n = T.shape[-1]
     if n <= BLOCK or is_bound_by_launches(T):
-        return plain_inverse(T)
+        return invert(T)
     k = (n // 2 + 31) // 32 * 32  # products of such sizes are the fastest
     leading = inverse_by_blocks(T[..., :k, :k])
     right = leading @ T[..., :k, k:]

@@ -14,7 +14,7 @@ from paramdesc.torch_internals.mode import (
 )
 from paramdesc.torch_internals.placeholders import is_stand_in
 
-__all__ = ["is_bound_by_launches", "takes_algorithms", "takes_functions"]
+__all__ = ["is_bound_by_launches", "pays_together", "takes_algorithms", "takes_functions"]
 
 COUNTED_BY_SIZE = frozenset({"cpu", "meta"})
 """The devices where small tensors are cheap, and where looking at a number costs nothing."""
@@ -27,6 +27,19 @@ def is_bound_by_launches(X: Tensor) -> bool:
     looked at waits until the device has finished everything before it.
     """
     return X.device.type not in COUNTED_BY_SIZE
+
+
+def pays_together(X: Tensor, count: int, is_matrix_function: bool) -> bool:
+    """Whether `count` tensors like `X` are faster evaluated together than one by one.
+
+    On a CPU, a batch costs some 200 microseconds of its own, which inexpensive maps win back from
+    16 tensors on, and functions of matrices such as the Cayley transform from 4 on. Of large
+    tensors, the numbers take the time, and not the operations. Measured with 8 and 48 weights of 8
+    to 256 rows.
+    """
+    if is_bound_by_launches(X):
+        return count > 1
+    return count >= (4 if is_matrix_function else 16) and X.numel() <= 64 * 64
 
 
 def takes_functions(X: Tensor) -> bool:

@@ -21,6 +21,7 @@ from paramdesc.linalg.precision import widened, without_autocast
 from paramdesc.linalg.shapes import check_square
 from paramdesc.linalg.taylor import FACTORS, RADIUS
 from paramdesc.torch_internals.mode import is_plain
+from paramdesc.torch_internals.onnx import is_exporting_to_onnx
 
 __all__ = ["exponential", "skew_exp"]
 
@@ -48,7 +49,8 @@ def exponential(A: Tensor, is_skew: bool = False) -> Tensor:
     compiled, traced and scripted code and function transforms call `torch.matrix_exp`
     instead. On other devices than CPUs, it is decided on the device, so that the host does not
     wait: ten squarings, of which each matrix takes part in what it needs. There the
-    exponential of a matrix whose norm is above 3000, or 1100 in double precision, is NaN. Half
+    exponential of a matrix whose norm is above 3000, or 1100 in double precision, is NaN. The same
+    holds for graphs that are exported to ONNX. Half
     precision is computed in float32.
 
     Args:
@@ -69,6 +71,8 @@ def exponential(A: Tensor, is_skew: bool = False) -> Tensor:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return torch.matrix_exp(W).to(A.dtype)
     with without_autocast(A):
+        if is_exporting_to_onnx():
+            return squared_where_asked(W, is_skew).to(A.dtype)
         if is_bound_by_launches(W) and W.numel() > 0:
             if takes_algorithms(W):
                 return by(Exponential, W, is_skew).to(A.dtype)

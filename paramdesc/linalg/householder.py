@@ -10,6 +10,7 @@ from paramdesc.linalg.devices import takes_algorithms
 from paramdesc.linalg.householder_on_gpu import Reflection, Reflections
 from paramdesc.linalg.precision import matmul, widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.linalg.solving import solve_upper
 
 __all__ = ["householder", "householder_like", "reflect", "reflectors"]
 
@@ -49,7 +50,7 @@ def householder(V: Tensor) -> Tensor:
         return by(Reflections, W).to(V.dtype)
     columns = torch.eye(n, k, dtype=W.dtype, device=W.device)
     W = W.tril(-1) + columns
-    factor = torch.linalg.solve_triangular(triangle(W), W[..., :k, :].mH, upper=True)
+    factor = solve_upper(triangle(W), W[..., :k, :].mH)
     Y = columns - matmul(W, factor)
     return Y.to(V.dtype)
 
@@ -65,7 +66,7 @@ def reflect(V: Tensor, Y: Tensor) -> Tensor:
     elif takes_algorithms(Y) and not V.requires_grad:
         return by(Reflection, V, Y)
     W = V.tril(-1) + torch.eye(V.shape[-2], V.shape[-1], dtype=V.dtype, device=V.device)
-    factor = torch.linalg.solve_triangular(triangle(W), matmul(W.mH, Y), upper=True)
+    factor = solve_upper(triangle(W), matmul(W.mH, Y))
     return Y - matmul(W, factor)
 
 

@@ -13,6 +13,7 @@ from paramdesc.linalg.cayley_on_gpu import Step, Turn
 from paramdesc.linalg.devices import takes_algorithms
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.torch_internals.mode import has_numbers
+from paramdesc.torch_internals.onnx import is_exporting_to_onnx
 
 __all__ = [
     "cayley_across",
@@ -47,11 +48,18 @@ def turned_by(base: Tensor, A: Tensor) -> Tensor:
         return by(Turn, base, A, True)
     identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     divisor = torch.add(identity, A, alpha=-0.5)
-    if A.shape[-1] <= 64:  # as `BLOCK` says
+    if A.shape[-1] <= 64 and is_solved(A):  # as `BLOCK` says
         quotient = torch.linalg.solve_ex(divisor, base, left=False)[0]
     else:
         quotient = divide(base, divisor)
     return torch.lerp(base, quotient, 2.0)  # 2 base T⁻¹ - base, in one pass
+
+
+def is_solved(A: Tensor) -> bool:
+    """Whether to solve a system, which the formats of some graphs cannot express."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return True
+    return not is_exporting_to_onnx()
 
 
 def cayley_from(base: Tensor, X: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def improve_by_gram(M: Tensor, u: Tensor, v: Tensor, iterations: int) -> tuple[T
     scaled = M / length(torch.addmv(v, M.mT, u, beta=tiny))
     # T2(x) = 2 x² - 1, where x is a singular value divided by the end of the interval
     gram = torch.addmm(u, scaled, scaled.mT, beta=0, alpha=2 / BOUND)
-    gram.clamp_(-3, 3)  # no entry is as large, unless the matrix has grown by far in one step
+    gram = gram.clamp(-3, 3)  # no entry is as large, unless the matrix has grown by far in one step
     gram.diagonal().sub_(1)
     gram = torch.addmm(u, gram, gram, beta=0, alpha=2)  # T4 = T2(T2)
     gram.diagonal().sub_(1)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from paramdesc.caching.active import forget
+from paramdesc.caching.active import active_scopes, forget
+from paramdesc.caching.switched_off import FRESH, find_stand_in
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.explain import explain
 from paramdesc.chain.states import start_maps
-from paramdesc.errors import MissingRightInverseError
+from paramdesc.errors import DisabledError, MissingRightInverseError
 from paramdesc.registration.fitting import check_inverted, check_originals
 from paramdesc.registration.snapshot import Snapshot, split_tensors
 from paramdesc.torch_internals.tensors import replace_data, shares_storage
@@ -21,7 +22,15 @@ __all__ = ["assign"]
 
 
 def assign(chain: Chain, value: Tensor) -> None:
-    """Set the originals such that `chain` evaluates to `value`. On an error, none is changed."""
+    """Set the originals such that `chain` evaluates to `value`. On an error, none is changed.
+
+    Raises:
+        DisabledError: a RuntimeError, if the chain is switched off here: what is read afterwards
+            would not be `value`.
+    """
+    stand_in = find_stand_in(active_scopes(), chain)
+    if stand_in is not None and stand_in.how != FRESH:
+        raise DisabledError.assigned(chain.tensor_name, stand_in.how)
     replaced, written = split_tensors(chain)
     snapshot = Snapshot(chain.modules(), replaced, written)
     try:

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
+from paramdesc.caching.coverage import Search
 from paramdesc.caching.programs import is_scripted_list
 from paramdesc.caching.targets import find_chains
+from paramdesc.chain.table import html_table, text_table
 from paramdesc.chain.warm import warm_maps
+from paramdesc.errors import MissingChainError
 from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["ParametrizationSet", "get_parametrizations"]
@@ -28,11 +31,13 @@ class ParametrizationSet(Set[ParametrizationList]):
     >>> found = get_parametrizations(model)
     >>> found.names()
     ['0.weight', '1.weight']
+    >>> found["0.weight"]
+    ParametrizationList('weight' of Linear: Symmetric())
     >>> (found - found.filter(path="0")).names()
     ['1.weight']
     """
 
-    __slots__ = ("_names",)
+    __slots__ = ("_names", "_search")
 
     def __init__(self, chains: Iterable[ParametrizationList] = ()) -> None:
         self._names: dict[ParametrizationList, str] = {}
@@ -47,8 +52,30 @@ class ParametrizationSet(Set[ParametrizationList]):
             result._names.setdefault(chain, name)
         return result
 
+    @property
+    def search(self) -> Search:
+        """What a scope with this set covers. All scopes share the result."""
+        found: Search | None = getattr(self, "_search", None)
+        if found is None:
+            found = self._search = Search(self._names)
+        return found
+
     def __contains__(self, chain: object) -> bool:
         return chain in self._names
+
+    def __getitem__(self, name: str) -> ParametrizationList:
+        """The list with this name in the model.
+
+        Raises:
+            KeyError: with the names that are most similar.
+        """
+        for chain, known in self._names.items():
+            if known == name:
+                return chain
+        raise MissingChainError("the set has", name, self.names())
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.names()
 
     def __iter__(self) -> Iterator[ParametrizationList]:
         return iter(self._names)
@@ -96,6 +123,28 @@ class ParametrizationSet(Set[ParametrizationList]):
             if all(test(name, chain) for test in tests)
         )
 
+    def named_originals(self) -> list[tuple[str, Parameter]]:
+        """The trained originals with their names in the model, each Parameter once.
+
+        An optimizer takes them as they are, or as the `params` of one of its groups.
+        """
+        found: dict[Parameter, str] = {}
+        for name, chain in self.items():
+            path, dot, tensor_name = name.rpartition(".")
+            for own, x in chain.named_parameters(recurse=False):
+                found.setdefault(x, f"{path}{dot}parametrizations.{tensor_name}.{own}")
+        return [(name, x) for x, name in found.items()]
+
+    def originals(self) -> list[Parameter]:
+        """The trained originals, each Parameter once, for a group of an optimizer.
+
+        >>> layer = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
+        >>> group = {"params": get_parametrizations(layer).originals(), "weight_decay": 0.0}
+        >>> [x.shape for x in group["params"]]
+        [torch.Size([3, 3])]
+        """
+        return [x for _, x in self.named_originals()]
+
     def warm_start_names(self) -> list[str]:
         """The state_dict keys of what `Parametrization.warm_start` names, in this model.
 
@@ -124,8 +173,25 @@ class ParametrizationSet(Set[ParametrizationList]):
         others = self.named(named_items(other))
         return (self - others) | (others - self)
 
+    def __str__(self) -> str:
+        return text_table(TITLES, map_cells(self)) if self._names else repr(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(TITLES, map_cells(self))
+
     def __repr__(self) -> str:
         return f"ParametrizationSet([{', '.join(map(repr, self.names()))}])"
+
+
+TITLES = ("tensor", "parametrization")
+
+
+def map_cells(chains: ParametrizationSet) -> list[tuple[str, str]]:
+    """The cells of a table of `chains`."""
+    return [
+        (name, "in TorchScript" if is_scripted_list(chain) else chain.shown_maps())
+        for name, chain in chains.items()
+    ]
 
 
 def has_map(chain: Any, map_type: type[Module]) -> bool:

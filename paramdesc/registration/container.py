@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from paramdesc.errors import MixedEnginesError
+from paramdesc.registration.copying import deep_copied
 from paramdesc.torch_internals.engine import caller_in_torch_engine
 
 __all__ = ["ParametrizationDict"]
@@ -27,7 +30,16 @@ class ParametrizationDict(nn.ModuleDict):
             raise MixedEnginesError(function)
         return found
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._modules)
+
     def __len__(self) -> int:
         if caller_in_torch_engine() == "type_before_parametrizations":
             return 0  # it would answer with the base of the class; the class never changed
         return len(self._modules)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ParametrizationDict:
+        twin = self.__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(deep_copied(self.__dict__, memo))
+        return twin

@@ -12,8 +12,8 @@ from paramdesc.chain.states import start_maps
 from paramdesc.chain.steps import count_steps
 from paramdesc.chain.warm import is_warm
 from paramdesc.errors import ChainError
-from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.sharing import check_shared, is_shared, join
+from paramdesc.registration.snapshot import Snapshot, below, tensors_in
 
 __all__ = ["edit_maps"]
 
@@ -38,7 +38,7 @@ def edit_maps(chain: Any, maps: list[Module]) -> None:
         is_new = not any(parametrization is known for known in old)
         if is_new and is_shared(parametrization):
             check_shared(parametrization, before, chain.tensor_name)
-    written = [x for part in [*old, *maps] for x in tensors_in(part)]
+    written = tensors_in(below([*old, *maps]))
     snapshot = Snapshot(below([chain, *maps]), (), written)
     try:
         set_maps(chain, maps)

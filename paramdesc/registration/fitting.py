@@ -14,7 +14,7 @@ from torch.nn import Module
 from paramdesc.chain.function_map import FunctionMap
 from paramdesc.errors import MapResultError, NonFiniteError, OriginalError
 from paramdesc.torch_internals.mode import has_numbers, is_plain
-from paramdesc.torch_internals.tensors import is_wrapper
+from paramdesc.torch_internals.tensors import address, is_wrapper
 
 __all__ = ["check_between", "check_inverted", "check_originals", "check_value"]
 
@@ -109,7 +109,9 @@ def check_inverted(results: Sequence[tuple[Module, Any]], value: Tensor, tensor_
     Raises:
         NonFiniteError: a ValueError, if one gave NaN, and `value` is finite.
     """
-    if not results or are_finite(tensors_of_result(results[-1][1])) or not are_finite([value]):
+    if not results or is_same(results[-1][1], value):
+        return
+    if are_finite(tensors_of_result(results[-1][1])) or not are_finite([value]):
         return
     for parametrization, result in results:
         for tensor in filter(is_looked_at, tensors_of_result(result)):
@@ -141,7 +143,7 @@ def check_value(parametrization: Module, original: Tensor, value: Tensor, tensor
     Raises:
         NonFiniteError: a ValueError.
     """
-    if are_finite([value]) or not are_finite([original]):
+    if is_same(value, original) or are_finite([value]) or not are_finite([original]):
         return
     count = int(value.isnan().sum())
     if count:
@@ -153,6 +155,17 @@ def check_value(parametrization: Module, original: Tensor, value: Tensor, tensor
             value.numel(),
             f"Assign a value that {name} is defined for, and register it then.",
         )
+
+
+def is_same(result: Any, tensor: Tensor) -> bool:
+    """Whether `result` has the very numbers of `tensor`, in the same memory: nothing was made."""
+    if result is tensor:
+        return True
+    is_plain_pair = type(result) in _PLAIN_TENSORS and type(tensor) in _PLAIN_TENSORS
+    return is_plain_pair and bool(address(result)) and result.is_set_to(tensor)
+
+
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 
 
 def name_of(parametrization: Module) -> str:

@@ -8,7 +8,36 @@ from torch.nn.parameter import is_lazy
 
 from paramdesc.errors import MissingTensorError
 
-__all__ = ["chains_of", "find_tensor", "tensors_of"]
+__all__ = ["chains_of", "find_tensor", "locate", "tensors_of"]
+
+
+def locate(module: Module, tensor_name: str) -> tuple[Module, str]:
+    """The module that has the tensor, and its name there: `tensor_name` may be a path.
+
+    A tensor of `module` itself with that literal name comes first. What does not lead to a
+    submodule is returned as it is.
+
+    >>> locate(torch.nn.Sequential(torch.nn.Linear(3, 2)), "0.weight")
+    (Linear(in_features=3, out_features=2, bias=True), 'weight')
+    """
+    name: object = tensor_name  # users also write other things, which are refused later
+    if not isinstance(name, str) or "." not in name or has_own(module, name):
+        return module, tensor_name
+    path, _, last = tensor_name.rpartition(".")
+    try:
+        return module.get_submodule(path), last
+    except AttributeError:
+        return module, tensor_name
+
+
+def has_own(module: Module, name: str) -> bool:
+    """Whether a tensor of `module` has this literal name, parametrized or not."""
+    chains = module._modules.get("parametrizations")
+    return (
+        name in module._parameters
+        or name in module._buffers
+        or (chains is not None and name in chains._modules)
+    )
 
 
 def chains_of(module: Module) -> list[Module]:

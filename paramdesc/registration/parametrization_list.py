@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
-from paramdesc.caching.active import forget
+from paramdesc.caching.active import active_scopes, forget
 from paramdesc.caching.expiry import expire
 from paramdesc.caching.guards import fetch, keep
 from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
+from paramdesc.caching.switched_off import find_stand_in
 from paramdesc.chain.bases import watch_base
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.states import find_what_loads, follow_steps, save_pending, start_maps
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending
+from paramdesc.chain.table import html_table
 from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.registration.assignment import assign
+from paramdesc.registration.copying import deep_copied
 from paramdesc.registration.editing import edit_maps
 from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
-from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.sharing import check_shared, is_shared, join
+from paramdesc.registration.snapshot import Snapshot, below, tensors_in
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 from paramdesc.torch_internals.tensors import address, alias, replace_data
 
@@ -119,6 +121,16 @@ class ParametrizationList(Chain):
         """For compiled code: the value."""
         return fetch(self)
 
+    def _how_read(self) -> str:
+        """For the guards of compiled code: how this chain is read, if it is switched off here."""
+        stand_in = find_stand_in(active_scopes(), self)
+        return "" if stand_in is None else stand_in.how
+
+    def _stand_in(self) -> Any:
+        """For compiled code: what is read, if this chain is switched off here."""
+        stand_in = find_stand_in(active_scopes(), self)
+        return None if stand_in is None else stand_in.value
+
     def _led(self) -> None:
         """For the guards of compiled code, which ask before each call: nothing, but the states
         of the maps have followed the training steps then.
@@ -151,7 +163,7 @@ class ParametrizationList(Chain):
         if is_shared(module):
             with torch.no_grad():
                 check_shared(module, evaluate(self), self.tensor_name)
-        snapshot = Snapshot(below([self, module]), (), tensors_in(module))
+        snapshot = Snapshot(below([self, module]), (), tensors_in(below([module])))
         try:
             self.add_map(module)
             start_maps(self, anew=False)
@@ -177,10 +189,32 @@ class ParametrizationList(Chain):
         maps.insert(index, module)
         edit_maps(self, maps)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload  # type: ignore[override] # a slice is a plain list: half a chain has no original
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList: ...
+    def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
             return ModuleList(list(self.maps())[index])
         return super().__getitem__(index)
+
+    def shown_maps(self) -> str:
+        """The maps with their settings, in one line."""
+        return ", ".join(" ".join(repr(child).split()) for child in self.maps())
+
+    def __repr__(self) -> str:
+        return f"ParametrizationList({self.tensor_name!r} of {self.host}: {self.shown_maps()})"
+
+    def _repr_html_(self) -> str:
+        names = [f"{i}: {' '.join(repr(child).split())}" for i, child in enumerate(self.maps())]
+        originals = [
+            f"{name}: {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} {x.device}"
+            for name, x in self.own_originals().items()
+        ]
+        return html_table(
+            ("tensor", "originals", "maps, in order"),
+            [(f"{self.host}.{self.tensor_name}", "; ".join(originals), "; ".join(names))],
+        )
 
     def __setitem__(self, index: Any, module: Any) -> None:
         maps = list(self.maps())
@@ -265,7 +299,7 @@ class ParametrizationList(Chain):
     def __deepcopy__(self, memo: dict[int, Any]) -> ParametrizationList:
         twin = self.__new__(type(self))
         memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.copied_state(), memo))
+        twin.__dict__.update(deep_copied(self.copied_state(), memo))
         twin.__dict__[TRANSIENT] = Transient()
         if "_steps" in self.__dict__:
             count_steps(twin)

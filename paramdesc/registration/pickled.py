@@ -10,7 +10,12 @@ would be looked up in the package. So `cached`, whose source TorchScript reads, 
 """
 
 from paramdesc import caching, chain, registration
-from paramdesc.caching.automatic import auto_cache, enter_forward_pass, leave_forward_pass
+from paramdesc.caching.automatic import (
+    auto_cache,
+    enter_batched_forward_pass,
+    enter_forward_pass,
+    leave_forward_pass,
+)
 from paramdesc.caching.cached import cached
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.caching.report import CacheReport, CacheRow
@@ -53,6 +58,7 @@ __all__ = [
     "adopt",
     "auto_cache",
     "count_loaded",
+    "enter_batched_forward_pass",
     "enter_forward_pass",
     "get_parametrizations",
     "is_parametrized",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import Module
 
+from paramdesc.registration.host import locate
 from paramdesc.torch_internals.engine import is_torch_parametrized
 
 __all__ = ["is_parametrized", "type_before_parametrizations"]
@@ -13,8 +14,10 @@ __all__ = ["is_parametrized", "type_before_parametrizations"]
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
     """Whether `module` has a map on `tensor_name`, or on any tensor if that is None.
 
-    By paramdesc or by torch's own engine.
+    By paramdesc or by torch's own engine. `tensor_name` may be a path, `"0.weight"`.
     """
+    if tensor_name is not None and "." in tensor_name:
+        module, tensor_name = locate(module, tensor_name)
     chains = module.__dict__.get("_modules", {}).get("parametrizations")
     if not isinstance(chains, torch.nn.ModuleDict):
         return False

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import as_map
@@ -18,18 +19,20 @@ from paramdesc.registration.adoption import adopt_module
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.fitting import check_between
-from paramdesc.registration.host import chains_of, find_tensor, tensors_of
+from paramdesc.registration.gone import note_gone
+from paramdesc.registration.host import chains_of, find_tensor, locate, tensors_of
 from paramdesc.registration.lazy import register_when_materialized
 from paramdesc.registration.namespace import namespace_of
+from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.sharded import refuse_sharded
-from paramdesc.registration.sharing import check_shared, is_shared, join, tensors_in
-from paramdesc.registration.snapshot import Snapshot, below
+from paramdesc.registration.sharing import check_shared, is_shared, join
+from paramdesc.registration.snapshot import Snapshot, below, tensors_in
 from paramdesc.registration.tied import has_other_holders, refuse_overwriting, warn_of_untying
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
-__all__ = ["place_chain", "register_parametrization"]
+__all__ = ["place_chain", "put_on", "register_parametrization"]
 
 M = TypeVar("M", bound=Module)
 
@@ -41,25 +44,30 @@ def register_parametrization(
     *,
     unsafe: bool = False,
     right_inverse: Callable[[Tensor], Any] | None = None,
+    optimizer: Optimizer | None = None,
 ) -> M:
     """Make `module.<tensor_name>` equal to `parametrization(original)`, evaluated at each read.
 
     A second registration on the same name appends its map to the chain. The original is
     `module.parametrizations.<tensor_name>.original`, the same Parameter object as before,
     unless the map's `right_inverse` returns a sequence: then the originals are `original0`,
-    `original1`, ..., new Parameters that must be added to an existing optimizer. Assigning a
-    tensor, `module.<tensor_name> = X`, goes through `right_inverse`.
+    `original1`, ..., new Parameters, see `optimizer`. Assigning a tensor,
+    `module.<tensor_name> = X`, goes through `right_inverse`.
 
     Args:
         module: the module with the tensor.
-        tensor_name: a parameter or buffer of `module` itself. A lazy tensor is parametrized
-            as soon as the first call of the module has given it a shape.
+        tensor_name: a parameter or buffer of `module`, or the path of one below it,
+            `"encoder.0.weight"`. A lazy tensor is parametrized as soon as the first call of the
+            module has given it a shape.
         parametrization: an `nn.Module`, or a function from tensor to tensor. A module without
             state, or with Parameters to share, may be registered on several tensors.
         unsafe: whether the map may change the tensor's dtype and shape. Then nothing is
             checked. By default the map and its `right_inverse` are called once as a test.
         right_inverse: for a plain function, the function that computes the original at an
             assignment.
+        optimizer: an existing optimizer that trains the tensor. New Parameters, such as several
+            originals and those of the map, join the group of the tensor. A Parameter that they
+            replace leaves it, and its state passes to the original with the same numbers.
 
     Returns:
         `module`, of the same type.
@@ -69,7 +77,7 @@ def register_parametrization(
             a state that belongs to another tensor; if its `right_inverse` would overwrite a
             tensor that another module holds, or gives NaN.
         RuntimeError: if FSDP manages `module`.
-        TypeError: if `parametrization` is not a map.
+        TypeError: if `parametrization` is not a map, or `optimizer` is not an optimizer.
         Exception: whatever the map raises. In all cases `module` stays as it was.
 
     >>> linear = torch.nn.Linear(3, 3)
@@ -80,40 +88,69 @@ def register_parametrization(
     """
     if is_dynamo_compiling():
         return uncompiled(register_parametrization)(
-            module, tensor_name, parametrization, unsafe=unsafe, right_inverse=right_inverse
+            module,
+            tensor_name,
+            parametrization,
+            unsafe=unsafe,
+            right_inverse=right_inverse,
+            optimizer=optimizer,
         )
-    is_held = has_other_holders(module, tensor_name)  # asked while we hold it nowhere
     new = as_map(parametrization, right_inverse)
-    is_new = not is_shared(new)
-    parts = below([*chains_of(module), new])
-    snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name), tensors_in(new))
+    return register(module, *locate(module, tensor_name), new, unsafe, optimizer)
+
+
+def register(
+    root: M,
+    module: Module,
+    tensor_name: str,
+    new: Module,
+    unsafe: bool,
+    optimizer: Optimizer | None,
+) -> M:
+    """Register `new` on a tensor of `module` itself, which is below `root`. Returns `root`."""
+    is_held = has_other_holders(module, tensor_name)  # asked while we hold it nowhere
+    if optimizer is not None:
+        check_optimizer(optimizer, [module._parameters.get(tensor_name)])
+    before = {} if optimizer is None else trained_at(module, tensor_name)
+    own = below([new])
+    parts = [*below(chains_of(module)), *own]
+    snapshot = Snapshot([module, *parts], tensors_of(module, tensor_name), tensors_in(own))
     try:
-        adopt_module(module)
-        # the mode of a map that is on another tensor, too, is not ours to change
-        if is_new and any(part.training is not module.training for part in parts):
-            new.train(module.training)
-        if is_parametrized(module, tensor_name):
-            append_map(module, tensor_name, new, unsafe)
-            return module
-        refuse_sharded(module, tensor_name, "register a parametrization on")
-        if is_lazy(find_tensor(module, tensor_name)):
-            register_when_materialized(register_parametrization, module, tensor_name, new, unsafe)
-        else:
-            install_chain(module, tensor_name, new, unsafe, is_held)
-        return module
+        put_on(module, tensor_name, new, unsafe, is_held)
+        if optimizer is not None:
+            hand_over(optimizer, [Change(before, trained_at(module, tensor_name))])
+        return root
     except BaseException:
         snapshot.restore()
         raise
 
 
-def install_chain(
-    module: Module, tensor_name: str, new: Module, unsafe: bool, is_held: bool
-) -> None:
-    """Let the tensor be the original of a chain with the one map `new`.
+def put_on(module: Module, tensor_name: str, new: Module, unsafe: bool, is_held: bool) -> None:
+    """Register `new` after the maps of the tensor, as its first map, or as soon as it has a shape.
+
+    To be called under a snapshot of `module`, of its chains, of `new` and of the tensor.
 
     Args:
         is_held: whether others refer to the tensor, modules perhaps.
     """
+    adopt_module(module)
+    # the mode of a map that is on another tensor, too, is not ours to change
+    if not is_shared(new) and any(x.training is not module.training for x in new.modules()):
+        new.train(module.training)
+    if is_parametrized(module, tensor_name):
+        append_map(module, tensor_name, new, unsafe)
+        return
+    refuse_sharded(module, tensor_name, "register a parametrization on")
+    if is_lazy(find_tensor(module, tensor_name)):
+        register_when_materialized(register_parametrization, module, tensor_name, new, unsafe)
+    else:
+        install_chain(module, tensor_name, new, unsafe, is_held)
+
+
+def install_chain(
+    module: Module, tensor_name: str, new: Module, unsafe: bool, is_held: bool
+) -> None:
+    """Let the tensor be the original of a chain with the one map `new`."""
     original = find_tensor(module, tensor_name)
     check_shared(new, original, tensor_name)
     chain = ParametrizationList(
@@ -133,6 +170,9 @@ def install_chain(
         warn_of_untying(module, tensor_name, original)
     chain.adopt_original(original)
     start_maps(chain, anew=True)
+    if not chain.is_tensor and isinstance(original, Parameter):
+        tensor = f"{tensor_name!r} of {type(module).__name__}"
+        note_gone(original, tensor, "register_parametrization")
 
 
 def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) -> None:

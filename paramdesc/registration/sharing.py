@@ -4,37 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.caching.coverage import note_new_chain
 from paramdesc.chain.warm import is_warm
 from paramdesc.errors import SharedMapError
-from paramdesc.registration.snapshot import Snapshot, below, differs
+from paramdesc.registration.snapshot import Snapshot, below, differs, tensors_in
 
-__all__ = ["check_shared", "is_shared", "join", "leave", "shares_original"]
+__all__ = ["check_shared", "is_shared", "join", "leave", "owners_of", "shares_original"]
 
-_CHAINS: WeakKeyDictionary[Module, WeakSet[Any]] = WeakKeyDictionary()
-"""The chains of each map and of each module inside it. A copy of a map belongs to no chain."""
+_CHAINS: WeakKeyDictionary[Module, ref[Any] | WeakSet[Any]] = WeakKeyDictionary()
+"""The chains of each map and of each module inside it, most of which belong to a single one. A copy
+of a map belongs to no chain."""
 
 
 def join(chain: Any) -> None:
-    """Note that the maps of `chain` belong to it."""
+    """Note that there is a chain, and that its maps belong to it."""
+    note_new_chain()
+    own = ref(chain)
     for part in below(chain.maps()):
-        _CHAINS.setdefault(part, WeakSet()).add(chain)
+        known = _CHAINS.setdefault(part, own)
+        if isinstance(known, ref) and known() is not chain:
+            known = WeakSet(owners_of(part))
+            _CHAINS[part] = known
+        if isinstance(known, WeakSet):
+            known.add(chain)
 
 
 def leave(chain: Any) -> None:
     """Note that `chain` is no longer registered, although it may still exist."""
     for part in below(chain.maps()):
-        _CHAINS.get(part, WeakSet()).discard(chain)
+        known = _CHAINS.get(part)
+        if isinstance(known, WeakSet):
+            known.discard(chain)
+        elif known is not None and known() is chain:
+            _CHAINS.pop(part, None)
+
+
+def owners_of(part: Module) -> list[Any]:
+    """The chains that `part` has been registered with, also those that have dropped it since."""
+    known = _CHAINS.get(part)
+    if isinstance(known, ref):
+        owner = known()
+        return [] if owner is None else [owner]
+    return list(known or ())
 
 
 def chains_with(part: Module) -> Iterator[Any]:
     """The chains that contain `part` now: maps may have been deleted from them."""
-    for chain in list(_CHAINS.get(part, ())):
+    for chain in owners_of(part):
         if any(found is part for found in below(chain.maps())):
             yield chain
 
@@ -42,7 +64,7 @@ def chains_with(part: Module) -> Iterator[Any]:
 def is_shared(parametrization: Module, chain: Any = None) -> bool:
     """Whether `parametrization`, or a module inside it, belongs to a chain other than `chain`."""
     return any(
-        owner is not chain for part in parametrization.modules() for owner in chains_with(part)
+        owner is not chain for part in below([parametrization]) for owner in chains_with(part)
     )
 
 
@@ -66,7 +88,7 @@ def check_shared(parametrization: Module, tensor: Tensor, tensor_name: str) -> N
     Raises:
         SharedMapError: a ValueError.
     """
-    owners = {part: next(chains_with(part), None) for part in parametrization.modules()}
+    owners = {part: next(chains_with(part), None) for part in below([parametrization])}
     parts = [part for part, owner in owners.items() if owner is not None]
     if not parts:
         return
@@ -84,7 +106,8 @@ def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Modu
     right_inverse: Any = getattr(parametrization, "right_inverse", None)
     if right_inverse is None:
         return []
-    snapshot = Snapshot(parametrization.modules(), (), tensors_in(parametrization))
+    modules = below([parametrization])
+    snapshot = Snapshot(modules, (), tensors_in(modules))
     before = [state_of(part) for part in parts]
     try:
         with torch.no_grad():
@@ -101,12 +124,6 @@ def written_by_inverse(parametrization: Module, tensor: Tensor, parts: list[Modu
         for name in {**old, **new}
         if id(old.get(name)) in written or is_other(old.get(name), new.get(name))
     ]
-
-
-def tensors_in(module: Module) -> Iterator[Tensor]:
-    """The parameters and buffers of `module` and of the modules below it."""
-    yield from module.parameters()
-    yield from module.buffers()
 
 
 def state_of(part: Module) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,12 @@ from paramdesc.registration.namespace import AttributeNamespace
 from paramdesc.torch_internals.mode import has_numbers
 from paramdesc.torch_internals.tensors import address, is_wrapper, replace_data
 
-__all__ = ["Snapshot", "below", "differs", "split_tensors"]
+__all__ = ["Snapshot", "below", "differs", "split_tensors", "tensors_in"]
+
+
+# what most attributes of modules are, so that few classes must be asked for their bases
+_CONTAINERS = frozenset((dict, OrderedDict, set, AttributeNamespace))
+_PLAIN = frozenset((bool, int, float, str, tuple, list, type(None)))
 
 
 class Snapshot:
@@ -41,9 +47,11 @@ class Snapshot:
             value.__wrapped__ if type(value) is AttributeNamespace else value
             for _, _, state, _ in self.states
             for value in state.values()
-            if isinstance(value, (dict, set, AttributeNamespace))
+            if type(value) in _CONTAINERS
+            or (type(value) not in _PLAIN and isinstance(value, (dict, set)))
         ]
-        self.containers = [(value, value.copy() if value else ()) for value in containers]
+        self.containers = [(value, value.copy()) for value in containers if value]
+        self.empty = [value for value in containers if not value]
         self.tensors = [(x, x.detach(), x._version, address(x)) for x in tensors if is_counted(x)]
         self.numbers = [(x, x.detach().clone()) for x in written if not is_lazy(x)]
 
@@ -55,6 +63,8 @@ class Snapshot:
             put_back(state, attributes)
         for container, content in self.containers:
             put_back(container, content)
+        for container in self.empty:
+            put_back(container, ())
         for tensor, before, version, place in self.tensors:
             if tensor._version != version or address(tensor) != place or is_wrapper(tensor):
                 replace_data(tensor, before)
@@ -118,5 +128,18 @@ def split_tensors(chain: Module) -> tuple[list[Tensor], list[Tensor]]:
 
 def below(modules: Iterable[Module]) -> list[Module]:
     """The modules and everything below them, each once."""
-    memo: set[Module] = set()
-    return [found for module in modules for _, found in module.named_modules(memo)]
+    found: dict[Module, None] = {}
+    to_do = list(modules)
+    while to_do:
+        module = to_do.pop()
+        if module not in found:
+            found[module] = None
+            if module._modules:  # a copy: another thread may add a map
+                to_do += [x for x in tuple(module._modules.values()) if x is not None]
+    return list(found)
+
+
+def tensors_in(modules: Iterable[Module]) -> list[Tensor]:
+    """The parameters and buffers of the modules themselves."""
+    holders: Any = [holder for x in modules for holder in (x._parameters, x._buffers) if holder]
+    return [x for holder in holders for x in holder.values() if x is not None]

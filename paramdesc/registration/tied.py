@@ -10,7 +10,9 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -21,7 +23,29 @@ from paramdesc.errors import TiedParameterError
 from paramdesc.registration.namespace import AttributeNamespace
 from paramdesc.torch_internals.mode import has_numbers
 
-__all__ = ["has_other_holders", "modules_with", "refuse_overwriting", "warn_of_untying"]
+__all__ = [
+    "ALONE",
+    "count_references",
+    "has_other_holders",
+    "known_to_be_free",
+    "modules_with",
+    "refuse_overwriting",
+    "warn_of_untying",
+]
+
+
+_FREE: ContextVar[frozenset[int]] = ContextVar("_FREE", default=frozenset())
+"""The identities of tensors that no unknown module holds, while a whole model is parametrized."""
+
+
+@contextmanager
+def known_to_be_free(identities: Iterable[int]) -> Iterator[None]:
+    """In this block, take it as known that no unknown module holds these tensors."""
+    token = _FREE.set(frozenset(identities))
+    try:
+        yield
+    finally:
+        _FREE.reset(token)
 
 
 def has_other_holders(module: Module, tensor_name: str) -> bool:
@@ -29,7 +53,10 @@ def has_other_holders(module: Module, tensor_name: str) -> bool:
 
     Must be called while no local variable of paramdesc refers to the tensor.
     """
-    return count_references(module.__dict__, tensor_name) > _ALONE
+    free = _FREE.get()
+    if free and id(module._parameters.get(tensor_name)) in free:
+        return False
+    return count_references(module.__dict__, tensor_name) > ALONE
 
 
 def count_references(state: dict[str, Any], tensor_name: str) -> int:
@@ -39,7 +66,7 @@ def count_references(state: dict[str, Any], tensor_name: str) -> int:
     return sys.getrefcount(holder[tensor_name]) if tensor_name in holder else 0
 
 
-_ALONE = count_references({"_parameters": {"one": object()}, "_buffers": {}}, "one")
+ALONE = count_references({"_parameters": {"one": object()}, "_buffers": {}}, "one")
 """The count for a single reference. It depends on the version of Python."""
 
 

@@ -8,12 +8,19 @@ on the stack: no other trace tells that one of them is asking.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.nn import Module, ModuleDict
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 
-__all__ = ["caller_in_torch_engine", "is_torch_parametrized"]
+__all__ = [
+    "caller_in_torch_engine",
+    "disown",
+    "is_torch_parametrized",
+    "without_power_iterations",
+]
 
 _QUESTION = parametrize.is_parametrized.__code__
 _FUNCTIONS = {
@@ -46,3 +53,38 @@ def is_torch_parametrized(module: Module) -> bool:
         return False
     members = vars(type(module))
     return any(isinstance(members.get(name), property) for name in chains._modules)
+
+
+def disown(module: Module, tensor_name: str) -> None:
+    """Take the chain of `tensor_name` and its property off a module that torch parametrizes.
+
+    Copies of a module share the class that torch made for it, so that class is never changed: the
+    module gets the class that it had before, or one with the remaining properties.
+    """
+    cls = type(module)
+    chains: ModuleDict = module.parametrizations  # type: ignore[assignment]
+    del chains._modules[tensor_name]
+    if len(chains._modules) == 0:
+        del module._modules["parametrizations"]
+        module.__class__ = cls.__bases__[0]
+        return
+    automatic = ("__dict__", "__weakref__", tensor_name)
+    members = {name: x for name, x in vars(cls).items() if name not in automatic}
+    module.__class__ = type(cls.__name__, cls.__bases__, members)
+
+
+@contextmanager
+def without_power_iterations(chain: Module) -> Iterator[None]:
+    """Inside, torch's spectral norm makes no step of its iteration, as in evaluation mode.
+
+    In training mode it makes one at each evaluation, so that no two values are equal.
+    """
+    kind = parametrizations._SpectralNorm
+    maps = [x for x in chain._modules.values() if isinstance(x, kind) and x.training]
+    for x in maps:
+        x.training = False
+    try:
+        yield
+    finally:
+        for x in maps:
+            x.training = True

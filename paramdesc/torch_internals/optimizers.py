@@ -27,7 +27,7 @@ from torch.optim.optimizer import (
 
 from paramdesc.torch_internals.captures import current_capture, watch_captures
 
-__all__ = ["StepMade", "on_step", "watch_captured_steps"]
+__all__ = ["StepMade", "before_each_step", "on_step", "watch_captured_steps"]
 
 _LISTENERS: list[Callable[[StepMade], None]] = []
 _FLAT = "torch.distributed.fsdp._flat_param"
@@ -116,8 +116,28 @@ def on_step(listener: Callable[[StepMade], None]) -> None:
 
 
 @cache
+def before_each_step(listener: Callable[[Optimizer], None]) -> None:
+    """From now on, call `listener` before each step of any optimizer that is not compiled."""
+
+    def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not torch.compiler.is_compiling():
+            listener(optimizer)
+
+    register_optimizer_step_pre_hook(hook)
+
+
 def register_hooks() -> None:
+    register_pre_hook()  # each in a call of its own: after an interrupt, none is registered twice
+    register_post_hook()
+
+
+@cache
+def register_pre_hook() -> None:
     register_optimizer_step_pre_hook(before_step)
+
+
+@cache
+def register_post_hook() -> None:
     register_optimizer_step_post_hook(after_step)
 
 

@@ -86,7 +86,8 @@ class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         space, name = func.name().split("::")
         result = func(*args, **(kwargs or {}))
         if space == "aten" and not (func.is_view or name.startswith(WITHOUT_KERNEL)):
-            self.names.append(name)
+            copies = len(result) if name.startswith("unbind_copy") else 1  # a kernel for each
+            self.names += [name] * copies
         if name.startswith(WAITING):
             self.waits.add(name)
         if len({x.device for x in tree_leaves((args, result)) if is_large(x)}) > 1:

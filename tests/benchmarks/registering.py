@@ -39,7 +39,9 @@ class Symmetric(Identity):
 
 def tables(quick: bool) -> Iterator[Table]:
     yield registration(quick)
+    yield whole_models(quick)
     yield scaling(quick)
+    yield baking(quick)
 
 
 def prepared(count: int, new_map: Callable[[], nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
@@ -142,6 +144,47 @@ def registration(quick: bool) -> Table:
     )
 
 
+ONE_CALL = "paramdesc.parametrize"
+
+
+def whole_model_clock(way: str, count: int) -> Clock:
+    def clock() -> float:
+        model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(count)))
+        gc.collect()
+        if way == ONE_CALL:
+            return clocked(partial(paramdesc.parametrize, model, {nn.Linear: Identity}))()
+        function = importlib.import_module(way).register_parametrization
+
+        def register_each() -> None:
+            for module in model:
+                function(module, "weight", Identity())
+
+        return clocked(register_each)()
+
+    return clock
+
+
+def whole_models(quick: bool) -> Table:
+    ways = (TORCH, OURS, ONE_CALL)
+    counts = (10, 20) if quick else (100, 1000, 10000)
+    rows: dict[str, tuple[float | None, ...]] = dict.fromkeys(ways, ())
+    for count in counts:
+        clocks = {way: whole_model_clock(way, count) for way in ways}
+        series = in_turns(clocks, 1 if quick else 5)
+        for way in ways:
+            rows[way] += (series.median(way) / count * 1e6,)
+    ratio = series.ratio(ONE_CALL, TORCH)
+    return Table(
+        "Whole models",
+        "Microseconds per module, to register an identity on each `nn.Linear` of a model of so "
+        "many: one by one, or by one call of `parametrize`, which also finds the tensors, makes "
+        "the maps and can undo everything.",
+        tuple(f"{count} modules" for count in counts),
+        rows,
+        [Goal("the time of one call, for the largest model, in torch's one by one", 1, ratio)],
+    )
+
+
 def model(engine: str, count: int) -> nn.Module:
     pairs = prepared(count, Identity)
     register(engine, pairs)
@@ -150,6 +193,7 @@ def model(engine: str, count: int) -> nn.Module:
 
 def scaling(quick: bool) -> Table:
     rows: dict[str, tuple[float | None, ...]] = {}
+    goals: list[Goal] = []
     for count in (10, 20) if quick else (100, 1000, 10000):
         ours, theirs = model(OURS, count), model(TORCH, count)
         clocks = {
@@ -159,12 +203,46 @@ def scaling(quick: bool) -> Table:
         }
         series = in_turns(clocks, 1 if quick else 3 if count > 1000 else 7)
         rows[f"{count} modules"] = tuple(series.median(name) / count * 1e6 for name in clocks)
+        what = f"the time of `deepcopy` of {count} parametrized modules in torch's"
+        goals.append(Goal(what, 1, series.ratio("deepcopy", "torch's deepcopy")))
     return Table(
         "Large models",
         "Microseconds per module, for models of parametrized layers: what is linear stays the same "
         "from row to row. Copies of many objects also pay for runs of the garbage collector.",
         ("`deepcopy`, torch", "`deepcopy`, paramdesc", "`get_parametrizations`"),
         rows,
+        goals,
+    )
+
+
+def baking_clock(engine: str, count: int) -> Clock:
+    def clock() -> float:
+        made = model(engine, count)
+        gc.collect()
+        return clocked(lambda: paramdesc.bake(made))()
+
+    return clock
+
+
+def baking(quick: bool) -> Table:
+    rows: dict[str, tuple[float | None, ...]] = {}
+    ratio = 0.0
+    for count in (10, 20) if quick else (100, 1000, 10000):
+        clocks = {
+            "torch's registering": registration_clock(TORCH, count, Identity),
+            "ours": baking_clock(OURS, count),
+            "theirs": baking_clock(TORCH, count),
+        }
+        series = in_turns(clocks, 1 if quick else 3 if count > 1000 else 7)
+        rows[f"{count} modules"] = tuple(series.median(name) / count * 1e6 for name in clocks)
+        ratio = series.ratio("ours", "torch's registering")
+    return Table(
+        "Baking",
+        "Microseconds per module for `bake`, on models that paramdesc and torch's engine have "
+        "parametrized, next to the registrations of torch's engine, one by one.",
+        ("registering, torch", "`bake`, paramdesc's", "`bake`, torch's"),
+        rows,
+        [Goal("the time of `bake` for the last row in that of torch's registrations", 1, ratio)],
     )
 
 

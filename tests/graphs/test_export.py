@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import paramdesc as P
-from paramdesc.parametrizations import SpectralNorm, Symmetric
+from paramdesc.parametrizations import Orthogonal, SpectralNorm, Symmetric
 from tests.helpers import Sum, chain_of, train_step
 
 SIDE_EFFECTS = "ignore:While compiling, we found certain side effects:UserWarning"
@@ -81,6 +82,9 @@ def test_an_exported_program_is_the_model(strict: bool, inside: bool, around: st
 )
 def test_chains_and_several_originals(maps: Any, strict: bool) -> None:
     model = Model(*(make() for make in maps)).eval()
+    with torch.no_grad():
+        for original in model.parameters():
+            original.add_(0.1 * torch.randn_like(original))
     program = export(model, strict=strict)
     assert program.state_dict.keys() == model.state_dict().keys()
     torch.testing.assert_close(program.module()(2 * INPUT), model(2 * INPUT))
@@ -161,7 +165,18 @@ def test_a_compiled_package_runs(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("maps", [(Exp,), (Symmetric, Exp), (SpectralNorm,)])
+@pytest.mark.parametrize(
+    "maps",
+    [
+        (Exp,),
+        (Symmetric, Exp),
+        (SpectralNorm,),
+        (Orthogonal,),
+        (partial(Orthogonal, "matrix_exp"),),
+        (partial(Orthogonal, "householder"),),
+    ],
+    ids=["exp", "two maps", "spectral norm", "cayley", "matrix_exp", "householder"],
+)
 def test_an_onnx_program_runs(maps: Any) -> None:
     pytest.importorskip("onnxscript", reason="torch.onnx needs it")
     runtime: Any = pytest.importorskip("onnxruntime", reason="it runs the program")

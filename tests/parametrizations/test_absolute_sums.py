@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_norm_of_the_whole_matrix_is_the_bound(name: str, function: Any, order: float) -> None:
     torch.manual_seed(0)
     make, how = LAYERS[name]
-    layer = function(make().double(), 0.3)
+    layer = function(make().double(), bound=0.3)
     matrix = operator_matrix(layer.weight.detach(), 7, "none", **how)
     torch.testing.assert_close(torch.linalg.matrix_norm(matrix, order).item(), 0.3)
 
@@ -50,7 +50,7 @@ def test_matrices(function: Any, order: float, by: str) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(5, 3)
     nn.init.normal_(linear.weight)
-    layer = function(linear, 0.7, by=by)
+    layer = function(linear, bound=0.7, by=by)
     norm = torch.linalg.matrix_norm(layer.weight, order).item()
     assert norm == pytest.approx(0.7)
     sums = layer.weight.abs().sum(0 if order == 1 else 1)
@@ -99,7 +99,7 @@ def test_the_bound_by_kernel_size_holds(name: str, padding: str) -> None:
     make, how = STRIDED[name]
     for seed in range(3):
         torch.manual_seed(seed)
-        layer = kernel_spectral_norm(make().double(), 2.0)
+        layer = kernel_spectral_norm(make().double(), bound=2.0)
         if how.get("transposed"):
             padding = "none"
         assert singular_values(layer.weight.detach(), 8, padding, **how).max() <= 2 + 1e-6

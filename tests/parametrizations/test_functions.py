@@ -156,14 +156,14 @@ def test_removing_leaves_the_weight_with_its_value() -> None:
         assert layer.weight.equal(before)
 
 
-EXTRA: dict[str, tuple[Any, ...]] = {
-    "banded": (1, 1),
-    "low_rank": (2,),
-    "fixed_rank": (2,),
-    "masked": (torch.eye(4).bool(),),
-    "frozen": ([0],),
-    "constrained": (constraints.positive,),
-    "pruned": (0.5,),
+EXTRA: dict[str, dict[str, Any]] = {
+    "banded": {"lower": 1, "upper": 1},
+    "low_rank": {"rank": 2},
+    "fixed_rank": {"rank": 2},
+    "masked": {"mask": torch.eye(4).bool()},
+    "frozen": {"mask": [0]},
+    "constrained": {"constraint": constraints.positive},
+    "pruned": {"fraction": 0.5},
 }
 NO_REGISTRATION = {"magnitude_mask"}
 OF_CONVOLUTIONS = {"orthogonal_convolution", "kernel_spectral_norm"}
@@ -188,7 +188,7 @@ def test_a_function_registers_a_map_on_the_tensor_that_it_names(name: str) -> No
             self.kernel = nn.Parameter(torch.randn(4, 4, dtype=dtype))
 
     layer = Layer()
-    assert one_liners()[name](layer, *EXTRA.get(name, ()), name="kernel") is layer
+    assert one_liners()[name](layer, "kernel", **EXTRA.get(name, {})) is layer
     (chain,) = get_parametrizations(layer)
     parametrization: Any = chain[0]
     try:
@@ -208,7 +208,7 @@ def test_functions_of_matrices_flatten(name: str) -> None:
             dtype = torch.complex64 if name in COMPLEX else torch.float32
             self.weight = nn.Parameter(torch.randn(4, 2, 2, dtype=dtype))
 
-    layer = getattr(matrix_functions, name)(Layer(), *EXTRA.get(name, ()), flatten=0)
+    layer = getattr(matrix_functions, name)(Layer(), **EXTRA.get(name, {}), flatten=0)
     (chain,) = get_parametrizations(layer)
     assert isinstance(chain[0], Flattened)
     assert layer.weight.shape == (4, 2, 2)
@@ -248,7 +248,7 @@ def test_there_is_a_function_for_each_map_with_one_obvious_use() -> None:
 def test_a_pruned_weight_loses_its_smallest_entries_for_good() -> None:
     layer = nn.Linear(4, 4)
     before = layer.weight.detach().abs().flatten()
-    pruned(layer, 0.25)
+    pruned(layer, fraction=0.25)
     kept = layer.weight.detach().flatten() != 0
     assert int((~kept).sum()) == 4
     assert before[kept].min() > before[~kept].max()
@@ -267,6 +267,6 @@ def test_a_mask_by_rows_takes_as_many_of_each() -> None:
 
 
 def test_flatten_takes_the_axes_that_give_the_rows() -> None:
-    layer = low_rank(nn.Conv2d(4, 6, 3), 2, flatten=(0, 2))
+    layer = low_rank(nn.Conv2d(4, 6, 3), rank=2, flatten=(0, 2))
     matrix = layer.weight.movedim(2, 1).flatten(0, 1).flatten(1)
     assert torch.linalg.matrix_rank(matrix) == 2

@@ -812,7 +812,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     for function, arguments in [
         (almost_orthogonal, ()),
         (correlation, ()),
-        (fixed_rank, (2,)),
+        (fixed_rank, ("weight", 2)),
         (frobenius_norm, ()),
         (grassmann, ()),
         (normal, ()),

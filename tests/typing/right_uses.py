@@ -20,6 +20,7 @@ from paramdesc import (
     adopt,
     auto_cache,
     cached,
+    chain_of,
     get_parametrizations,
     is_parametrized,
     parametrized,
@@ -149,6 +150,19 @@ for name, chain in found.items():
     assert_type(list(chain.maps()), list[nn.Module])
     assert_type(chain.forward(), Tensor)
 
+# the chain of one tensor
+
+chain = chain_of(SymmetricLinear(3, 3), "weight")
+assert_type(chain, ParametrizationList)
+assert_type(chain.original, Tensor)
+assert_type(chain.original.grad, Tensor | None)
+assert_type(chain.originals(), tuple[Tensor, ...])
+assert_type(list(chain.maps()), list[nn.Module])
+assert_type(chain[0], nn.Module)
+assert_type(chain[:1], nn.ModuleList)
+assert_type(chain.right_inverse(torch.eye(3)), None)
+assert_type(found["weight"], ParametrizationList)
+
 # scopes
 
 with cached() as scope:
@@ -221,8 +235,8 @@ functions: Sequence[Callable[[Tensor], Tensor]] = [Double().forward, Half().forw
 assert_type(orthogonal(nn.Linear(2, 2)), nn.Linear)
 assert_type(spectral_norm(nn.Conv2d(2, 2, 3), bound=2.0), nn.Conv2d)
 assert_type(weight_norm(nn.Linear(2, 2), dim=None), nn.Linear)
-assert_type(low_rank(nn.Conv1d(2, 2, 3), 1, flatten=0), nn.Conv1d)
-assert_type(merge_lora(lora(nn.Sequential(nn.Linear(2, 2))[0])), nn.Module)
+assert_type(low_rank(nn.Conv1d(2, 2, 3), rank=1, flatten=0), nn.Conv1d)
+assert_type(merge_lora(lora(nn.Linear(2, 2))), nn.Linear)
 
 # checks of a map, and the singular triple
 

@@ -265,7 +265,7 @@ found.filter(path=0)
 found.add(linear)
 # E: "ParametrizationSet" has no attribute "add"  [attr-defined]
 found[0]
-# E: Value of type "ParametrizationSet" is not indexable  [index]
+# E: Invalid index type "int" for "ParametrizationSet"; expected type "str"  [index]
 found | 3
 # E: Unsupported operand types for | ("ParametrizationSet" and "int")  [operator]
 linear in found

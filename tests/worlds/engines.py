@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 
 import paramdesc
 
@@ -54,6 +54,7 @@ class Engine:
     cached: Callable[[Any], AbstractContextManager[Any]]
     script: Callable[[nn.Module], Any]  # the entry point of the engine, or else torch's
     scoped_loop: type[Loop]
+    functions: Any  # the one-line functions: orthogonal, spectral_norm, weight_norm
 
     def register(self, module: nn.Module, tensor_name: str, parametrization: nn.Module) -> None:
         self.module.register_parametrization(module, tensor_name, parametrization)
@@ -66,6 +67,7 @@ TORCH = Engine(
     lambda target: parametrize.cached(),  # it covers everything
     torch.jit.script,
     LoopInTorchScope,
+    parametrizations,
 )
 PARAMDESC = Engine(
     "paramdesc",
@@ -73,4 +75,5 @@ PARAMDESC = Engine(
     _PARAMDESC.cached,
     lambda model: _PARAMDESC.jit.script(model),
     LoopInParamdescScope,
+    paramdesc.parametrizations,
 )

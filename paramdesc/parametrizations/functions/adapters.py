@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from paramdesc.chain.states import start_maps
 from paramdesc.linalg.differences import largest_difference, largest_entry
 from paramdesc.linalg.precision import epsilon
+from paramdesc.parametrizations.functions.argument_order import name_first
 from paramdesc.parametrizations.spectra.lora import LoRA
 from paramdesc.registration.collection import get_parametrizations
 from paramdesc.registration.parametrization_list import ParametrizationList
@@ -25,8 +26,9 @@ __all__ = ["lora", "merge_lora"]
 M = TypeVar("M", bound=Module)
 
 
-def lora(module: M, tensor_name: str = "weight", rank: int = 8, alpha: float | None = None) -> M:
-    """Freeze `module.<tensor_name>`, and add a trained matrix of rank `rank` to it.
+@name_first("rank", "alpha")
+def lora(module: M, name: str = "weight", rank: int = 8, alpha: float | None = None) -> M:
+    """Freeze `module.<name>`, and add a trained matrix of rank `rank` to it.
 
     Appends `LoRA(rank, alpha)`, which flattens the weights of convolutions, to the maps of the
     tensor. Everything that was trained for this tensor before, its original included, no longer
@@ -34,7 +36,7 @@ def lora(module: M, tensor_name: str = "weight", rank: int = 8, alpha: float | N
 
     Args:
         module: where the tensor is.
-        tensor_name: its name, parametrized or not.
+        name: the name of the tensor, parametrized or not.
         rank: the rank of what is added.
         alpha: the scale of what is added, times `rank`. By default `rank`.
 
@@ -49,16 +51,16 @@ def lora(module: M, tensor_name: str = "weight", rank: int = 8, alpha: float | N
     >>> [name for name, x in linear.named_parameters() if x.requires_grad]
     ['parametrizations.weight.0.lora_A', 'parametrizations.weight.0.lora_B']
     """
-    tensor = module._parameters.get(tensor_name)
+    tensor = module._parameters.get(name)
     if tensor is not None and is_lazy(tensor):
         raise ValueError(
-            f"{tensor_name!r} of {type(module).__name__} has no shape yet, and a LoRA is made by "
+            f"{name!r} of {type(module).__name__} has no shape yet, and a LoRA is made by "
             "that. Call the module once, then lora(module, ...)."
         )
     adapter = LoRA(rank, alpha, flatten=isinstance(module, _ConvNd))
-    register_parametrization(module, tensor_name, adapter)
+    register_parametrization(module, name, adapter)
     own = set(adapter.parameters())
-    for parameter in module.get_submodule(f"parametrizations.{tensor_name}").parameters():
+    for parameter in module.get_submodule(f"parametrizations.{name}").parameters():
         if parameter not in own:
             parameter.requires_grad_(False)
     return module

@@ -26,6 +26,7 @@ from paramdesc.parametrizations.entries.positive import Positive
 from paramdesc.parametrizations.entries.scaled import ReZero, Scaled
 from paramdesc.parametrizations.entries.simplex import Simplex
 from paramdesc.parametrizations.entries.straight_through import Rounded
+from paramdesc.parametrizations.functions.argument_order import name_first
 from paramdesc.parametrizations.functions.torch_functions import find_weight, register
 from paramdesc.parametrizations.norms.centered import Centered
 from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
@@ -60,14 +61,16 @@ __all__ = [
 M = TypeVar("M", bound=Module)
 
 
+@name_first("mask")
 def masked(
-    module: M, mask: Tensor, name: str = "weight", *, fill: float = 0.0, strict: bool = False
+    module: M, name: str = "weight", *, mask: Tensor, fill: float = 0.0, strict: bool = False
 ) -> M:
     """`module.<name>` will be `fill` where `mask` is false: `Masked`."""
     return register(module, name, Masked(mask, fill=fill, strict=strict))
 
 
-def frozen(module: M, mask: Any, name: str = "weight", *, strict: bool = False) -> M:
+@name_first("mask")
+def frozen(module: M, name: str = "weight", *, mask: Any, strict: bool = False) -> M:
     """`module.<name>` will keep its value where `mask`, a mask or an index, says so: `Frozen`."""
     return register(module, name, Frozen(mask, strict=strict))
 
@@ -207,11 +210,12 @@ def ordered(module: M, name: str = "weight", *, strict: bool = False) -> M:
     return register(module, name, Ordered(strict=strict))
 
 
+@name_first("constraint")
 def constrained(
     module: M,
-    constraint: Constraint,
     name: str = "weight",
     *,
+    constraint: Constraint,
     bijective: bool = False,
     strict: bool = False,
 ) -> M:
@@ -219,7 +223,8 @@ def constrained(
     return register(module, name, FromDistributions(constraint, bijective=bijective, strict=strict))
 
 
-def pruned(module: M, fraction: float, name: str = "weight", *, dim: int | None = None) -> M:
+@name_first("fraction")
+def pruned(module: M, name: str = "weight", *, fraction: float, dim: int | None = None) -> M:
     """`module.<name>` will be zero where it is smallest now, in a `fraction` of it: `Masked`.
 
     The others are trained on. `fraction` is from 0 to 1, of the whole tensor, or at each index

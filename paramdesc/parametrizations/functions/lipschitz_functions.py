@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from torch.nn import Module
 from torch.nn.modules.conv import _ConvNd
 
+from paramdesc.parametrizations.functions.argument_order import name_first
 from paramdesc.parametrizations.lipschitz.orthogonal_convolution import OrthogonalConvolution
 from paramdesc.parametrizations.lipschitz.rescaled import LipschitzRescaled
 from paramdesc.parametrizations.lipschitz.residual import LipschitzResidual
@@ -62,8 +63,9 @@ def lipschitz_residual(module: M, name: str = "weight", *, strict: bool = False)
     return register_parametrization(module, name, LipschitzResidual(stride, groups, strict=strict))
 
 
+@name_first("bound")
 def kernel_spectral_norm(
-    module: M, bound: float = 1.0, name: str = "weight", *, only_shrink: bool = False
+    module: M, name: str = "weight", *, bound: float = 1.0, only_shrink: bool = False
 ) -> M:
     """`module.<name>` will make a convolution of operator norm `bound` at most, cheaply.
 
@@ -75,8 +77,8 @@ def kernel_spectral_norm(
 
     Args:
         module: a convolution layer of torch, transposed or not, with any padding.
-        bound: what the norm will not exceed, as far as the iteration of `SpectralNorm` is exact.
         name: the tensor.
+        bound: what the norm will not exceed, as far as the iteration of `SpectralNorm` is exact.
         only_shrink: whether a kernel of smaller norm is left as it is.
 
     Raises:
@@ -106,8 +108,9 @@ def kernel_spectral_norm(
     return register_parametrization(module, name, parametrization)
 
 
+@name_first("bound")
 def operator_norm_1(
-    module: M, bound: float = 1.0, name: str = "weight", *, by: str = "whole", strict: bool = False
+    module: M, name: str = "weight", *, bound: float = 1.0, by: str = "whole", strict: bool = False
 ) -> M:
     """`module.<name>` will have operator norm `bound` at most in the 1-norm: `AbsoluteSums`.
 
@@ -118,8 +121,9 @@ def operator_norm_1(
     return register_parametrization(module, name, parametrization)
 
 
+@name_first("bound")
 def operator_norm_inf(
-    module: M, bound: float = 1.0, name: str = "weight", *, by: str = "whole", strict: bool = False
+    module: M, name: str = "weight", *, bound: float = 1.0, by: str = "whole", strict: bool = False
 ) -> M:
     """`module.<name>` will have operator norm `bound` at most in the maximum norm: `AbsoluteSums`.
 

@@ -5,7 +5,7 @@ refuses a weight that does not satisfy the constraint. `flatten` says which axes
 matrix, the others give the columns: 0 for a convolution read as `(out, in * height * width)`. By
 default the last two axes are the matrix, and leading ones a batch.
 
->>> conv = low_rank(torch.nn.Conv2d(4, 8, 3), 2, flatten=0)
+>>> conv = low_rank(torch.nn.Conv2d(4, 8, 3), rank=2, flatten=0)
 >>> torch.linalg.matrix_rank(conv.weight.flatten(1)).item()
 2
 """
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from torch.nn import Module
 
+from paramdesc.parametrizations.functions.argument_order import name_first
 from paramdesc.parametrizations.functions.torch_functions import Flatten, register
 from paramdesc.parametrizations.orthogonality.almost_orthogonal import AlmostOrthogonal
 from paramdesc.parametrizations.orthogonality.bjorck import Bjorck
@@ -126,12 +127,13 @@ def diagonal(
     return register(module, name, Diagonal(strict=strict), flatten)
 
 
+@name_first("lower", "upper")
 def banded(
     module: M,
-    lower: int,
-    upper: int,
     name: str = "weight",
     *,
+    lower: int,
+    upper: int,
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
@@ -250,18 +252,20 @@ def almost_orthogonal(
     )
 
 
+@name_first("rank")
 def low_rank(
-    module: M, rank: int, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
+    module: M, name: str = "weight", *, rank: int, flatten: Flatten = None, strict: bool = False
 ) -> M:
     """`module.<name>` will have rank `rank` at most: `LowRank`."""
     return register(module, name, LowRank(rank, strict=strict), flatten)
 
 
+@name_first("rank")
 def fixed_rank(
     module: M,
-    rank: int,
     name: str = "weight",
     *,
+    rank: int,
     rebase: int | None = 50,
     flatten: Flatten = None,
     strict: bool = False,

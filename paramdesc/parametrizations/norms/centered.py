@@ -49,6 +49,8 @@ class Centered(Parametrization):
 
     def forward(self, X: Tensor) -> Tensor:
         wide = widened(X)
+        if self.dim is None:  # dimensions left out do not export to ONNX
+            return (wide - torch.mean(wide)).to(X.dtype)
         return (wide - torch.mean(wide, self.dim, True)).to(X.dtype)
 
     def right_inverse(self, Y: Tensor) -> Tensor:

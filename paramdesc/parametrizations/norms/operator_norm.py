@@ -62,6 +62,8 @@ class OperatorNorm(Parametrization):
         self.bound = bound
         self.n_power_iterations = n_power_iterations
         self.accuracy = tolerance
+        if tolerance is not None:
+            self.batching = "never"  # the number of iterations is decided by numbers
         self.compiled_iterations = (
             2 * n_power_iterations if tolerance is None else COMPILED_ITERATIONS
         )

@@ -8,7 +8,9 @@ from torch import Tensor
 from paramdesc.linalg.orthogonality import cayley_step, renewed, skew_part, split, turned
 from paramdesc.linalg.precision import epsilon, matmul, widened
 from paramdesc.linalg.shapes import check_matrix
+from paramdesc.linalg.solving import invert
 from paramdesc.parametrizations.orthogonality.tall import TallMatrices, base_like
+from paramdesc.torch_internals.onnx import is_exporting_to_onnx
 
 __all__ = ["AlmostOrthogonal"]
 
@@ -146,5 +148,10 @@ def bounded(H: Tensor) -> Tensor:
     """
     n = H.shape[-1]
     identity = torch.eye(n, dtype=H.dtype, device=H.device).expand_as(H)
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        pass
+    elif is_exporting_to_onnx():
+        block = torch.cat([torch.cat([identity, -H], -1), torch.cat([H, identity], -1)], -2)
+        return invert(block)[..., :n, n:]
     Q = torch.linalg.qr(torch.cat([identity, H], dim=-2))[0]
     return matmul(Q[..., n:, :], Q[..., :n, :].mH)

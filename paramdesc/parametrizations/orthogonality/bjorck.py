@@ -58,6 +58,7 @@ class Bjorck(Parametrization):
     """
 
     constraint = "orthogonal to that accuracy"
+    batching = "leading"
 
     def __init__(
         self, accuracy: float = 1e-3, *, condition: float = 100.0, strict: bool = False

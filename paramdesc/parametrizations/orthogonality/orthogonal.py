@@ -91,6 +91,7 @@ class Orthogonal(TallMatrices):
     """
 
     constraint = "orthogonal"
+    batching = "leading"
     if TYPE_CHECKING:  # TorchScript takes buffers as what they hold, unless they are annotated
         signs: Tensor | None
 

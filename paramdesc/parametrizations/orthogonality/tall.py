@@ -19,6 +19,8 @@ class TallMatrices(BasePoint):
     a value are orthonormal, or its rows if there are fewer rows.
     """
 
+    batching = "leading"
+
     def tall(self, X: Tensor, base: Tensor | None) -> Tensor:
         """The value for an original with at least as many rows as columns."""
         raise NotImplementedError

@@ -71,6 +71,7 @@ class TorchOrthogonal(Parametrization):
 
     constraint = "orthogonal"
     base_point = ("base",)
+    batching = "leading"
     base: Tensor
     shape: list[int]
 

@@ -75,6 +75,7 @@ class FixedRank(Parametrization):
 
     constraint = "of that rank"
     base_point = ("left", "right", "scale")
+    batching = "leading"
     if TYPE_CHECKING:  # TorchScript takes its type from what it holds
         left: Tensor | None
         right: Tensor | None

@@ -10,6 +10,7 @@ from paramdesc.linalg.precision import epsilon, matmul, smallest_normal, widened
 from paramdesc.linalg.shapes import check_square
 from paramdesc.parametrizations.spectra.polar_form import PolarForm, check_real
 from paramdesc.parametrizations.spectra.positive_definite import hermitian_root
+from paramdesc.torch_internals.onnx import is_exporting_to_onnx, warn_of_onnx
 
 __all__ = ["SpecialLinear"]
 
@@ -74,6 +75,10 @@ class SpecialLinear(PolarForm):
         mean = H.square().sum(-1).sum(-1) / n
         raised = torch.where(mean > 0, self.floor * mean, torch.ones_like(mean))
         P = matmul(H, H) + torch.diag_embed(raised.unsqueeze(-1).expand(H.shape[:-1]))
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            pass
+        elif is_exporting_to_onnx():
+            warn_of_onnx("SpecialLinear", "logarithms of determinants")
         scale: Tensor = (torch.linalg.slogdet(P)[1] / -n).exp()
         return scale.unsqueeze(-1).unsqueeze(-1) * P
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.lyapunov import solve_lyapunov, solve_stein
 from paramdesc.linalg.precision import matmul, widened
+from paramdesc.linalg.solving import invert
 from paramdesc.parametrizations.spectra.dissipative import Dissipative
 
 __all__ = ["HurwitzStable", "SchurStable"]
@@ -133,7 +134,7 @@ class SchurStable(Dissipative):
 
     def place(self, A: Tensor) -> Tensor:
         identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        M: Tensor = torch.linalg.inv_ex(identity - A)[0]
+        M = invert(identity - A)
         return 2 * self.bound * M - self.bound * identity
 
     def solve(self, Y: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from paramdesc.linalg.shapes import check_matrix
 from paramdesc.parametrizations.structure.linear_structure import LinearStructure
+from paramdesc.torch_internals.onnx import is_exporting_to_onnx
 
 __all__ = ["Diagonal"]
 
@@ -39,5 +40,10 @@ class Diagonal(LinearStructure):
 
     def project(self, X: Tensor) -> Tensor:
         check_matrix(X, "diagonal")
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            pass
+        elif is_exporting_to_onnx():
+            on_diagonal = torch.eye(X.shape[-2], X.shape[-1], dtype=torch.bool, device=X.device)
+            return torch.where(on_diagonal, X, torch.zeros_like(X))
         diagonal = X.diagonal(0, -2, -1)
         return torch.diagonal_scatter(torch.zeros_like(X), diagonal, 0, -2, -1)

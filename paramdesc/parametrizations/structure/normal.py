@@ -64,6 +64,7 @@ class Normal(BasePoint):
     """
 
     constraint = "normal"
+    batching = "leading"
 
     def __init__(self, *, rebase: int | None = 50, strict: bool = False) -> None:
         super().__init__(rebase=rebase, strict=strict)

@@ -8,6 +8,7 @@ from torch import Tensor
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.polar import nearest_orthonormal
 from paramdesc.linalg.precision import epsilon, in_double, matmul, widened
+from paramdesc.linalg.solving import solve_lower, solve_upper
 from paramdesc.parametrizations.base_point import BasePoint
 from paramdesc.parametrizations.structure.hamiltonian import check_even, symplectic_adjoint
 from paramdesc.parametrizations.structure.symmetric import symmetric
@@ -60,6 +61,7 @@ class Symplectic(BasePoint):
     """
 
     constraint = "symplectic"
+    batching = "leading"
 
     def __init__(self, *, rebase: int | None = 50, strict: bool = False) -> None:
         super().__init__(rebase=rebase, strict=strict)
@@ -113,9 +115,9 @@ def from_blocks(X: Tensor) -> Tensor:
     D = P.diagonal(0, -2, -1).exp()
     G = matmul(L * D.unsqueeze(-2), U)
     # G⁻ᵀ = L⁻ᵀ D⁻¹ U⁻ᵀ
-    inverse = torch.linalg.solve_triangular(U.mT, eye.expand_as(U), upper=False, unitriangular=True)
+    inverse = solve_lower(U.mT, eye.expand_as(U), unitriangular=True)
     inverse = inverse / D.unsqueeze(-1)
-    inverse = torch.linalg.solve_triangular(L.mT, inverse, upper=True, unitriangular=True)
+    inverse = solve_upper(L.mT, inverse, unitriangular=True)
     top = torch.cat([G, matmul(G, B)], -1)
     bottom = matmul(C, top) + torch.nn.functional.pad(inverse, (n, 0))
     return torch.cat([top, bottom], -2)

@@ -1,0 +1,241 @@
+"""Evaluating together what is alike: the first read in a batched scope serves its whole group.
+
+Values are kept by the same rules as those of single evaluations. Where a batch is not possible, the
+reader evaluates its chain alone, which also shows the exception of a map where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import torch
+
+from paramdesc.caching.active import active_scopes, find_scope
+from paramdesc.caching.current import is_kept
+from paramdesc.caching.dependencies import Dependencies
+from paramdesc.caching.expiry import Expiry
+from paramdesc.caching.fresh import keep_in
+from paramdesc.caching.last_read import remembered
+from paramdesc.caching.lasting import contents_of, keep_to_last, may_last
+from paramdesc.caching.observer import OBSERVED
+from paramdesc.caching.record import Cause, Reason
+from paramdesc.caching.scopes import Scope
+from paramdesc.chain.alike import batching_of
+from paramdesc.chain.batch import NotFiniteError, evaluate_batch, prepare
+from paramdesc.chain.chain import Chain
+from paramdesc.chain.clock import Clock
+from paramdesc.chain.transient import transient_of
+from paramdesc.errors import BatchedGraphError
+from paramdesc.linalg.devices import pays_together
+from paramdesc.torch_internals.mode import (
+    Mode,
+    current_mode,
+    has_dual_tensors,
+    has_own_functions,
+    is_grad_enabled,
+    is_plain,
+)
+from paramdesc.torch_internals.placeholders import is_stand_in
+from paramdesc.torch_internals.stacking import Link
+
+__all__ = ["evaluate_together"]
+
+
+class Member:
+    """A chain that is to be evaluated with others.
+
+    What its value depends on is noted when the member is made, before the evaluation.
+
+    Args:
+        chain: the chain.
+        scope: where the value will be kept.
+        lasts: whether it will outlive its block.
+    """
+
+    __slots__ = ("chain", "check", "contents", "dependencies", "lasts", "scope")
+
+    def __init__(self, chain: Chain, scope: Scope, lasts: bool) -> None:
+        self.chain = chain
+        self.scope = scope
+        self.lasts = lasts
+        self.dependencies = Dependencies(chain, closely=lasts)
+        self.check = self.dependencies.make_check()
+        self.contents = contents_of(scope, chain, self.dependencies) if lasts else None
+
+    @classmethod
+    def of(cls, chain: Any) -> Member | None:
+        """None if no scope keeps the value."""
+        if not chain.training:
+            lasting = find_scope(chain, lasts=True)
+            if lasting is not None and may_last(chain):
+                with everywhere():
+                    return cls(chain, lasting, True)
+        owner = find_scope(chain)
+        return None if owner is None else cls(chain, owner, False)
+
+    def ends_with(self, other: Member) -> bool:
+        """Whether both values live by the same rules, so that one graph may serve them."""
+        is_same = self.lasts is other.lasts
+        return is_same and self.scope.deferral is other.scope.deferral
+
+    def form(self) -> Any:
+        """What it has in common with those that it can be evaluated with. None if with none."""
+        alike = self.dependencies.alike
+        if alike is None or transient_of(self.chain).alone == alike.settings:
+            return None
+        prepare(self.chain)
+        return alike.form()
+
+    def keep(self, value: Any, mode: Mode, batch: list[Expiry]) -> Any:
+        """Keep the value, and return what a reader gets."""
+        chain, scope = self.chain, self.scope
+        remembered(chain, value)
+        scope.record_of(chain).misses += 1
+        if not self.lasts:
+            return keep_in(scope, chain, value, mode, self.dependencies, batch)
+        if keep_to_last(scope, chain, value, mode, self.dependencies, self.contents):
+            return value
+        scope.record_of(chain).misses -= 1  # an ordinary scope counts it, if there is one
+        owner = find_scope(chain)
+        if owner is not None:
+            owner.record_of(chain).misses += 1
+        return keep_in(owner, chain, value, mode, self.dependencies, batch)
+
+
+def everywhere() -> Any:
+    """A context for values that can be used inside and outside of inference mode."""
+    stack, gradients = ExitStack(), is_grad_enabled()
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.set_grad_enabled(gradients))  # leaving the mode enables them
+    return stack
+
+
+def evaluate_together(chain: Any) -> Any:
+    """A fresh value of `chain`, evaluated with all that are alike. None if it must be alone."""
+    if has_own_functions() or has_dual_tensors() or OBSERVED.here.observers:
+        return None
+    first = chain.originals()[0]
+    if not (is_plain() or is_stand_in(first)):
+        return None
+    group = group_of(chain)
+    is_matrix_function = all(batching_of(x) == "leading" for x in chain.maps())
+    if not pays_together(first, len(group), is_matrix_function):
+        return None
+    leader = Member.of(chain)
+    form = None if leader is None else leader.form()
+    if leader is None or form is None:
+        return None
+    with ExitStack() as held:
+        if leader.lasts:
+            held.enter_context(leader.scope.record_of(chain).lock)
+            if is_kept(leader.scope, chain):
+                return leader.scope.entries[chain].value
+        members = [leader, *mates_of(leader, group, form, held)]
+        if not pays_together(first, len(members), is_matrix_function):
+            return None
+        try:
+            return evaluate_members(members)
+        except NotFiniteError:
+            return None
+        except Exception:  # the evaluation of each alone shows whose it is
+            for member in members:
+                transient_of(member.chain).alone = form[0]
+            return None
+
+
+def group_of(chain: Any) -> dict[Any, Scope]:
+    """The chains that look like `chain` and are covered with it, each with the scope that does."""
+    looks, group = looks_of(chain), dict[Any, Scope]()
+    for scope in active_scopes():
+        if scope.batched and scope.covers(chain):
+            for other in listed_in(scope).get(looks, ()):
+                group.setdefault(other, scope)
+    return group
+
+
+def mates_of(
+    leader: Member, group: dict[Any, Scope], form: Any, held: ExitStack
+) -> Iterator[Member]:
+    """The chains of `group` that can be evaluated with `leader`: alike, and without a value."""
+    for chain, scope in group.items():
+        if chain is leader.chain or is_kept_in(scope, chain):
+            continue
+        member = Member.of(chain)
+        if member is None or not member.ends_with(leader) or member.form() != form:
+            continue
+        if member.lasts:
+            lock = member.scope.record_of(chain).lock
+            if not lock.acquire(blocking=False):  # another thread evaluates it
+                continue
+            held.callback(lock.release)
+        yield member
+
+
+def is_kept_in(scope: Scope, chain: Any) -> bool:
+    """Whether `scope` or what belongs to it keeps a current value of `chain`."""
+    return is_kept(scope, chain) or (scope.lasting is not None and is_kept(scope.lasting, chain))
+
+
+def listed_in(scope: Scope) -> dict[Any, list[Any]]:
+    """The chains covered by `scope`, by their looks."""
+    if scope.groups is None:
+        scope.groups = {}
+        for chain in scope.listed():
+            if isinstance(chain, Chain):
+                scope.groups.setdefault(looks_of(chain), []).append(chain)
+    groups: dict[Any, list[Any]] = scope.groups
+    return groups
+
+
+def looks_of(chain: Any) -> Any:
+    """What tells most chains apart at a glance: the types of the maps, and a shape."""
+    state = vars(chain)
+    types = [type(child) for child in state["_modules"].values()]
+    for holder in (state["_parameters"], state["_buffers"]):
+        for original in holder.values():
+            return *types, original.shape
+    return tuple(types)
+
+
+def evaluate_members(members: list[Member]) -> Any:
+    """Evaluate all, keep the values, and return what the reader of the first one gets."""
+    leader = members[0]
+    with everywhere() if leader.lasts else nullcontext():
+        mode = current_mode()
+        observer = leader.dependencies.make_observer()
+        clock, expiries = Clock({}), list[Expiry]()
+        names = [member.scope.record_of(member.chain).name for member in members]
+        alike: list[Any] = [member.dependencies.alike for member in members]
+        rows, written = evaluate_batch(
+            leader.chain.maps(),
+            alike,
+            len(leader.chain.original_names()),
+            Link(consume(expiries, names)),
+            clock,
+            nullcontext() if observer is None else observer.watching(),
+        )
+        seen = None if observer is None else observer.seen()
+        share = [(name, seconds / len(members)) for name, seconds in clock.seconds.items()]
+        values = []
+        for member, value, tensors in zip(members, rows, written, strict=True):
+            member.dependencies.finish(member.check, seen, value, {id(x) for x in tensors})
+            values.append(member.keep(value, mode, expiries))
+            record = member.scope.record_of(member.chain)
+            record.together = len(members)
+            for name, seconds in share:
+                record.seconds[name] = record.seconds.get(name, 0.0) + seconds
+        return values[0]
+
+
+def consume(expiries: list[Expiry], names: list[str]) -> Callable[[bool], None]:
+    """What to do in a backward pass through values with one graph: they expire together."""
+
+    def expire_all(is_freed: bool) -> None:
+        if is_freed:
+            raise BatchedGraphError(names)
+        for expiry in expiries:
+            expiry.cause = Cause(Reason.CONSUMED)
+
+    return expire_all

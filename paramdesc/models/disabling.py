@@ -1,0 +1,225 @@
+"""`disabled`: parametrized tensors read as their originals for a while."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from torch import Tensor
+from torch.jit import ScriptModule
+from torch.nn import Module
+
+from paramdesc.caching.active import end_scope, innermost_of, open_first
+from paramdesc.caching.left_open import remember_opener
+from paramdesc.caching.switched_off import GIVEN, ORIGINAL, DisablingScope, StandIn
+from paramdesc.chain.chain import Chain
+from paramdesc.errors import DisabledError
+from paramdesc.models.selection import (
+    Place,
+    Selector,
+    iterate_places,
+    make_test,
+    parametrized_names,
+    refuse_unmatched,
+)
+from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
+
+__all__ = ["disabled"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class disabled:  # noqa: N801
+    """Inside the block, read parametrized tensors as their originals, without their maps.
+
+    Nothing is changed for it: neither Parameters nor `requires_grad`, the `state_dict` or the
+    optimizer. Gradients reach the originals directly. The calling thread or asyncio task sees the
+    block, and so do tasks started inside. Blocks nest, and the innermost one that names a tensor
+    decides. Values are never taken from `cached` or `auto_cache` inside, nor kept there.
+    Compiled code follows.
+
+    The original of a map with a base point, such as `Orthogonal`, is a coordinate relative to that
+    point, and zero after registration: give a value instead. Assigning to a tensor that is
+    switched off raises.
+
+    Args:
+        model: the model, or one `ParametrizationList`.
+        selectors: which tensors: patterns for their paths or names, types of modules, submodules.
+            Without any, and without `values`, all parametrized tensors are switched off.
+        exclude: the same, for tensors that stay as they are.
+        values: tensors to read instead of the originals, by pattern. They are switched off as well.
+        maps: types of maps. Then only these maps are left out, and the others are applied.
+
+    Raises:
+        SelectionError: a ValueError, if a selector names no parametrized tensor.
+        DisabledError: a RuntimeError, if there are several originals and no value, or if a tensor
+            is parametrized by torch's engine or in a TorchScript program.
+
+    >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
+    >>> with disabled(linear):
+    ...     print(linear.weight is linear.parametrizations.weight.original)
+    True
+    >>> with disabled(linear, values={"weight": torch.eye(3)}):
+    ...     linear.weight.trace().item()
+    3.0
+
+    As a decorator, each call of the function runs in a block.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        *selectors: Selector,
+        exclude: Selector | Iterable[Selector] = (),
+        values: Mapping[str, Tensor] | None = None,
+        maps: type[Module] | tuple[type[Module], ...] = (),
+    ) -> None:
+        self._model = model
+        self._selectors = selectors
+        single = isinstance(exclude, (str, type, Module))
+        self._exclude: tuple[Any, ...] = (exclude,) if single else tuple(exclude)  # type: ignore[arg-type]
+        self._values = dict(values or {})
+        self._maps = maps if isinstance(maps, tuple) else (maps,)
+        self._scopes: list[Any] = []
+
+    def __enter__(self) -> None:
+        if is_dynamo_compiling():
+            uncompiled(disabled.__enter__)(self)
+            return
+        scope = DisablingScope(self._stand_ins())
+        remember_opener(scope, sys._getframe(1))
+        try:
+            self._scopes.append(scope)
+            open_first(scope)
+            return  # inside the try: an interrupt right after open_first must be handled
+        except BaseException as error:
+            end_scope(scope, self._scopes, error)
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        if is_dynamo_compiling():
+            uncompiled(disabled.__exit__)(self, *exception)
+            return
+        scope = None
+        try:
+            scope = innermost_of(self._scopes)
+            end_scope(scope, self._scopes)
+        except BaseException as error:  # an interrupt may have stopped end_scope halfway
+            found = innermost_of(self._scopes) if scope is None else scope
+            end_scope(found, self._scopes, error)
+            raise
+
+    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Run each call of `function` in a block. Also works for coroutine functions."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise DisabledError.generator(function.__qualname__)
+        run: Any
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+            run = run_coroutine
+        else:
+
+            @functools.wraps(function)
+            def run_function(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return function(*args, **kwargs)
+
+            run = run_function
+        return run  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings. A copy shares no open block."""
+        return {**self.__dict__, "_scopes": []}
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(path) for path, _ in self._chosen())
+        return f"<disabled {names}>"
+
+    def _stand_ins(self) -> dict[Any, StandIn]:
+        chosen = self._chosen()
+        if not self._maps:
+            return {chain: stand_in for _, (chain, stand_in) in chosen}
+        found = {}
+        for path, (chain, stand_in) in chosen:
+            maps = list(chain.maps())
+            left = [i for i, part in enumerate(maps) if not isinstance(part, self._maps)]
+            if stand_in.how == GIVEN:
+                found[chain] = stand_in
+            elif not left:
+                found[chain] = stand_in_of(path, chain)
+            elif len(left) < len(maps):
+                if 0 not in left and not chain.is_tensor:
+                    raise DisabledError.several(path, chain.ntensors)
+                found[chain] = StandIn(chain, ",".join(map(str, left)))
+        if not found:
+            parts = {type(part).__name__ for _, (chain, _) in chosen for part in chain.maps()}
+            raise DisabledError.without_map(self._maps, sorted(parts))
+        return found
+
+    def _chosen(self) -> list[tuple[str, tuple[Any, StandIn]]]:
+        """The tensors that are switched off, by path, each with its chain."""
+        if isinstance(self._model, Chain):
+            chain = self._model
+            return [(chain.tensor_name, (chain, self._stand_in(chain.tensor_name, chain, None)))]
+        places = list(parametrized_places(self._model))
+        given = {key: make_test(key) for key in self._values}
+        tests = [(selector, make_test(selector)) for selector in self._selectors]
+        excluded = [make_test(selector) for selector in self._exclude]
+        used: list[Any] = []
+        found: list[tuple[str, tuple[Any, StandIn]]] = []
+        for place in places:
+            keys: list[Any] = [key for key, test in given.items() if test(place)]
+            matching = [selector for selector, test in tests if test(place)]
+            used += [*keys, *matching]
+            is_meant = keys or matching or not (tests or given)
+            if is_meant and not any(test(place) for test in excluded):
+                chain = chain_at(place)
+                found.append((place.path, (chain, self._stand_in(place.path, chain, keys))))
+        refuse_unmatched([*self._selectors, *self._values], used, places)
+        return found
+
+    def _stand_in(self, path: str, chain: Any, keys: list[str] | None) -> StandIn:
+        if keys is None:  # a chain was given, and the only value is its own
+            keys = list(self._values)
+        if not keys:
+            return StandIn(chain) if self._maps else stand_in_of(path, chain)
+        value: Any = self._values[keys[-1]]
+        if not isinstance(value, Tensor):
+            raise DisabledError.given(path, value)
+        if chain.is_tensor and not chain.unsafe and value.shape != chain.original.shape:
+            raise DisabledError.shape(path, list(value.shape), list(chain.original.shape))
+        return StandIn(chain, GIVEN, value)
+
+
+def stand_in_of(path: str, chain: Any) -> StandIn:
+    """The one original of `chain`."""
+    if not chain.is_tensor:
+        raise DisabledError.several(path, chain.ntensors)
+    return StandIn(chain, ORIGINAL)
+
+
+def parametrized_places(model: Module) -> Iterator[Place]:
+    """The parametrized tensors of `model`."""
+    for path, module in model.named_modules():
+        if isinstance(module, ScriptModule):
+            raise DisabledError.program(path)
+    for place in iterate_places(model):
+        if place.tensor_name in parametrized_names(place.module):
+            yield place
+
+
+def chain_at(place: Place) -> Any:
+    chains: Any = place.module._modules["parametrizations"]
+    chain = chains._modules[place.tensor_name]
+    if not isinstance(chain, Chain):
+        raise DisabledError.foreign(place.path)
+    return chain

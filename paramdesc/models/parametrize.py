@@ -1,0 +1,200 @@
+"""Puts parametrizations on many tensors of a model in one call."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from paramdesc.errors import add_note
+from paramdesc.models.makers import MapSource
+from paramdesc.models.placing import Placed, describe, place
+from paramdesc.models.planning import Target, chain_at, plan
+from paramdesc.models.result import Outcome, ParametrizeResult
+from paramdesc.models.selection import Selector, tensor_at
+from paramdesc.registration.collection import ParametrizationSet
+from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
+from paramdesc.registration.sharing import leave
+from paramdesc.registration.snapshot import Snapshot
+from paramdesc.registration.tied import ALONE, count_references, known_to_be_free, modules_with
+
+__all__ = ["parametrize"]
+
+
+def parametrize(
+    model: Module,
+    maps: Mapping[Any, MapSource],
+    *,
+    exclude: Selector | Sequence[Selector] = (),
+    append: bool = False,
+    unsafe: bool = False,
+    optimizer: Optimizer | None = None,
+) -> ParametrizeResult:
+    """Put parametrizations on all tensors of a model that the keys of `maps` choose.
+
+    All of them or none: after an exception, the model is as it was. Each tensor gets a map of its
+    own. A tensor that several modules hold gets one parametrization, which all of them share.
+
+    If a path names a tensor exactly, its key decides. Otherwise the first key that matches does.
+    A tensor that a type, a submodule or a wildcard has chosen is left as it is if the map does not
+    fit it, or if it is parametrized already; the result says why. For a tensor that is named
+    exactly, and for a key whose map fits none of its tensors, the exception is raised.
+
+    Args:
+        model: the model, changed in place.
+        maps: what to put where. A key is a type of module, for its weights; a pattern for paths or
+            names of tensors, `"encoder.*.weight"` or `"in_proj_weight"`; a submodule, for all
+            parameters at and below it; or a tuple of these. A value is a class of maps, a function
+            without arguments that returns a map, or a function of module and tensor name, such as
+            `orthogonal`. Buffers are chosen by patterns without wildcards only.
+        exclude: what to leave out, by the same kinds of keys.
+        append: whether to put maps on tensors that are parametrized already, after the maps that
+            they have.
+        unsafe: as in `register_parametrization`.
+        optimizer: as in `register_parametrization`: it trains the new Parameters from now on.
+
+    Returns:
+        What was done, tensor by tensor, and what was left and why. `print` shows a table.
+
+    Raises:
+        SelectionError: a ValueError, if a key or an exclusion chooses no tensor.
+        PlacementError: a ValueError, for a map instead of what makes maps, or a tensor that is
+            named exactly and cannot be parametrized.
+        Exception: whatever the maps raise.
+
+    >>> model = torch.nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> print(parametrize(model, {"0.weight": Symmetric, nn.Linear: lambda: SpectralNorm(0.9)}))
+    0.weight  parametrized  Symmetric
+    2.weight  parametrized  SpectralNorm
+    """
+    if optimizer is not None:
+        check_optimizer(optimizer)
+    exclusions = [exclude] if isinstance(exclude, (str, type, Module)) else list(exclude)
+    targets = plan(model, maps, exclusions, append)
+    for target in targets:
+        if target.is_exact and target.problem is not None:
+            raise target.problem
+    free = free_tensors(targets)  # asked while we hold the tensors nowhere
+    state = State(targets, has_optimizer=optimizer is not None)
+    try:
+        with without_collector(), known_to_be_free(free):
+            placed = [
+                place(
+                    target,
+                    unsafe,
+                    optimizer is not None,
+                    id(tensor_at(target.places[0])) in free,
+                    state.history,
+                )
+                for target in targets
+            ]
+        raise_if_nothing_fits(placed)
+        if optimizer is not None:
+            hand_over(optimizer, state.changes())
+        return ParametrizeResult(
+            tuple(outcome for one in placed for outcome in outcomes_of(one)),
+            ParametrizationSet.named(
+                (one.target.places[0].path, chain_at(one.target.places[0]))
+                for one in placed
+                if one.what == "parametrized"
+            ),
+        )
+    except BaseException:
+        state.restore()
+        raise
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Many objects are made and none is garbage: the collector would look at them all, often."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def free_tensors(targets: Sequence[Target]) -> set[int]:
+    """The identities of the Parameters that no module holds besides those of the model."""
+    free: list[Target] = []
+    suspects: list[Target] = []
+    for target in targets:
+        module, name = target.places[0][1:]
+        if chain_at(target.places[0]) is None and name in module._parameters:
+            is_referred_to = count_references(vars(module), name) > ALONE + len(target.places) - 1
+            (suspects if is_referred_to else free).append(target)
+    tensors: list[Any] = [tensor_at(target.places[0]) for target in suspects]
+    found = modules_with(tensors) if suspects else {}
+    for target in suspects:
+        known = {id(x.module) for x in target.places}
+        if all(id(module) in known for module in found[id(tensor_at(target.places[0]))]):
+            free.append(target)
+    return {id(tensor_at(target.places[0])) for target in free}
+
+
+class State:
+    """What is to be restored if a later target fails, and what was trained before."""
+
+    def __init__(self, targets: Sequence[Target], has_optimizer: bool) -> None:
+        self.targets = targets
+        self.chains = [chain_at(target.places[0]) for target in targets]
+        self.history: list[Snapshot] = []
+        modules = dict.fromkeys(place.module for target in targets for place in target.places)
+        self.requires_grad = [(x, x.requires_grad) for m in modules for x in m.parameters(False)]
+        self.before = [trained_on(target) for target in targets] if has_optimizer else []
+
+    def changes(self) -> list[Change]:
+        """What is trained now in place of what was trained."""
+        after = [trained_on(target) for target in self.targets]
+        return [Change(*pair) for pair in zip(self.before, after, strict=True)]
+
+    def restore(self) -> None:
+        for target, old in zip(self.targets, self.chains, strict=True):
+            new = chain_at(target.places[0])
+            if new is not None and new is not old:
+                leave(new)
+        for snapshot in reversed(self.history):
+            snapshot.restore()
+        for x, requires_grad in self.requires_grad:
+            x.requires_grad_(requires_grad)
+
+
+def trained_on(target: Target) -> dict[str, Any]:
+    return dict(trained_at(target.places[0].module, target.places[0].tensor_name))
+
+
+def raise_if_nothing_fits(placed: Sequence[Placed]) -> None:
+    """Raise the first exception of a key whose map fits none of its tensors."""
+    failed: dict[int, tuple[Exception, Target]] = {}
+    for one in placed:
+        if one.error is not None and one.error is not one.target.problem:
+            failed.setdefault(id(one.target.key), (one.error, one.target))
+    for one in placed:
+        if one.error is None or one.error is one.target.problem:
+            failed.pop(id(one.target.key), None)
+    for error, target in failed.values():
+        add_note(
+            error,
+            f"in parametrize(), at {target.places[0].path!r}. No tensor that {target.key!r:.100} "
+            "chooses has taken a map.",
+        )
+        raise error
+
+
+def outcomes_of(placed: Placed) -> Iterator[Outcome]:
+    """The lines of the result for one target."""
+    first, *others = placed.target.places
+    if placed.error is not None:
+        reason = str(placed.error).strip().partition("\n")[0]
+        for chosen in placed.target.chosen:
+            yield Outcome(chosen.path, "left", reason=reason)
+        return
+    yield Outcome(first.path, placed.what, describe(first))
+    for other in others:
+        yield Outcome(other.path, "tied", reason=f"shares the parametrization of {first.path!r}")

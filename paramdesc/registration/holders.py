@@ -1,0 +1,44 @@
+"""Chains that several modules hold: their tensors are tied, and have one value."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from torch.nn import Module
+
+from paramdesc.registration.container import ParametrizationDict
+from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.register import place_chain
+
+__all__ = ["hold_too", "is_held_by_others"]
+
+FLAG = "is_held_by_several"
+"""The attribute of a chain that more than one module has had. The search is done for these only."""
+
+
+def hold_too(chain: ParametrizationList, module: Module, tensor_name: str) -> None:
+    """Let `module.<tensor_name>` be the value of `chain`, which another module has, too."""
+    place_chain(module, tensor_name, chain)
+    module._parameters.pop(tensor_name, None)
+    module._non_persistent_buffers_set.discard(tensor_name)
+    chain.__dict__[FLAG] = True
+
+
+def is_held_by_others(chain: Any, module: Module) -> bool:
+    """Whether a module besides `module` has `chain`."""
+    if FLAG not in chain.__dict__:
+        return False
+    if find_container(chain, module):
+        gc.collect()  # garbage that is not freed yet must not count
+    return find_container(chain, module)
+
+
+def find_container(chain: Any, besides: Module) -> bool:
+    own = besides._modules.get("parametrizations")
+    return any(
+        type(x) is ParametrizationDict
+        and x is not own
+        and any(child is chain for child in x._modules.values())
+        for x in gc.get_objects()
+    )
