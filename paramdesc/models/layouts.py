@@ -130,8 +130,10 @@ def is_weight_norm(tensors: Mapping[str, Tensor]) -> bool:
     if set(tensors) != {"original0", "original1"}:
         return False
     g, v = tensors["original0"], tensors["original1"]
-    kept = [size for size in g.shape if size != 1]
-    return (g.ndim == v.ndim or g.ndim == 0) and len(kept) <= 1 and g.numel() in (1, *v.shape)
+    if g.ndim == 0:
+        return True
+    kept = [i for i, size in enumerate(g.shape) if size != 1]
+    return g.ndim == v.ndim and len(kept) <= 1 and all(g.shape[i] == v.shape[i] for i in kept)
 
 
 def scaled(g: Tensor, v: Tensor, dim: int | None) -> Tensor:
