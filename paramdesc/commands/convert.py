@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from paramdesc.commands.files.memory import return_freed_memory
 from paramdesc.commands.files.opening import open_checkpoint
 from paramdesc.commands.files.sink import Content, Item
 from paramdesc.commands.files.source import Source
@@ -68,6 +69,7 @@ def convert(path: Path, out: Path, target: str, *, force: bool, quiet: bool) -> 
     items = [item for tensor in tensors for item in items_of(tensor, source, target)]
     check_keys(items)
     content = Content(items, metadata_for(tensors, source, target), source.others, source.labels)
+    return_freed_memory()
     progress = Progress(sum(item.entry.n_bytes for item in items), quiet=quiet)
     try:
         write_checkpoint(out, content, progress.advance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ class SafetensorsFile:
         self.file: Any = open_mapped(path)
         self.entries = {key: self.entry_of(key) for key in self.file.offset_keys()}
         self.labels: dict[str, str] = dict(self.file.metadata() or {})
-        self.metadata: dict[str, dict[str, Any]] = {}
+        self.metadata: Mapping[str, Mapping[str, Any]] = {}
         self.others: dict[str, Any] = {}
         self.left_out: list[str] = []
 

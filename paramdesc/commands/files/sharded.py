@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ class ShardedFiles:
         self.entries = {key: self.files[name].entries[key] for key, name in places.items()}
         formats = {file.format for file in self.files.values()}
         self.format = f"{' and '.join(sorted(formats))}, {len(self.files)} files"
-        self.metadata: dict[str, Any] = {}
+        self.metadata: Mapping[str, Mapping[str, Any]] = {}
         self.others: dict[str, Any] = {}
         self.labels: dict[str, str] = {}
         self.left_out: list[str] = []
         for file in self.files.values():
-            self.metadata.update(file.metadata)
+            self.metadata = {**self.metadata, **file.metadata}
             self.others.update(file.others)
             self.labels.update(file.labels)
             self.left_out += file.left_out

@@ -41,7 +41,8 @@ class TensorStandIn:
     def __reduce__(self) -> Any:
         """As torch pickles a contiguous tensor of that dtype, whichever way that is."""
         entry = self.entry
-        rebuild, (storage, _, _, _, *rest) = torch.empty(0, dtype=entry.dtype).__reduce_ex__(2)
+        like: Any = torch.empty(0, dtype=entry.dtype)
+        rebuild, (storage, _, _, _, *rest) = like.__reduce_ex__(PROTOCOL)
         strides = torch.empty(entry.shape, device="meta").stride()
         size = entry.n_bytes
         if isinstance(storage, torch.UntypedStorage):
@@ -73,7 +74,7 @@ def write_torch(file: BinaryIO, content: Content, advance: Callable[[int], None]
     if content.metadata:
         state_dict._metadata = OrderedDict(content.metadata)  # type: ignore[attr-defined]
 
-    archive: Any = torch._C.PyTorchFileWriter(file)  # type: ignore[arg-type]
+    archive: Any = torch._C.PyTorchFileWriter(file)
     try:
         pickled = io.BytesIO()
         Pickler(pickled, PROTOCOL).dump(state_dict)
