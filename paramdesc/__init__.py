@@ -16,6 +16,7 @@ from paramdesc.models.bake import bake
 from paramdesc.models.baked import Baked, BakedTensor, LeftTensor
 from paramdesc.models.disabling import disabled
 from paramdesc.models.parametrize import parametrize
+from paramdesc.models.plain import plain_state_dict, plain_tensors
 from paramdesc.models.result import ParametrizeResult
 from paramdesc.models.rows import SummaryRow
 from paramdesc.models.summary import Summary, summary
@@ -67,6 +68,8 @@ __all__ = [
     "parametrizations",
     "parametrize",
     "parametrized",
+    "plain_state_dict",
+    "plain_tensors",
     "register_parametrization",
     "remove_parametrizations",
     "summary",

@@ -18,6 +18,7 @@ __all__ = [
     "BatchedGraphError",
     "CacheTargetError",
     "ChainError",
+    "CheckpointError",
     "ConstraintError",
     "DeferredGradientError",
     "DisabledError",
@@ -532,6 +533,43 @@ class LayoutError(ValueError):
             f"the value of {path!r} is a function of {shown}, and a checkpoint does not store "
             "which function. Load it into the parametrized model, then write "
             "paramdesc.bake(model).model.state_dict()."
+        )
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint does not fit the parametrized tensors of a model."""
+
+    @classmethod
+    def refused(
+        cls, key: str, originals: Sequence[str], maps: Sequence[str], error: BaseException
+    ) -> CheckpointError:
+        return cls(
+            f'"{key}" of the checkpoint cannot be the value of a tensor that is parametrized by '
+            f"{', '.join(maps)}: {error} To let the maps change what is loaded, load the "
+            "checkpoint before the tensor is parametrized. To load originals, name them "
+            f"{', '.join(map(repr, originals))} in the checkpoint."
+        )
+
+    @classmethod
+    def adapters(cls, problems: Sequence[str]) -> CheckpointError:
+        return cls(
+            f"the adapters do not fit the model: {'; '.join(problems)}. Call lora(module, name, "
+            "rank, alpha) with the arguments of the saved model, or write load_adapters(..., "
+            "strict=False) to load the keys that are in both."
+        )
+
+    @classmethod
+    def unmerged(cls, path: str, problem: str) -> CheckpointError:
+        return cls(
+            f"the adapter of {path!r} cannot be taken out of the model: {path!r} {problem}. Pass "
+            "what adapter_state_dict(model) returned before merge_lora(model)."
+        )
+
+    @classmethod
+    def shape(cls, key: str, given: object, expected: object) -> CheckpointError:
+        return cls(
+            f"size mismatch for {key}: copying a param with shape {given} from checkpoint, the "
+            f"shape in current model is {expected}."
         )
 
 

@@ -147,9 +147,13 @@ class Deferral:
     def leading_to(self, parameters: Iterable[Tensor], values: list[Deferred]) -> list[Deferred]:
         """The elements of `values` whose graphs lead to one of `parameters`."""
         wanted = {id(parameter) for parameter in parameters} if values else set()
-        return [
-            held for held in values if not wanted.isdisjoint(all_leaves_below([held], self.values))
-        ]
+        graphs = {graph_of(held.value): held for held in values}
+        leading = {
+            graph
+            for graph, held in graphs.items()
+            if not wanted.isdisjoint(all_leaves_below([held], self.values))
+        }
+        return [held for held in values if graph_of(held.value) in leading]
 
     def backward(
         self, retain_graph: bool = False, parameters: Iterable[Tensor] | None = None
@@ -213,8 +217,12 @@ def all_leaves_below(starts: list[Deferred], values: list[Deferred]) -> set[int]
     """The identities of the leaves that `starts` lead to, also through other deferred values."""
     by_leaf = {id(held.leaf()): held for held in values}
     below: set[int] = set()
-    heads = list(starts)
+    heads, graphs = list(starts), set[Any]()
     for held in heads:  # the list grows
+        graph = graph_of(held.value)
+        if graph in graphs:
+            continue
+        graphs.add(graph)
         found = {id(leaf) for leaf in leaves_below(held.value)} - below
         below |= found
         heads += [by_leaf[leaf] for leaf in found if leaf in by_leaf]
@@ -233,7 +241,8 @@ class Gradients:
     """The `.grad` of all leaves below some values, to be restored after a failure."""
 
     def __init__(self, values: Iterable[Tensor]) -> None:
-        leaves = {id(leaf): leaf for value in values for leaf in leaves_below(value)}
+        one_of_each = {graph_of(value): value for value in values}.values()
+        leaves = {id(leaf): leaf for value in one_of_each for leaf in leaves_below(value)}
         self.kept = [
             (leaf, leaf.grad, None if leaf.grad is None else leaf.grad.clone())
             for leaf in leaves.values()
@@ -245,6 +254,11 @@ class Gradients:
                 with torch.no_grad():
                     gradient.copy_(copy)
             leaf.grad = gradient
+
+
+def graph_of(value: Tensor) -> Any:
+    """What identifies the graph of `value`. Values that were evaluated together have one graph."""
+    return id(value) if value.grad_fn is None else value.grad_fn
 
 
 def leaves_below(value: Tensor) -> list[Tensor]:

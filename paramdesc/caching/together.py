@@ -28,7 +28,7 @@ from paramdesc.chain.chain import Chain
 from paramdesc.chain.clock import Clock
 from paramdesc.chain.transient import transient_of
 from paramdesc.errors import BatchedGraphError
-from paramdesc.linalg.devices import pays_together
+from paramdesc.linalg.devices import fewest_together
 from paramdesc.torch_internals.mode import (
     Mode,
     current_mode,
@@ -114,14 +114,19 @@ def everywhere() -> Any:
 
 def evaluate_together(chain: Any) -> Any:
     """A fresh value of `chain`, evaluated with all that are alike. None if it must be alone."""
-    if has_own_functions() or has_dual_tensors() or OBSERVED.here.observers:
-        return None
     first = chain.originals()[0]
-    if not (is_plain() or is_stand_in(first)):
-        return None
-    group = group_of(chain)
     is_matrix_function = all(batching_of(x) == "leading" for x in chain.maps())
-    if not pays_together(first, len(group), is_matrix_function):
+    fewest = fewest_together(first, is_matrix_function)
+    if (
+        fewest is None
+        or not (is_plain() or is_stand_in(first))
+        or has_own_functions()
+        or has_dual_tensors()
+        or OBSERVED.here.observers
+    ):
+        return None
+    groups = groups_of(chain)
+    if sum(len(group) for _, group in groups) < fewest:
         return None
     leader = Member.of(chain)
     form = None if leader is None else leader.form()
@@ -132,8 +137,8 @@ def evaluate_together(chain: Any) -> Any:
             held.enter_context(leader.scope.record_of(chain).lock)
             if is_kept(leader.scope, chain):
                 return leader.scope.entries[chain].value
-        members = [leader, *mates_of(leader, group, form, held)]
-        if not pays_together(first, len(members), is_matrix_function):
+        members = [leader, *mates_of(leader, groups, form, held)]
+        if len(members) < fewest:
             return None
         try:
             return evaluate_members(members)
@@ -145,32 +150,35 @@ def evaluate_together(chain: Any) -> Any:
             return None
 
 
-def group_of(chain: Any) -> dict[Any, Scope]:
-    """The chains that look like `chain` and are covered with it, each with the scope that does."""
-    looks, group = looks_of(chain), dict[Any, Scope]()
-    for scope in active_scopes():
-        if scope.batched and scope.covers(chain):
-            for other in listed_in(scope).get(looks, ()):
-                group.setdefault(other, scope)
-    return group
+def groups_of(chain: Any) -> list[tuple[Scope, list[Any]]]:
+    """The chains that look like `chain` and are covered with it, by scope."""
+    looks = looks_of(chain)
+    return [
+        (scope, listed_in(scope).get(looks, []))
+        for scope in active_scopes()
+        if scope.batched and scope.covers(chain)
+    ]
 
 
 def mates_of(
-    leader: Member, group: dict[Any, Scope], form: Any, held: ExitStack
+    leader: Member, groups: list[tuple[Scope, list[Any]]], form: Any, held: ExitStack
 ) -> Iterator[Member]:
-    """The chains of `group` that can be evaluated with `leader`: alike, and without a value."""
-    for chain, scope in group.items():
-        if chain is leader.chain or is_kept_in(scope, chain):
-            continue
-        member = Member.of(chain)
-        if member is None or not member.ends_with(leader) or member.form() != form:
-            continue
-        if member.lasts:
-            lock = member.scope.record_of(chain).lock
-            if not lock.acquire(blocking=False):  # another thread evaluates it
+    """The chains that can be evaluated with `leader`: alike, and without a value."""
+    seen = {leader.chain}
+    for scope, group in groups:
+        for chain in group:
+            if chain in seen or is_kept_in(scope, chain):
                 continue
-            held.callback(lock.release)
-        yield member
+            seen.add(chain)
+            member = Member.of(chain)
+            if member is None or not member.ends_with(leader) or member.form() != form:
+                continue
+            if member.lasts:
+                lock = member.scope.record_of(chain).lock
+                if not lock.acquire(blocking=False):  # another thread evaluates it
+                    continue
+                held.callback(lock.release)
+            yield member
 
 
 def is_kept_in(scope: Scope, chain: Any) -> bool:

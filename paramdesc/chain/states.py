@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.chain.bases import base_names, count_anew, steps_of, watch_base
+from paramdesc.chain.map_names import MAPS, are_alike, map_names
 from paramdesc.chain.saved import is_overwritten
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending, mark_due
 from paramdesc.chain.warm import warm_maps
@@ -69,10 +70,13 @@ COUNT = "paramdesc.steps"
 
 
 def save_pending(chain: Module, destination: Any, prefix: str) -> None:
-    """Store in the metadata of a state_dict whether a step is pending, and how many were made."""
+    """Store in the metadata of a state_dict whether a step is pending, how many were made, and the
+    names of the maps.
+    """
     metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
     if metadata is None:
         return
+    metadata[MAPS] = map_names(chain)
     if chain.__dict__.get("_steps") is not None:
         metadata[PENDING] = is_step_pending(chain)
     if steps_of(chain) is not None:
@@ -99,6 +103,7 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
         name: state_dict[f"{prefix}{name}"] for name in own if f"{prefix}{name}" in state_dict
     }
     if originals:
+        warn_of_other_maps(chain, metadata)
         warn_of_missing_base(chain, state_dict, prefix)
         if COUNT in metadata:
             count_anew(chain, metadata[COUNT])
@@ -116,6 +121,19 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
         "states": all(state is not None for state in states),
         "pending": is_pending,
     }
+
+
+def warn_of_other_maps(chain: Any, metadata: Any) -> None:
+    """Warn if the originals belong to other maps: they fit, and give another value."""
+    stored, present = metadata.get(MAPS), map_names(chain)
+    if stored is not None and not are_alike(stored, present):
+        warnings.warn(
+            f"the checkpoint stores the original of {chain.tensor_name!r} of {chain.host} for "
+            f"{', '.join(stored)}, and it is loaded into {', '.join(present)}. So the weight will "
+            "be another one than that which was saved. Load it into a model with the maps of the "
+            "checkpoint, and its paramdesc.plain_state_dict(...) into this one.",
+            stacklevel=2,
+        )
 
 
 def warn_of_missing_base(chain: Any, state_dict: Any, prefix: str) -> None:

@@ -14,7 +14,7 @@ from paramdesc.torch_internals.mode import (
 )
 from paramdesc.torch_internals.placeholders import is_stand_in
 
-__all__ = ["is_bound_by_launches", "pays_together", "takes_algorithms", "takes_functions"]
+__all__ = ["fewest_together", "is_bound_by_launches", "takes_algorithms", "takes_functions"]
 
 COUNTED_BY_SIZE = frozenset({"cpu", "meta"})
 """The devices where small tensors are cheap, and where looking at a number costs nothing."""
@@ -29,8 +29,8 @@ def is_bound_by_launches(X: Tensor) -> bool:
     return X.device.type not in COUNTED_BY_SIZE
 
 
-def pays_together(X: Tensor, count: int, is_matrix_function: bool) -> bool:
-    """Whether `count` tensors like `X` are faster evaluated together than one by one.
+def fewest_together(X: Tensor, is_matrix_function: bool) -> int | None:
+    """From how many tensors like `X` on it is faster to evaluate them together; None if never.
 
     On a CPU, a batch costs some 200 microseconds of its own, which inexpensive maps win back from
     16 tensors on, and functions of matrices such as the Cayley transform from 4 on. Of large
@@ -38,8 +38,10 @@ def pays_together(X: Tensor, count: int, is_matrix_function: bool) -> bool:
     to 256 rows.
     """
     if is_bound_by_launches(X):
-        return count > 1
-    return count >= (4 if is_matrix_function else 16) and X.numel() <= 64 * 64
+        return 2
+    if X.numel() > 64 * 64:
+        return None
+    return 4 if is_matrix_function else 16
 
 
 def takes_functions(X: Tensor) -> bool:

@@ -66,7 +66,8 @@ def parametrize(
             named exactly and cannot be parametrized.
         Exception: whatever the maps raise.
 
-    >>> model = torch.nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> print(parametrize(model, {"0.weight": Symmetric, nn.Linear: lambda: SpectralNorm(0.9)}))
     0.weight  parametrized  Symmetric
     2.weight  parametrized  SpectralNorm

@@ -47,7 +47,8 @@ def tie_weights(model: M, path: str, *others: str, optimizer: Optimizer | None =
         ValueError: if there is no such tensor, the shapes or dtypes differ, or one of `others` is
             parametrized already. In all cases `model` stays as it was.
 
-    >>> model = torch.nn.ModuleDict({"embed": nn.Embedding(6, 3), "head": nn.Linear(3, 6)})
+    >>> embed, head = torch.nn.Embedding(6, 3), torch.nn.Linear(3, 6)
+    >>> model = torch.nn.ModuleDict({"embed": embed, "head": head})
     >>> model = register_parametrization(model, "embed.weight", Sphere())
     >>> model = tie_weights(model, "embed.weight", "head.weight")
     >>> model["head"].parametrizations.weight is model["embed"].parametrizations.weight

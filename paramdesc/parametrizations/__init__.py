@@ -14,6 +14,11 @@ from paramdesc.parametrizations.entries.scaled import ReZero, Scaled
 from paramdesc.parametrizations.entries.simplex import Simplex
 from paramdesc.parametrizations.entries.stick_breaking import StickBreaking
 from paramdesc.parametrizations.entries.straight_through import Rounded, StraightThrough
+from paramdesc.parametrizations.functions.adapter_states import (
+    adapter_state_dict,
+    load_adapters,
+    unmerge_lora,
+)
 from paramdesc.parametrizations.functions.adapters import lora, merge_lora
 from paramdesc.parametrizations.functions.entry_functions import (
     centered,
@@ -192,6 +197,7 @@ __all__ = [
     "UnitInterval",
     "WeightNorm",
     "WeightStandardization",
+    "adapter_state_dict",
     "almost_orthogonal",
     "assign_jointly",
     "banded",
@@ -214,6 +220,7 @@ __all__ = [
     "kernel_spectral_norm",
     "lipschitz_rescaled",
     "lipschitz_residual",
+    "load_adapters",
     "lora",
     "low_rank",
     "magnitude_mask",
@@ -252,6 +259,7 @@ __all__ = [
     "traceless",
     "triangular",
     "unit_interval",
+    "unmerge_lora",
     "weight_norm",
     "weight_standardization",
 ]

@@ -12,6 +12,7 @@ from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.plain_keys import expect_plain
 from paramdesc.registration.sharing import join
 from paramdesc.registration.snapshot import Snapshot, below
 from paramdesc.torch_internals.engine import is_torch_parametrized
@@ -68,6 +69,8 @@ def adopt_module(module: Module) -> None:
         function = getattr(hook, "hook", hook)
         if getattr(function, "__qualname__", "") == _COMPAT_HOOK:
             module._load_state_dict_pre_hooks[key] = WeightNormNames(tensor_name_of(function))
+    for name in chains._modules:
+        expect_plain(module, name)
 
 
 def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from paramdesc.caching.active import active_scopes, forget
 from paramdesc.caching.switched_off import FRESH, find_stand_in
@@ -21,8 +21,12 @@ from paramdesc.torch_internals.tensors import replace_data, shares_storage
 __all__ = ["assign"]
 
 
-def assign(chain: Chain, value: Tensor) -> None:
+def assign(chain: Chain, value: Tensor, *, replace: bool = False) -> None:
     """Set the originals such that `chain` evaluates to `value`. On an error, none is changed.
+
+    Args:
+        replace: whether the originals become new tensors, of the dtype and on the device that the
+            maps give them. They may share their memory with `value`.
 
     Raises:
         DisabledError: a RuntimeError, if the chain is switched off here: what is read afterwards
@@ -36,7 +40,7 @@ def assign(chain: Chain, value: Tensor) -> None:
     try:
         with torch.no_grad():
             results = invert(chain, value)
-            news = check_originals(chain, results[-1][1] if results else value)
+            news = check_originals(chain, results[-1][1] if results else value, any_dtype=replace)
             check_inverted(results, value, chain.tensor_name)
         forget(chain)  # the graph of a kept value would prevent swapping the originals
         own = chain.own_originals()
@@ -44,12 +48,21 @@ def assign(chain: Chain, value: Tensor) -> None:
             original = own.get(name)
             if original is None:  # the original is parametrized itself
                 setattr(chain, name, new)
+            elif replace:
+                setattr(chain, name, renewed(original, new))
             else:
                 replace_data(original, new.clone() if shares_storage(new, value) else new)
         start_maps(chain, anew=True)
     except BaseException:
         snapshot.restore()
         raise
+
+
+def renewed(original: Tensor, new: Tensor) -> Tensor:
+    """`new` in the place of `original`: a Parameter if that is one, trained if that is."""
+    if isinstance(original, Parameter):
+        return Parameter(new.detach(), requires_grad=original.requires_grad)
+    return new.detach()
 
 
 def invert(chain: Chain, value: Tensor) -> list[tuple[Module, Any]]:

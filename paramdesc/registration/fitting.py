@@ -19,14 +19,14 @@ from paramdesc.torch_internals.tensors import address, is_wrapper
 __all__ = ["check_between", "check_inverted", "check_originals", "check_value"]
 
 
-def check_originals(chain: Any, result: Any) -> tuple[Tensor, ...]:
+def check_originals(chain: Any, result: Any, *, any_dtype: bool = False) -> tuple[Tensor, ...]:
     """`result`, which the maps' `right_inverse` returned, as tensors for the originals of `chain`.
 
     Raises:
         OriginalError: a ValueError, if their number, types or dtypes differ.
     """
     if chain.is_tensor:
-        return (check_one(chain, result),)
+        return (check_one(chain, result, any_dtype),)
     if not isinstance(result, Sequence):
         raise OriginalError(
             f"'right_inverse' must return a sequence of tensors. Got {type(result).__name__}."
@@ -37,14 +37,14 @@ def check_originals(chain: Any, result: Any) -> tuple[Tensor, ...]:
             f"{chain.ntensors}. Got a sequence of length {len(result)}."
         )
     for i, (original, tensor) in enumerate(zip(chain.originals(), result, strict=True)):
-        check_element(i, original, tensor)
+        check_element(i, original, tensor, any_dtype)
     return tuple(result)
 
 
-def check_one(chain: Any, tensor: Any) -> Tensor:
+def check_one(chain: Any, tensor: Any, any_dtype: bool) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise OriginalError(f"`right_inverse` should return a tensor. Got {type(tensor).__name__}")
-    if tensor.dtype != chain.original.dtype:
+    if not any_dtype and tensor.dtype != chain.original.dtype:
         raise OriginalError(
             f"The tensor returned by `right_inverse` has dtype {tensor.dtype} "
             f"while `original` has dtype {chain.original.dtype}"
@@ -52,13 +52,13 @@ def check_one(chain: Any, tensor: Any) -> Tensor:
     return tensor
 
 
-def check_element(i: int, original: Tensor, tensor: Any) -> None:
+def check_element(i: int, original: Tensor, tensor: Any, any_dtype: bool) -> None:
     if not isinstance(tensor, Tensor):
         raise OriginalError(
             "'right_inverse' must return a sequence of tensors. "
             f"Got element {i} of type {type(tensor).__name__}."
         )
-    if tensor.dtype != original.dtype:
+    if not any_dtype and tensor.dtype != original.dtype:
         raise OriginalError(
             f"Tensor {i} returned by `right_inverse` has dtype {tensor.dtype} "
             f"while `original{i}` has dtype {original.dtype}"

@@ -22,6 +22,7 @@ from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.averaging import refuse_averages_of_moving_originals
 from paramdesc.registration.copying import ReplicaChains, detach_flat_weights
 from paramdesc.registration.initialisation import initialise_through_inverses
+from paramdesc.registration.plain_keys import forget_plain
 from paramdesc.torch_internals.lending import lend_through
 from paramdesc.torch_internals.optimizers import watch_captured_steps
 from paramdesc.torch_internals.script import PREPARE, prepare
@@ -235,3 +236,4 @@ def give_back(module: nn.Module, name: str, tensor: Tensor) -> None:
         news[name] = tensor
     is_free = not any(type(value) is ParametrizedTensor for value in news.values())
     module.__dict__["_buffers"] = news if is_free else AttributeNamespace(news)
+    forget_plain(module, name)

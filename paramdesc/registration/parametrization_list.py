@@ -27,8 +27,10 @@ from paramdesc.registration.assignment import assign
 from paramdesc.registration.copying import deep_copied
 from paramdesc.registration.editing import edit_maps
 from paramdesc.registration.fitting import check_inverted, check_value
+from paramdesc.registration.loading import load_given
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
+from paramdesc.registration.plain_keys import GIVEN
 from paramdesc.registration.sharing import check_shared, is_shared, join
 from paramdesc.registration.snapshot import Snapshot, below, tensors_in
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
@@ -271,6 +273,11 @@ class ParametrizationList(Chain):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any
     ) -> None:
+        given = state_dict.pop(f"{prefix}{GIVEN}", None)
+        if given is not None:
+            replace = local_metadata.get("assign_to_params_buffers", False)
+            load_given(self, given, state_dict, prefix, replace, args[-1])
+            return
         find_what_loads(self, state_dict, prefix, local_metadata)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 

@@ -33,6 +33,7 @@ from paramdesc.registration.lazy import PendingRegistration
 from paramdesc.registration.local_classes import new_instance
 from paramdesc.registration.namespace import AttributeNamespace
 from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.plain_keys import PlainKeys
 from paramdesc.registration.questions import is_parametrized, type_before_parametrizations
 from paramdesc.registration.register import register_parametrization
 from paramdesc.registration.remove import remove_parametrizations
@@ -51,6 +52,7 @@ __all__ = [
     "ParametrizationSet",
     "ParametrizedTensor",
     "PendingRegistration",
+    "PlainKeys",
     "Reason",
     "Scope",
     "Slot",

@@ -25,6 +25,7 @@ from paramdesc.registration.lazy import register_when_materialized
 from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
 from paramdesc.registration.parametrization_list import ParametrizationList
+from paramdesc.registration.plain_keys import expect_plain
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.sharded import refuse_sharded
 from paramdesc.registration.sharing import check_shared, is_shared, join
@@ -183,6 +184,7 @@ def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) ->
     chains[tensor_name] = chain
     # other threads may read the tensor: the chain answers before the tensor is gone
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
+    expect_plain(module, tensor_name)
 
 
 def make_container(module: Module) -> ParametrizationDict:

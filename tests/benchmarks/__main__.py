@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks import (
+    batching,
     caching,
     compiling,
     elements,
@@ -40,6 +41,7 @@ BENCHMARKS = (
     reading,
     training,
     caching,
+    batching,
     entering,
     compiling,
     registering,

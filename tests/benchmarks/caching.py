@@ -18,7 +18,7 @@ from tests.benchmarks.caches.threads import threads
 from tests.benchmarks.table import Table, main
 from tests.benchmarks.timing import environment
 
-__all__ = ["tables"]
+__all__ = ["tables", "write_between"]
 
 PAGE = DOCS / "guide" / "loops.md"
 BEGIN, END = "<!-- written by python -m tests.benchmarks.caching -->\n", "<!-- up to here -->\n"
@@ -31,7 +31,7 @@ def tables(quick: bool) -> Iterator[Table]:
         yield table
     if not quick:
         *loops, forward, training = found
-        write_part(loops)
+        write_between(loops, BEGIN, END)
         draw(forward, training)
 
 
@@ -46,14 +46,14 @@ def measured(quick: bool) -> Iterator[Table]:
     yield training_cost(size, quick)
 
 
-def write_part(tables: Sequence[Table]) -> None:
-    """Into the page, between two marks."""
+def write_between(tables: Sequence[Table], begin: str, end: str) -> None:
+    """Write the tables into the page, between two marks."""
     page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    assert END in rest, f"{PAGE} lacks the marks"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    assert end in rest, f"{PAGE} lacks the marks"
     parts = [f"{environment()}\n", *(f"#{table.markdown()}" for table in tables)]
-    PAGE.write_text("".join([before, BEGIN, "\n", "\n".join(parts), "\n", END, after]), "utf-8")
+    PAGE.write_text("".join([before, begin, "\n", "\n".join(parts), "\n", end, after]), "utf-8")
 
 
 if __name__ == "__main__":

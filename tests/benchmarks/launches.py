@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.pretended import Count, counted
+from tests.benchmarks.pretended import ALIKE, ALIKE_COUNTS, Count, counted
 from tests.benchmarks.table import Goal, Table, main
 
 __all__ = ["block", "documented", "put", "tables"]
@@ -60,6 +60,23 @@ def tables(quick: bool) -> Iterator[Table]:
             Goal(f"launches of `{name}`, at any size,", most, most_of(counts["norms"], name))
             for name, most in NORM_GOALS.items()
         ],
+    )
+
+    yield Table(
+        "Launches of weights that are alike",
+        "The same for several weights of 64 x 64 under maps of one kind, in all: one by one, and "
+        "together in `cached(model, batched=True)`. Copies of the values count as one launch each.",
+        tuple(f"{number}, {way}" for number in ALIKE_COUNTS for way in WAYS),
+        {name: alike(counts["batches"], name) for name in ALIKE},
+    )
+
+
+WAYS = ("one by one", "together")
+
+
+def alike(counts: dict[str, Count], name: str) -> tuple[float, ...]:
+    return tuple(
+        counts[f"{name}, {number}, {way}"].launches for number in ALIKE_COUNTS for way in WAYS
     )
 
 

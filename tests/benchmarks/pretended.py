@@ -16,7 +16,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,13 +29,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from paramdesc import register_parametrization
-from paramdesc.parametrizations import SpectralNorm, spectral_norm, weight_norm
+from paramdesc import cached, register_parametrization
+from paramdesc.parametrizations import (
+    SpectralNorm,
+    Symmetric,
+    WeightNorm,
+    spectral_norm,
+    weight_norm,
+)
 from paramdesc.parametrizations.orthogonality.orthogonal import MAPS, Orthogonal
 from tests.helpers import ROOT
 from tests.parametrizations.all_cases import CASES
 
-__all__ = ["Count", "count", "counted", "parametrized", "set_up"]
+__all__ = ["ALIKE", "ALIKE_COUNTS", "Count", "count", "counted", "parametrized", "set_up"]
 
 DEVICE = "pretended"
 
@@ -123,18 +131,18 @@ def pretend(module: nn.Module) -> None:
                 part._buffers[name] = like(buffer)
 
 
-def count(module: Any) -> Count:
-    """The count for a module with `weight`, in its steady state: after a training step."""
+def count(module: Any, is_batched: bool = False) -> Count:
+    """The count for a module, or several, in their steady state: after a training step."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         pretend(module)
         try:
-            read(module)
+            read(module, is_batched)
             with torch.no_grad():
                 for parameter in module.parameters():
                     parameter.mul_(0.5)
             for parameter in module.parameters():
                 parameter.grad = None
-            return read(module)
+            return read(module, is_batched)
         except DataDependentOutputException as error:
             return Count(0, 0, (str(error.func),))
         except NotImplementedError as error:
@@ -143,12 +151,14 @@ def count(module: Any) -> Count:
             return Count(0, 0, ("a tensor made of a number of the host",))
 
 
-def read(module: Any) -> Count:
-    with Launches() as counted:
-        value = module.weight
+def read(module: Any, is_batched: bool = False) -> Count:
+    holders = list(module) if isinstance(module, nn.ModuleList) else [module]
+    with Launches() as counted, cached(module, batched=True) if is_batched else nullcontext():
+        values = [holder.weight for holder in holders]
         forward = len(counted.names)
-        if value.requires_grad:
-            value.backward(torch.empty_like(value))
+        trained: list[Any] = [value for value in values if value.requires_grad]
+        if trained:
+            torch.autograd.backward(trained, [torch.empty_like(value) for value in trained])
     backward = len(counted.names) - forward
     return Count(forward, backward, tuple(sorted(counted.waits)))
 
@@ -204,6 +214,28 @@ def count_norms() -> dict[str, Count]:
     }
 
 
+ALIKE: dict[str, Callable[[], nn.Module]] = {
+    "Symmetric": Symmetric,
+    "SpectralNorm": SpectralNorm,
+    "WeightNorm": WeightNorm,
+    **{f"Orthogonal, {name}": partial(Orthogonal, name) for name in MAPS},
+}
+ALIKE_COUNTS = (1, 8, 48)
+
+
+def count_batches() -> dict[str, Count]:
+    """The counts of several weights of one kind, by their number, one by one and together."""
+    torch.manual_seed(0)
+    found = {}
+    for name, make in ALIKE.items():
+        for number in ALIKE_COUNTS:
+            for is_batched in (False, True):
+                model = nn.ModuleList(parametrized(make(), torch.eye(64)) for _ in range(number))
+                way = "together" if is_batched else "one by one"
+                found[f"{name}, {number}, {way}"] = count(model, is_batched)
+    return found
+
+
 def set_up() -> None:
     """Make the pretended device known to this process."""
     _setup_privateuseone_for_python_backend(DEVICE)
@@ -215,6 +247,7 @@ def main() -> None:
         "cases": count_cases(),
         "orthogonal": count_orthogonal(),
         "norms": count_norms(),
+        "batches": count_batches(),
     }
     print(
         json.dumps(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.benchmarks.__main__ import PAGE
 from tests.benchmarks.launches import BEGIN, END, documented, put
-from tests.benchmarks.pretended import Count, count, counted, parametrized, set_up
+from tests.benchmarks.pretended import ALIKE, Count, count, counted, parametrized, set_up
 from tests.benchmarks.table import Table
 from tests.helpers import ROOT
 from tests.parametrizations.all_cases import CASES
@@ -52,6 +52,15 @@ def test_case_keeps_its_launches_and_does_not_wait(name: str, counts: Counts) ->
     found = counts["cases"][name]
     assert not found.waits
     assert found.launches <= documented(PAGE)[name]
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_weights_that_are_alike_start_little_more_than_one(name: str, counts: Counts) -> None:
+    found = {case: count.launches for case, count in counts["batches"].items()}
+    one = found[f"{name}, 1, one by one"]
+    assert found[f"{name}, 48, one by one"] >= 48 * one
+    assert found[f"{name}, 48, together"] <= one + 4 + 2 * 48
+    assert not counts["batches"][f"{name}, 48, together"].waits
 
 
 def test_the_page_tells_of_every_case_and_no_other() -> None:

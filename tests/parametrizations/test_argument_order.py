@@ -15,7 +15,17 @@ import paramdesc as P
 from paramdesc.parametrizations import banded, functions, kernel_spectral_norm, low_rank
 from tests.helpers import chain_of
 
-NOT_OF_ONE_TENSOR = {"assign_jointly", "joint", "load_old", "magnitude_mask", "merge_lora", "tie"}
+NOT_OF_ONE_TENSOR = {
+    "adapter_state_dict",
+    "assign_jointly",
+    "joint",
+    "load_adapters",
+    "load_old",
+    "magnitude_mask",
+    "merge_lora",
+    "tie",
+    "unmerge_lora",
+}
 
 
 def one_line_functions() -> dict[str, Any]:

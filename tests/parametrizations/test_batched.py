@@ -60,7 +60,7 @@ def train(model: Any, steps: int, batched: bool) -> tuple[list[Any], list[int]]:
 def test_a_batch_has_the_values_and_gradients_of_single_evaluations(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "pays_together", lambda _, count, __: count > 1)
+    monkeypatch.setattr(together, "fewest_together", lambda *_: 2)
     one = holders(name)
     other = copy.deepcopy(one)
     expected, alone = train(one, 3, batched=False)

@@ -1,7 +1,8 @@
 """Right uses, with the types that mypy finds. Read by mypy and run by `test_typing.py`."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from paramdesc import (
     get_parametrizations,
     is_parametrized,
     parametrized,
+    plain_state_dict,
+    plain_tensors,
     register_parametrization,
     remove_parametrizations,
     transfer_parametrizations_and_params,
@@ -33,11 +36,14 @@ from paramdesc.linalg import largest_singular_triple
 from paramdesc.parametrizations import (
     SpectralNorm,
     Symmetric,
+    adapter_state_dict,
+    load_adapters,
     lora,
     low_rank,
     merge_lora,
     orthogonal,
     spectral_norm,
+    unmerge_lora,
     weight_norm,
 )
 from paramdesc.testing import Report, check_parametrization
@@ -237,6 +243,15 @@ assert_type(spectral_norm(nn.Conv2d(2, 2, 3), bound=2.0), nn.Conv2d)
 assert_type(weight_norm(nn.Linear(2, 2), dim=None), nn.Linear)
 assert_type(low_rank(nn.Conv1d(2, 2, 3), rank=1, flatten=0), nn.Conv1d)
 assert_type(merge_lora(lora(nn.Linear(2, 2))), nn.Linear)
+
+# checkpoints
+
+assert_type(plain_state_dict(nn.Linear(2, 2), "*.weight"), OrderedDict[str, Tensor])
+assert_type(plain_tensors(nn.Linear(2, 2)), Iterator[tuple[str, Tensor]])
+adapters = adapter_state_dict(lora(nn.Linear(2, 2)))
+assert_type(adapters, OrderedDict[str, Tensor])
+assert_type(load_adapters(lora(nn.Linear(2, 2)), adapters), nn.Linear)
+assert_type(unmerge_lora(nn.Linear(2, 2), adapters), nn.Linear)
 
 # checks of a map, and the singular triple
 

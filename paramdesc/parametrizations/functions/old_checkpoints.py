@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.registration.plain_keys import expect_plain_last
+
 __all__ = ["OldSpectralNorm", "OldWeightNorm", "load_old"]
 
-Rename = Callable[..., None]
 
-
-def load_old(module: Module, rename: Rename) -> None:
+def load_old(module: Module, rename: OldWeightNorm | OldSpectralNorm) -> None:
     """Let `module.load_state_dict` take what `rename` knows, too."""
     known: Any = module._load_state_dict_pre_hooks.values()
     if any(getattr(hook, "hook", hook) == rename for hook in known):
         return
     # the public form holds a reference to the module, and a shallow copy would lose it
     module._register_load_state_dict_pre_hook(rename)  # type: ignore[no-untyped-call]
+    expect_plain_last(module, rename.name)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class AbsoluteSums(Parametrization):
             return lowered(split, size, dims, self.bound).view_as(X).to(X.dtype)
         sums = size.sum(dims, keepdim=True)
         if self.by == "whole":
-            sums = sums.max()
+            sums = sums.flatten().amax(0)
         return (split / (sums / self.bound).clamp(min=1)).view_as(X).to(X.dtype)
 
     def split(self, X: Tensor) -> Tensor:

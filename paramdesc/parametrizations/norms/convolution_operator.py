@@ -64,7 +64,7 @@ class ConvolutionOperator(OperatorNorm):
         image = self.convolve(kernel, v)
         # the norm of a grouped convolution is the largest norm of a group
         values = self.rows(u * image).sum(-1)
-        return values.max()
+        return values.amax(-1)
 
     def convolve(self, kernel: Tensor, images: Tensor) -> Tensor:
         """The layer without its bias, outside of autocast."""
@@ -98,7 +98,7 @@ class ConvolutionOperator(OperatorNorm):
         kernel = widened(X)
         v = self.iterate(kernel, *self.start(kernel), 2 * MOST_ITERATIONS, epsilon(kernel))[1]
         lengths: Tensor = torch.linalg.vector_norm(self.rows(self.convolve(kernel, v)), 2, -1)
-        return lengths.max()
+        return lengths.amax(-1)
 
     def start(self, operator: Tensor) -> tuple[Tensor, Tensor]:
         channels = operator.shape[0] if self.transposed else operator.shape[1] * self.groups

@@ -82,7 +82,8 @@ class LoRA(Parametrization):
         check_matrix(Y, "adapted")
         matrix = Y.flatten(1) if self.flatten else Y
         *batch, m, n = matrix.shape
-        if self.lora_A is None or self.lora_B is None:
+        is_empty = self.lora_A is not None and self.lora_A.is_meta and not Y.is_meta
+        if self.lora_A is None or self.lora_B is None or is_empty:
             self.lora_A = Parameter(random_factor(Y, [*batch, self.rank, n]))
             self.lora_B = Parameter(Y.new_zeros([*batch, m, self.rank]))
         if self.lora_A.shape != (*batch, self.rank, n) or self.lora_B.shape[-2] != m:

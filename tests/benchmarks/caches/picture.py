@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.caches import ways
@@ -10,6 +12,9 @@ from tests.benchmarks.caches.models import DOCS
 from tests.benchmarks.table import Table
 
 PICTURE = DOCS / "cost.svg"
+
+Lines = Mapping[str, tuple[str, str]]
+"""The color and the dashes of each case."""
 
 # in the middle between white and black, so that they are read on light and on dark pages
 GRAY, RED, BLUE, GREEN, VIOLET, ORANGE, GRID = (
@@ -47,24 +52,32 @@ STYLE: Any = {
 
 def draw(*panels: Table) -> None:
     """The costs as curves, on one picture for light and dark pages."""
+    draw_panels(PICTURE, panels, LINES, "number of calls in the loop", "milliseconds per call")
+
+
+def draw_panels(
+    picture: Path, panels: Sequence[Table], lines: Lines, x_label: str, y_label: str
+) -> None:
+    """A panel of curves for each table, on one picture for light and dark pages."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.7, 6.6), layout="constrained")
+        figure = Figure(figsize=(7.7, 3.3 * len(panels)), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
         for axes, table in zip(figure.subplots(len(panels), sharex=True), panels, strict=True):
-            draw_curves(axes, table)
-        axes.set_xlabel("number of calls in the loop")
-        figure.savefig(PICTURE, metadata={"Date": None})
+            axes.set_ylabel(y_label)
+            draw_curves(axes, table, lines)
+        axes.set_xlabel(x_label)
+        figure.savefig(picture, metadata={"Date": None})
 
 
-def draw_curves(axes: Any, table: Table) -> None:
+def draw_curves(axes: Any, table: Table, lines: Lines) -> None:
     """Each case as a line, with its name at the end, and no name on another."""
     counts = [int(column) for column in table.columns]
-    axes.set(xscale="log", yscale="log", ylabel="milliseconds per call")
+    axes.set(xscale="log", yscale="log")
     axes.set_title(table.title.partition(", ")[2], loc="left", fontsize=10)
     axes.set_xticks(counts, map(str, counts))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -77,7 +90,7 @@ def draw_curves(axes: Any, table: Table) -> None:
     )
     gap, place = (high - low) / 14, -math.inf
     for name in sorted(ends, key=lambda name: ends[name]):
-        color, dashes = LINES[name]
+        color, dashes = lines[name]
         axes.plot(counts, table.rows[name], dashes, color=color, marker="o", markersize=3.5)
         place = max(place + gap, math.log(ends[name]))
         axes.annotate(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
+from paramdesc.caching import deferral
 from paramdesc.errors import BatchedGraphError, CacheTargetError
 from paramdesc.parametrizations import (
     LoRA,
@@ -428,3 +429,21 @@ def test_large_weights_on_a_cpu_are_evaluated_one_by_one() -> None:
     with P.cached(model, batched=True) as scope:
         weights(model)
     assert [row.together for row in scope.report()] == [1, 1]
+
+
+def test_the_end_of_a_deferred_scope_visits_the_graph_of_a_batch_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = layers(Symmetric, 6)
+    visits: list[Tensor] = []
+    visit = deferral.leaves_below
+
+    def leaves_below(value: Tensor) -> list[Tensor]:
+        visits.append(value)
+        return visit(value)
+
+    monkeypatch.setattr(deferral, "leaves_below", leaves_below)
+    with P.cached(model, batched=True, deferred=True):
+        torch.stack(weights(model)).sum().backward()  # type: ignore[no-untyped-call]
+    assert len(visits) <= 3
+    assert all(layer.parametrizations.weight.original.grad is not None for layer in model)

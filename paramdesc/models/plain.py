@@ -1,0 +1,197 @@
+"""The state_dict of a model as it would be without parametrizations."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from paramdesc.chain.layouts import SUFFIXES, keys_of
+from paramdesc.errors import BakingError
+from paramdesc.models.bake import choose
+from paramdesc.models.baked_values import own_memory
+from paramdesc.models.parametrized_tensors import OfChain, OfHook, OfProgram, ParametrizedTensor
+from paramdesc.models.selection import Selector
+from paramdesc.registration.snapshot import Snapshot, below, split_tensors
+
+__all__ = ["Layout", "plain_state_dict", "plain_tensors"]
+
+Layout: TypeAlias = Literal["plain", "weight_g", "spectral_norm"]
+CHAINS = "parametrizations"
+
+
+def plain_state_dict(
+    model: Module,
+    *selectors: Selector,
+    exclude: Iterable[Selector] = (),
+    layout: Layout = "plain",
+) -> OrderedDict[str, Tensor]:
+    """The state_dict of `model` with values in place of originals, as a plain model would have it.
+
+    Whoever has parametrized a tensor, see `bake`. Its value is evaluated once, in the mode that the
+    model is in, and detached. The model stays as it is: the states of warm starts do not move.
+    Tensors that are tied in the model share their memory in the result.
+
+    Args:
+        model: the model.
+        selectors: which tensors are meant: patterns, types of modules, submodules, see
+            `Selector`. All, if there are none. Others are stored as in `model.state_dict()`.
+        exclude: what to leave out, in the same form.
+        layout: `"weight_g"` stores tensors with a weight norm as `weight_g` and `weight_v`, and
+            `"spectral_norm"` those with a spectral norm as `weight_orig`, `weight_u` and
+            `weight_v`, for models with the older functions of torch. All others have their value.
+
+    Raises:
+        ValueError: if a selector matches no tensor of the model.
+        RuntimeError: if a TorchScript program computes a tensor.
+        Exception: whatever the maps raise.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False))
+    >>> _ = register_parametrization(model, "0.weight", Symmetric())
+    >>> list(model.state_dict()), list(plain_state_dict(model))
+    (['0.parametrizations.weight.original'], ['0.weight'])
+    """
+    found = OrderedDict(plain_tensors(model, *selectors, exclude=exclude, layout=layout))
+    metadata = getattr(model.state_dict(), "_metadata", None)
+    if metadata is not None:
+        plain: Any = found
+        names = {path: x for path, x in metadata.items() if f".{CHAINS}." not in f".{path}."}
+        plain._metadata = OrderedDict(names) if not selectors and not exclude else metadata
+    return found
+
+
+def plain_tensors(
+    model: Module,
+    *selectors: Selector,
+    exclude: Iterable[Selector] = (),
+    layout: Layout = "plain",
+) -> Iterator[tuple[str, Tensor]]:
+    """The items of `plain_state_dict`, one by one. Each value is evaluated when it is its turn.
+
+    So no more than one value is in memory, unless the caller keeps them. A value with several names
+    is kept until the last of them. The arguments and errors are those of `plain_state_dict`.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False))
+    >>> _ = register_parametrization(model, "0.weight", Symmetric())
+    >>> [(name, tuple(tensor.shape)) for name, tensor in plain_tensors(model)]
+    [('0.weight', (3, 3))]
+    """
+    if layout not in ("plain", "weight_g", "spectral_norm"):
+        raise ValueError(f"layout must be 'plain', 'weight_g' or 'spectral_norm'. Got {layout!r}.")
+    chosen, _ = choose(model, tuple(selectors), tuple(exclude))
+    owners = find_owners(model, chosen)
+    stored: dict[str, Tensor] = model.state_dict()
+    return generate(owners, stored, layout)
+
+
+class Owner(NamedTuple):
+    """A parametrized tensor under one of its paths."""
+
+    path: str
+    tensor: ParametrizedTensor
+
+    def key(self) -> tuple[Any, ...]:
+        """What it has in common with the tensors that are tied to it."""
+        return (*self.tensor.held_leaves(), *self.tensor.function())
+
+
+def find_owners(model: Module, chosen: Iterable[ParametrizedTensor]) -> dict[str, Owner]:
+    """The chosen tensors by what their keys are or start with, for each path of their module."""
+    paths: dict[Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(module, []).append(f"{path}." if path else "")
+    owners: dict[str, Owner] = {}
+    for tensor in chosen:
+        _, module, name = tensor.place
+        for prefix in paths[module]:
+            owner = Owner(f"{prefix}{name}", tensor)
+            if isinstance(tensor, OfProgram):
+                raise BakingError.of_program(owner.path, tensor.machinery)
+            if isinstance(tensor, OfHook):
+                for part in tensor.hooked.parts:
+                    owners[f"{prefix}{part}"] = owner
+                    owners[f"{prefix}{CHAINS}.{part}"] = owner  # a part may be parametrized, too
+            else:
+                owners.setdefault(f"{prefix}{CHAINS}.{name}", owner)
+    return owners
+
+
+def generate(
+    owners: dict[str, Owner], stored: dict[str, Tensor], layout: str
+) -> Iterator[tuple[str, Tensor]]:
+    """The plain tensors, in the order of `stored`."""
+    places = {key: owner_of(key, owners) for key in stored}
+    waiting = Counter(x.key() for x in {x.path: x for x in places.values() if x}.values())
+    values: dict[tuple[Any, ...], Tensor] = {}
+    done: set[str] = set()
+    for key, owner in places.items():
+        if owner is None:
+            yield key, stored[key]
+        elif owner.path not in done:
+            done.add(owner.path)
+            renamed = old_roles(owner, layout)
+            if renamed:
+                yield from ((new, tensor_below(owner, own)) for own, new in renamed.items())
+                continue
+            tie = owner.key()
+            value = values.pop(tie) if tie in values else value_of(owner.tensor)
+            waiting[tie] -= 1
+            if waiting[tie]:
+                values[tie] = value
+            yield owner.path, value
+            del value
+
+
+def owner_of(key: str, owners: dict[str, Owner]) -> Owner | None:
+    """The chosen tensor that a key of the state_dict belongs to."""
+    parts = key.split(".")
+    if CHAINS not in parts:
+        return owners.get(key)
+    return owners.get(".".join(parts[: parts.index(CHAINS) + 2]))
+
+
+OLD_ROLES = {
+    "weight_g": ({"original0": "g", "original1": "v"}, ("WeightNorm", "_WeightNorm")),
+    "spectral_norm": (
+        {"original": "orig", "0._u": "u", "0._v": "v"},
+        ("SpectralNorm", "_SpectralNorm"),
+    ),
+}
+
+
+def old_roles(owner: Owner, layout: str) -> dict[str, str]:
+    """The keys in an old layout, by the names of the tensors below the chain. Empty if it is
+    stored as its value.
+    """
+    roles, maps = OLD_ROLES.get(layout, ({}, ()))
+    tensor = owner.tensor
+    if not isinstance(tensor, OfChain) or len(tensor.maps) != 1 or tensor.maps[0] not in maps:
+        return {}
+    if not set(roles) <= set(tensor.chain.state_dict()):
+        return {}  # a spectral norm of a vector, which has no state
+    keys = keys_of(owner.path, layout, SUFFIXES[layout])
+    return {own: keys[role] for own, role in roles.items()}
+
+
+def tensor_below(owner: Owner, name: str) -> Tensor:
+    """A tensor of the state_dict of a chain."""
+    chain: Any = owner.tensor.chain  # type: ignore[attr-defined] # of a chain, see above
+    found: Tensor = chain.state_dict()[name]
+    return found
+
+
+@torch.no_grad()
+def value_of(tensor: ParametrizedTensor) -> Tensor:
+    """The value of the tensor, in memory of its own or of its original. Nothing moves."""
+    if isinstance(tensor, OfChain):
+        snapshot = Snapshot(below([tensor.chain]), *split_tensors(tensor.chain))
+    else:
+        snapshot = Snapshot([tensor.place.module])
+    try:
+        return own_memory(tensor.value().detach(), tensor)
+    finally:
+        snapshot.restore()
