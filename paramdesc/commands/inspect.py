@@ -78,7 +78,7 @@ def as_text(
 
 def row_of(tensor: CheckpointTensor) -> list[str]:
     plain = tensor.plain_entry()
-    usual = name_of(tensor.largest())
+    usual = name_of(tensor.main())
     stored = ", ".join(
         f"{role} {shape_of(entry)}" + (f" {name_of(entry)}" if name_of(entry) != usual else "")
         for role, entry in tensor.entries.items()

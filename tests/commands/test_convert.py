@@ -111,8 +111,9 @@ def test_pruned_tensors_become_plain(tmp_path: Path) -> None:
 def test_tensors_of_each_dtype_are_copied_bit_by_bit(
     dtype: torch.dtype, into: str, tmp_path: Path
 ) -> None:
-    size = dtype.itemsize
-    numbers = torch.arange(24 * size, dtype=torch.uint8) % (2 if dtype == torch.bool else 256)
+    numbers = torch.arange(24 * dtype.itemsize, dtype=torch.uint8)
+    if dtype == torch.bool:
+        numbers %= 2
     tensor = numbers.view(dtype).reshape(2, 3, 4)
     state_dict = {
         "first": torch.ones(3, dtype=torch.uint8),  # the others are not aligned by themselves
@@ -129,9 +130,12 @@ def test_tensors_of_each_dtype_are_copied_bit_by_bit(
     for key, value in state_dict.items():
         assert loaded[key].shape == value.shape
         assert loaded[key].dtype == value.dtype
-        assert loaded[key].contiguous().view(-1).tolist().__repr__() == (
-            value.contiguous().view(-1).tolist().__repr__()
-        )
+        assert bytes_of(loaded[key]) == bytes_of(value)
+
+
+def bytes_of(tensor: torch.Tensor) -> bytes:
+    numbers = tensor.clone(memory_format=torch.contiguous_format).untyped_storage()
+    return bytes(numbers.tolist()[: tensor.numel() * tensor.itemsize])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -362,7 +366,7 @@ def test_two_layouts_of_one_tensor_are_refused(
     keys = ["w", "parametrizations.w.original0", "parametrizations.w.original1"]
     torch.save(dict.fromkeys(keys, ones), tmp_path / "in.pt")
     assert convert(tmp_path / "in.pt", tmp_path / "out.pt", "--to", "plain") == 2
-    capsys.readouterr()
+    assert "'w' is stored twice" in capsys.readouterr().err
 
 
 def test_safetensors_is_needed_for_its_files_alone(
@@ -421,7 +425,7 @@ def test_memory_does_not_grow_with_the_file(into: str, tmp_path: Path) -> None:
     output = subprocess.run(
         [*command, "--to", "plain", "--quiet"], check=True, capture_output=True, text=True
     ).stdout
-    assert float(output) < 80, "MB, for a file of 200 MB"
+    assert float(output) < 60, "MB, for a file of 200 MB"
     assert len(load(tmp_path / f"out{into}")) == 24
 
 

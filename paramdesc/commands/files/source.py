@@ -26,10 +26,6 @@ class Entry(NamedTuple):
     def n_bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def meta(self) -> Tensor:
-        """A tensor like it, without numbers."""
-        return torch.empty(self.shape, dtype=self.dtype, device="meta")
-
 
 class Source(Protocol):
     """An open checkpoint file.

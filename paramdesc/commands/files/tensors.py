@@ -8,15 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from paramdesc.chain.map_names import MAPS
 from paramdesc.commands.files.source import Entry, Source
-from paramdesc.errors import LayoutError
-from paramdesc.models.layouts import Stored, find_stored, keys_of, plain_value
+from paramdesc.commands.outcome import Refusal
+from paramdesc.models.layouts import Stored, find_stored, keys_of, norm_of, plain_value
 
 __all__ = ["CheckpointTensor", "find_tensors"]
-
-MAPS = "paramdesc.maps"  # in the metadata of a chain
-WEIGHT_NORM = ("WeightNorm", "_WeightNorm")
-SPECTRAL_NORM = ("SpectralNorm", "_SpectralNorm")
 
 
 class CheckpointTensor(NamedTuple):
@@ -38,62 +35,48 @@ class CheckpointTensor(NamedTuple):
     def is_parametrized(self) -> bool:
         return self.layout != "plain"
 
-    def largest(self) -> Entry:
-        """The entry that has the dtype of the value."""
-        return max(self.entries.values(), key=lambda entry: entry.n_bytes)
+    def main(self) -> Entry:
+        """The entry that has the shape and the dtype of the value, if any has."""
+        usual = MAIN[self.layout, self.norm()]
+        return self.entries.get(usual) or next(iter(self.entries.values()))
 
     def value(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The value, from the tensors of the file by role.
-
-        Raises:
-            LayoutError: if it needs the maps.
-        """
+        """The value, from the tensors of the file by role, where `plain_entry` knows it."""
         if not self.is_parametrized:
             return tensors["value"]
-        if self.layout == "torch" and self.maps and not self.norm():
-            raise LayoutError(self.path, list(self.stored.keys.values()))
         with torch.no_grad():
-            largest = self.largest()
+            main = self.main()
             # half precision is computed in float32, and so are lengths and vectors of any other
-            common = torch.float32 if largest.dtype.itemsize < 4 else largest.dtype
+            common = torch.float32 if main.dtype.itemsize < 4 else main.dtype
             wide = {
                 role: tensor.to(common) if tensor.is_floating_point() else tensor
                 for role, tensor in tensors.items()
             }
-            name = self.maps[0] if self.maps else ""
-            return plain_value(self.stored, wide, map_name=name).to(largest.dtype)
+            return plain_value(self.stored, wide, map_name=self.map_name).to(main.dtype)
 
     def plain_entry(self) -> Entry | None:
-        """What a model without parametrizations would have; None if that needs the maps."""
+        """What a model without parametrizations would have; None if that needs the maps.
+
+        It computes nothing: torch takes a second to prepare for tensors without numbers.
+        """
         if not self.is_parametrized:
             return self.entries["value"]
-        try:
-            value = self.value(self.metas())
-        except LayoutError:
+        if self.layout != "pruned" and not self.norm():
             return None
+        main = self.main()
         memory = ("value", self.layout, *(entry.memory for entry in self.entries.values()))
-        return Entry(value.dtype, tuple(value.shape), memory)
+        return Entry(main.dtype, main.shape, memory)
 
     def norm(self) -> str:
         """Which of torch's two norms it has, "weight" or "spectral"; "" for neither."""
-        roles = set(self.entries)
-        if self.layout == "weight_g":
-            return "weight"
-        if self.layout == "spectral_norm":
-            return "spectral"
-        if self.layout != "torch" or len(self.maps) > 1:
+        if len(self.maps) > 1:
             return ""
-        name = self.maps[0] if self.maps else ""
-        if roles == {"original", "0._u", "0._v"} and name in ("", *SPECTRAL_NORM):
-            return "spectral"
-        try:
-            plain_value(self.stored, self.metas(), map_name=name)
-        except LayoutError:
-            return ""
-        return "weight" if name in ("", *WEIGHT_NORM) else ""
+        shapes = {role: entry.shape for role, entry in self.entries.items()}
+        return norm_of(self.stored, shapes, self.map_name)
 
-    def metas(self) -> dict[str, Tensor]:
-        return {role: entry.meta() for role, entry in self.entries.items()}
+    @property
+    def map_name(self) -> str:
+        return self.maps[0] if self.maps else ""
 
     def renamed(self, target: str) -> dict[str, str]:
         """The key in the layout `target` of each role, the numbers being the same."""
@@ -107,6 +90,17 @@ class CheckpointTensor(NamedTuple):
         return {pair[own]: keys[pair[column]] for pair in roles}
 
 
+MAIN = {
+    ("plain", ""): "value",
+    ("torch", ""): "original",
+    ("torch", "weight"): "original1",
+    ("torch", "spectral"): "original",
+    ("weight_g", "weight"): "v",
+    ("spectral_norm", "spectral"): "orig",
+    ("pruned", ""): "orig",
+}
+"""The role of the tensor with the shape of the value, by layout and norm."""
+
 NORMS = {
     "weight": [("original0", "g"), ("original1", "v")],
     "spectral": [("original", "orig"), ("0._u", "u"), ("0._v", "v")],
@@ -115,15 +109,21 @@ NORMS = {
 
 
 def find_tensors(source: Source) -> list[CheckpointTensor]:
-    """All tensors of a checkpoint, in order."""
-    return [
-        CheckpointTensor(
-            stored,
-            {role: source.entries[key] for role, key in stored.keys.items()},
-            maps_of(stored, source),
-        )
-        for stored in find_stored(source.entries)
-    ]
+    """All tensors of a checkpoint, in order.
+
+    Raises:
+        Refusal: if one of them is stored twice, in different layouts.
+    """
+    found = []
+    for stored in find_stored(source.entries):
+        if "value" in stored.keys and len(stored.keys) > 1:
+            raise Refusal(
+                f"{stored.path!r} is stored twice, with and without a parametrization: "
+                f"{', '.join(map(repr, stored.keys.values()))}. Remove one of them from the file."
+            )
+        entries = {role: source.entries[key] for role, key in stored.keys.items()}
+        found.append(CheckpointTensor(stored, entries, maps_of(stored, source)))
+    return found
 
 
 def maps_of(stored: Stored, source: Source) -> tuple[str, ...]:

@@ -77,6 +77,10 @@ def load(path: Path) -> Any:
                 f'torch.save(torch.jit.load("{path}").state_dict(), "state.pt")'
             ) from error
         raise unreadable(path) from error
+    except OSError as error:  # of a file that ends too early
+        if error.filename:
+            raise
+        raise unreadable(path) from error
     except (EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
         raise unreadable(path) from error
 
