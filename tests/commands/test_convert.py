@@ -19,7 +19,7 @@ from torch import nn
 import paramdesc as P
 from paramdesc.commands.cli import main
 from paramdesc.commands.files.dtypes import NAMES
-from paramdesc.parametrizations import Orthogonal, Symmetric
+from paramdesc.parametrizations import Orthogonal, SpectralNorm, Symmetric
 from tests.commands.checkpoints import make_model, save, values_of
 
 FORMATS = [".pt", ".safetensors"]
@@ -449,3 +449,16 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "python -m paramdesc: interrupted\n")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_spectral_norm_whose_bound_is_not_stored_needs_its_map(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = nn.Sequential(nn.Linear(6, 6))
+    P.register_parametrization(model[0], "weight", SpectralNorm(0.5))
+    path = save(model.state_dict(), tmp_path / "in.pt")
+    assert convert(path, tmp_path / "out.pt", "--to", "plain") == 2
+    assert "bake(model)" in capsys.readouterr().err
+    assert convert(path, tmp_path / "out.pt", "--to", "weight_g") == 0
+    assert "kept as they are" in capsys.readouterr().out
+    assert list(load(tmp_path / "out.pt")) == list(model.state_dict())

@@ -68,8 +68,12 @@ class CheckpointTensor(NamedTuple):
         return Entry(main.dtype, main.shape, memory)
 
     def norm(self) -> str:
-        """Which of torch's two norms it has, "weight" or "spectral"; "" for neither."""
-        if len(self.maps) > 1:
+        """Which of torch's two norms it has, "weight" or "spectral"; "" for neither.
+
+        A map that calls itself `SpectralNorm` is this library's, whose bound no file stores.
+        Torch's bound is always 1.
+        """
+        if len(self.maps) > 1 or self.map_name == "SpectralNorm":
             return ""
         shapes = {role: entry.shape for role, entry in self.entries.items()}
         return norm_of(self.stored, shapes, self.map_name)
