@@ -74,7 +74,7 @@ def tables(quick: bool) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "in.pt")
         megabytes = save_checkpoint(path, *((4, 64) if quick else (32, 4096)))
-        rows = {
+        rows: dict[str, tuple[float | None, ...]] = {
             f"to {layout}, {ending}": measure(path, Path(folder, f"out{ending}"), layout)
             for ending in endings
             for layout in ("plain", "weight_g")
@@ -85,7 +85,7 @@ def tables(quick: bool) -> Iterator[Table]:
         "the process that has imported torch. Pages of mapped files are the system's to drop.",
         ("MB of its own", "MB with mapped files", "seconds"),
         rows,
-        [Goal("memory of its own, in MB,", 500, max(own for own, _, _ in rows.values()))],
+        [Goal("memory of its own, in MB,", 500, max(row[0] or 0.0 for row in rows.values()))],
     )
 
 
