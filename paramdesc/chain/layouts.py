@@ -7,7 +7,7 @@ checkpoint is for: its value, an original, the state of a map, a factor of an ol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from paramdesc.errors import LayoutError
 
-__all__ = ["LAYOUTS", "Stored", "find_stored", "keys_of", "plain_value"]
+__all__ = ["LAYOUTS", "Stored", "find_stored", "keys_of", "norm_of", "plain_value"]
 
 LAYOUTS = ("plain", "torch", "weight_g", "spectral_norm", "pruned")
 """The layouts:
@@ -33,6 +33,7 @@ SUFFIXES: dict[str, dict[str, str]] = {
     "spectral_norm": {"orig": "_orig", "u": "_u", "v": "_v"},
     "pruned": {"orig": "_orig", "mask": "_mask"},
 }
+SPECTRAL = ("", "SpectralNorm")
 _OURS = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)\.(original\d*|\d+\..+)")
 
 
@@ -118,20 +119,36 @@ def plain_value(
         return scaled(tensors["g"], tensors["v"], dim)
     if stored.layout == "spectral_norm":
         return normalised(tensors["orig"], tensors["u"], tensors["v"], dim)
-    if is_weight_norm(tensors) and map_name in ("", "WeightNorm", "_WeightNorm"):
+    norm = norm_of(stored, {role: tensor.shape for role, tensor in tensors.items()}, map_name)
+    if norm == "weight":
         return scaled(tensors["original0"], tensors["original1"], dim)
-    if {"original", "0._u", "0._v"} == set(tensors):
+    if norm == "spectral":
         return normalised(tensors["original"], tensors["0._u"], tensors["0._v"], dim)
     raise LayoutError(stored.path, list(stored.keys.values()))
 
 
-def is_weight_norm(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether two originals are the lengths and the directions of a weight norm."""
-    if set(tensors) != {"original0", "original1"}:
-        return False
-    g, v = tensors["original0"], tensors["original1"]
-    kept = [size for size in g.shape if size != 1]
-    return (g.ndim == v.ndim or g.ndim == 0) and len(kept) <= 1 and g.numel() in (1, *v.shape)
+def norm_of(stored: Stored, shapes: Mapping[str, Sequence[int]], map_name: str = "") -> str:
+    """The norm that a tensor is stored with: "weight", "spectral", or "" if it has neither.
+
+    Args:
+        stored: the tensor.
+        shapes: the shapes of its tensors, by role.
+        map_name: see `plain_value`.
+    """
+    if stored.layout in ("weight_g", "spectral_norm"):
+        return "weight" if stored.layout == "weight_g" else "spectral"
+    name = map_name.removeprefix("_")  # torch's classes are private
+    roles = set(stored.keys) if stored.layout == "torch" else set()
+    if roles == {"original0", "original1"} and name in ("", "WeightNorm"):
+        g, v = shapes["original0"], shapes["original1"]
+        return "weight" if are_lengths(g, v) else ""
+    return "spectral" if roles == {"original", "0._u", "0._v"} and name in SPECTRAL else ""
+
+
+def are_lengths(g: Sequence[int], v: Sequence[int]) -> bool:
+    """Whether `g` has the shape of the lengths of slices of `v`, or of all of `v`."""
+    kept = [i for i, size in enumerate(g) if size != 1]
+    return not g or (len(g) == len(v) and len(kept) <= 1 and all(g[i] == v[i] for i in kept))
 
 
 def scaled(g: Tensor, v: Tensor, dim: int | None) -> Tensor:

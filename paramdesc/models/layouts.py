@@ -1,5 +1,5 @@
 """The layouts of checkpoints."""
 
-from paramdesc.chain.layouts import LAYOUTS, Stored, find_stored, keys_of, plain_value
+from paramdesc.chain.layouts import LAYOUTS, Stored, find_stored, keys_of, norm_of, plain_value
 
-__all__ = ["LAYOUTS", "Stored", "find_stored", "keys_of", "plain_value"]
+__all__ = ["LAYOUTS", "Stored", "find_stored", "keys_of", "norm_of", "plain_value"]

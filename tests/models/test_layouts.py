@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import paramdesc as P
 from paramdesc.errors import LayoutError
-from paramdesc.models.layouts import find_stored, keys_of, plain_value
+from paramdesc.models.layouts import Stored, find_stored, keys_of, plain_value
 from paramdesc.parametrizations import Skew, SpectralNorm, WeightNorm
 
 OLD: dict[str, Callable[[nn.Module], Any]] = {
@@ -74,6 +74,13 @@ def test_a_value_that_needs_its_map_is_refused() -> None:
     tensors: dict[str, Tensor] = {"original": torch.ones(3, 3)}
     with pytest.raises(LayoutError, match=r"'parametrizations.weight.original'.*paramdesc.bake"):
         plain_value(stored, tensors)
+
+
+def test_factors_of_a_matrix_of_rank_one_are_no_weight_norm() -> None:
+    roles = {"original0": torch.ones(3, 1), "original1": torch.ones(1, 3)}
+    keys = keys_of("weight", "torch", roles)
+    with pytest.raises(LayoutError):
+        plain_value(Stored("weight", "torch", keys), roles)
 
 
 def test_names_that_only_look_like_a_layout_are_plain() -> None:

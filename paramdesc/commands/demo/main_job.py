@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from paramdesc.demo.data import load
-from paramdesc.demo.folder import MODEL, PICTURE
-from paramdesc.demo.picture import save_picture
-from paramdesc.demo.progress import follow
-from paramdesc.demo.report import LEGEND, make_table
-from paramdesc.demo.saving import predicts_as_saved
-from paramdesc.demo.training import make_runs, train
-from paramdesc.demo.variants import VARIANTS
+from paramdesc.commands.demo.data import load
+from paramdesc.commands.demo.folder import MODEL, PICTURE
+from paramdesc.commands.demo.picture import save_picture
+from paramdesc.commands.demo.progress import follow
+from paramdesc.commands.demo.report import LEGEND, make_table
+from paramdesc.commands.demo.saving import predicts_as_saved
+from paramdesc.commands.demo.training import make_runs, train
+from paramdesc.commands.demo.variants import VARIANTS
 
 __all__ = ["run_demo"]
 

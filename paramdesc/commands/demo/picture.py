@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from paramdesc.demo.training import Run
+from paramdesc.commands.demo.training import Run
 
 __all__ = ["save_picture"]
 

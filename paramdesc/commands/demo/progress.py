@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from paramdesc.demo.training import Run
+from paramdesc.commands.demo.training import Run
 
 __all__ = ["follow"]
 

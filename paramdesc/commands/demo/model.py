@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from paramdesc.demo.maps import CountedOrthogonal
+from paramdesc.commands.demo.maps import CountedOrthogonal
 from paramdesc.parametrizations import SpectralNorm
 from paramdesc.registration.decorator import parametrized
 

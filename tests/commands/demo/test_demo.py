@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc
-from paramdesc.demo import cli
-from paramdesc.demo.data import load
-from paramdesc.demo.folder import MODEL, PICTURE, prepare_folder
-from paramdesc.demo.maps import CountedOrthogonal
-from paramdesc.demo.model import BoundedReadout, OrthogonalCell, Reader
-from paramdesc.demo.saving import predicts_as_saved
-from paramdesc.demo.training import make_runs, train
-from paramdesc.demo.variants import VARIANTS
+from paramdesc.commands.demo import cli
+from paramdesc.commands.demo.data import load
+from paramdesc.commands.demo.folder import MODEL, PICTURE, prepare_folder
+from paramdesc.commands.demo.maps import CountedOrthogonal
+from paramdesc.commands.demo.model import BoundedReadout, OrthogonalCell, Reader
+from paramdesc.commands.demo.saving import predicts_as_saved
+from paramdesc.commands.demo.training import make_runs, train
+from paramdesc.commands.demo.variants import VARIANTS
 
 ENVIRONMENT = {"PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "error", "COLUMNS": "80"}
 NAMES = [variant.name for variant in VARIANTS]
@@ -141,7 +141,7 @@ def test_exit_code_is_1_if_the_model_loads_differently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = iter([False, True])
-    monkeypatch.setattr("paramdesc.demo.main_job.run_demo", lambda *_: next(results))
+    monkeypatch.setattr("paramdesc.commands.demo.main_job.run_demo", lambda *_: next(results))
     assert cli.main(["--output", str(tmp_path)]) == 1
     assert cli.main(["--output", str(tmp_path)]) == 0
 
@@ -185,7 +185,7 @@ def test_an_error_while_writing_is_one_line(
     def fill_disk(*_: object) -> bool:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("paramdesc.demo.main_job.run_demo", fill_disk)
+    monkeypatch.setattr("paramdesc.commands.demo.main_job.run_demo", fill_disk)
     assert cli.main(["--output", str(tmp_path)]) == 1
     expected = f"python -m paramdesc: cannot write to {str(tmp_path)!r}: No space left on device\n"
     assert capsys.readouterr().err == expected
@@ -206,7 +206,8 @@ def test_missing_extras_are_named_with_the_command_that_installs_them(
     block = f"import sys; sys.modules.update(dict.fromkeys({modules!r}))"
     code, output, errors = run("--quick", cwd=tmp_path, before=block)
     assert (code, output) == (1, "")
-    assert errors == f'python -m paramdesc: {named} not found: pip install "paramdesc[demo]"\n'
+    packages = named.replace(" and ", " ")
+    assert errors == f"python -m paramdesc: {named} not found: pip install {packages}\n"
     assert not (tmp_path / "digits").exists()
 
 
@@ -223,7 +224,8 @@ def test_help_needs_no_extras(tmp_path: Path) -> None:
 def test_the_package_imports_neither_demo_nor_extras() -> None:
     code = (
         "import sys, paramdesc;"
-        "assert not {'paramdesc.demo', 'rich', 'sklearn', 'matplotlib'} & set(sys.modules)"
+        "extras = {'rich', 'sklearn', 'matplotlib', 'safetensors'};"
+        "assert not {'paramdesc.commands', *extras} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

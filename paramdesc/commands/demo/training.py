@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from paramdesc.demo.data import Digits
-from paramdesc.demo.maps import CountedOrthogonal
-from paramdesc.demo.variants import Variant
+from paramdesc.commands.demo.data import Digits
+from paramdesc.commands.demo.maps import CountedOrthogonal
+from paramdesc.commands.demo.variants import Variant
 
 __all__ = ["Run", "make_runs", "train"]
 

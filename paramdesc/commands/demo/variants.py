@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.caching.cached import cached
-from paramdesc.demo.maps import CountedOrthogonal
-from paramdesc.demo.model import (
+from paramdesc.commands.demo.maps import CountedOrthogonal
+from paramdesc.commands.demo.model import (
     N_POWER_ITERATIONS,
     BoundedReadout,
     Cell,

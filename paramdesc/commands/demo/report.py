@@ -7,7 +7,7 @@ from statistics import mean
 
 from rich.table import Table
 
-from paramdesc.demo.training import Run
+from paramdesc.commands.demo.training import Run
 
 __all__ = ["LEGEND", "make_table"]
 

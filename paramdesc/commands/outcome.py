@@ -1,0 +1,34 @@
+"""How a command ends: an exit code, and one line if it could not do what it was asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+__all__ = ["FAILED", "INTERRUPTED", "WRONG_USE", "Refusal", "fail", "in_one_line"]
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+class Refusal(Exception):  # noqa: N818 # the program is right
+    """The command cannot do what it was asked for; the message says why, and what to do."""
+
+
+def fail(message: str, code: int) -> int:
+    """Say `message` in one line on standard error; `code`."""
+    print(f"python -m paramdesc: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def in_one_line(command: Callable[[], None]) -> int:
+    """Run `command`; the exit code. Its refusals and interruptions are one line."""
+    try:
+        command()
+    except Refusal as refusal:
+        return fail(str(refusal), WRONG_USE)
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
+    except OSError as error:
+        where = f" {str(error.filename)!r}" if error.filename else ""
+        return fail(f"cannot read or write{where}: {error.strerror or error}", WRONG_USE)
+    return 0
