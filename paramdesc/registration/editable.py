@@ -78,7 +78,7 @@ class EditableChain(Chain):
 
         >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
         >>> before = linear.weight
-        >>> linear.parametrizations.weight.replace(Symmetric, torch.nn.Identity())
+        >>> linear.parametrizations.weight.replace(Symmetric, Hermitian())
         Symmetric()
         >>> torch.equal(linear.weight, before)
         True
