@@ -89,7 +89,10 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.{name}")
     if name in pickled.__all__:
         return getattr(pickled, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = ""
+    if not name.startswith("_") and name in import_module(f"{__name__}.parametrizations").__all__:
+        hint = f". It is {__name__}.parametrizations.{name}"
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

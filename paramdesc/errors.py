@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from torch import Tensor
 from torch.nn import Module
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "MissingRightInverseError",
     "MissingTensorError",
     "MixedEnginesError",
+    "ModuleError",
     "NonFiniteError",
     "NotParametrizedError",
     "OptimizerError",
@@ -95,6 +97,11 @@ class MissingTensorError(ValueError):
 
 def hint_for_tensor(module: Module, tensor_name: object) -> str:
     """What the module has instead: tensors of its own, or of its submodules."""
+    if isinstance(tensor_name, str) and callable(getattr(module, tensor_name, None)):
+        return (
+            f" {tensor_name!r} is a method there, as in quantized modules, which pack their "
+            "weights. Parametrize the module before it is quantized."
+        )
     own = names_of_tensors(module)
     below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
     hint = did_you_mean(tensor_name, [*own, *below])
@@ -157,14 +164,62 @@ class MapError(TypeError):
     """An object that is not a map was given as one."""
 
     def __init__(self, parametrization: object) -> None:
-        if isinstance(parametrization, type):
-            name = parametrization.__name__
-            hint = f"It is a class: pass an instance, {name}(...)."
-        elif isinstance(parametrization, Module):
-            hint = "It is a Module without a forward method: define forward(self, X)."
+        shown = repr(parametrization) if is_built(parametrization) else "<no module yet>"
+        super().__init__(f"Not a parametrization: {shown:.200}. {hint_for_map(parametrization)}")
+
+
+def is_built(thing: object) -> bool:
+    """Whether it is not a module, or one whose constructor has called that of `nn.Module`."""
+    return not isinstance(thing, Module) or "_modules" in vars(thing)
+
+
+def hint_for_map(thing: object) -> str:
+    """What to pass instead of something that is not a map."""
+    name = thing.__name__ if isinstance(thing, type) else type(thing).__name__
+    if isinstance(thing, type):
+        return f"It is a class: pass an instance, {name}(...)."
+    if not is_built(thing):
+        return (
+            f"{name}.__init__ does not call that of its base class: write super().__init__() in "
+            "its first line."
+        )
+    if isinstance(thing, Module):
+        near = get_close_matches("forward", [x for x in vars(type(thing)) if x != "forward"], 1)
+        typo = f" {name}.{near[0]} is a method: did you mean forward?" if near else ""
+        return f"It is a Module without a forward method: define forward(self, X).{typo}"
+    if isinstance(thing, (list, tuple)):
+        return (
+            "To apply several maps in turn, pass paramdesc.parametrizations.Compose(first, second) "
+            "or register them one after the other."
+        )
+    if isinstance(thing, str):
+        return "The arguments are (module, tensor_name, parametrization), in this order."
+    return "Pass an nn.Module with a forward method, or a function Tensor -> Tensor."
+
+
+class ModuleError(TypeError):
+    """Something that is not a module, or not the name of a tensor, was given as one."""
+
+    @classmethod
+    def of_type(cls, function: str, module: object) -> ModuleError:
+        what = "a tensor" if isinstance(module, Tensor) else f"a {type(module).__name__}"
+        return cls(
+            f"{function}() takes a module and the name of a tensor in it, and got {what}. Write "
+            f'{function}(module, "weight", ...).'
+        )
+
+    @classmethod
+    def of_name(cls, function: str, name: object) -> ModuleError:
+        if isinstance(name, Module):
+            hint = "The arguments are (module, tensor_name, parametrization), in this order."
+        elif isinstance(name, (list, tuple, set)):
+            hint = (
+                "Call it for each name, or write paramdesc.parametrize(model, {...}) for several "
+                "tensors at once."
+            )
         else:
-            hint = "Pass an nn.Module with a forward method, or a function Tensor -> Tensor."
-        super().__init__(f"Not a parametrization: {parametrization!r:.200}. {hint}")
+            hint = 'It is a string, such as "weight" or "encoder.0.weight".'
+        return cls(f"{function}() takes the name of one tensor. Got {name!r:.200}. {hint}")
 
 
 class MapResultError(ValueError):
@@ -318,10 +373,12 @@ class MissingRightInverseError(RuntimeError):
                 f"module.parametrizations.{tensor_name}.remove(0, keep_value=False)."
             )
             return
+        near = get_close_matches("right_inverse", dir(type(parametrization)), 1)
+        typo = f" {name}.{near[0]} is a method: did you mean right_inverse?" if near else ""
         super().__init__(
             f"cannot assign to {tensor_name!r}: parametrization {name} does not implement "
             f"right_inverse. Define {name}.right_inverse(self, X), or write to "
-            f"module.parametrizations.{tensor_name}.original."
+            f"module.parametrizations.{tensor_name}.original.{typo}"
         )
 
 
@@ -471,8 +528,15 @@ class CacheTargetError(TypeError):
     @classmethod
     def scoped(cls, target: object) -> CacheTargetError:
         hint = ""
-        if callable(target):
+        if callable(target) and not isinstance(target, Tensor):
             hint = " To decorate a function write @cached(), with parentheses."
+        elif isinstance(target, str):
+            hint = f" For tensors by name write cached(get_parametrizations(model)[{target!r}])."
+        elif isinstance(target, Tensor):
+            return cls(
+                "cached() takes modules, ParametrizationLists, and sets or iterables of them. Got "
+                f"a tensor of shape {list(target.shape)}. Write cached(module)."
+            )
         return cls(
             "cached() takes modules, ParametrizationLists, and sets or iterables of them. "
             f"Got {target!r:.200} of type {type(target).__name__}.{hint}"

@@ -13,7 +13,7 @@ from paramdesc.chain.protocols import (
     ParametrizationProto,
     TensorMap,
 )
-from paramdesc.errors import MapError
+from paramdesc.errors import MapError, is_built
 
 __all__ = ["FunctionMap", "InvertibleFunctionMap", "as_map"]
 
@@ -56,6 +56,8 @@ def as_map(
     if isinstance(parametrization, type):
         raise MapError(parametrization)
     if isinstance(parametrization, Module):
+        if not is_built(parametrization):
+            raise MapError(parametrization)
         if getattr(parametrization.forward, "__func__", None) is Module.forward:
             raise MapError(parametrization)
         if right_inverse is not None:

@@ -6,9 +6,21 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
-from paramdesc.errors import MissingTensorError
+from paramdesc.errors import MissingTensorError, ModuleError
 
-__all__ = ["chains_of", "find_tensor", "locate", "tensors_of"]
+__all__ = ["chains_of", "check_target", "find_tensor", "locate", "tensors_of"]
+
+
+def check_target(function: str, module: object, tensor_name: object) -> None:
+    """Refuse what is not a module, or not a name.
+
+    Raises:
+        ModuleError: a TypeError, with the line to write.
+    """
+    if not isinstance(module, Module):
+        raise ModuleError.of_type(function, module)
+    if not isinstance(tensor_name, str):
+        raise ModuleError.of_name(function, tensor_name)
 
 
 def locate(module: Module, tensor_name: str) -> tuple[Module, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -15,12 +16,19 @@ from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import as_map
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.chain.states import start_maps
+from paramdesc.errors import add_note
 from paramdesc.registration.adoption import adopt_module
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.fitting import check_between
 from paramdesc.registration.gone import note_gone
-from paramdesc.registration.host import chains_of, find_tensor, locate, tensors_of
+from paramdesc.registration.host import (
+    chains_of,
+    check_target,
+    find_tensor,
+    locate,
+    tensors_of,
+)
 from paramdesc.registration.lazy import register_when_materialized
 from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
@@ -96,6 +104,7 @@ def register_parametrization(
             right_inverse=right_inverse,
             optimizer=optimizer,
         )
+    check_target("register_parametrization", module, tensor_name)
     new = as_map(parametrization, right_inverse)
     return register(module, *locate(module, tensor_name), new, unsafe, optimizer)
 
@@ -154,9 +163,13 @@ def install_chain(
     """Let the tensor be the original of a chain with the one map `new`."""
     original = find_tensor(module, tensor_name)
     check_shared(new, original, tensor_name)
-    chain = ParametrizationList(
-        [new], original, unsafe, tensor_name=tensor_name, host=type(module).__name__
-    )
+    host = type(module).__name__
+    try:
+        chain = ParametrizationList([new], original, unsafe, tensor_name=tensor_name, host=host)
+    except ValueError as error:
+        place = f"{tensor_name!r} of {host}"
+        add_note(error, f"{culprit(new, original)} was tried, to register it on {place}")
+        raise
     if not module.training:
         chain.training = False
     if tensor_name in module._non_persistent_buffers_set:
@@ -174,6 +187,15 @@ def install_chain(
     if not chain.is_tensor and isinstance(original, Parameter):
         tensor = f"{tensor_name!r} of {type(module).__name__}"
         note_gone(original, tensor, "register_parametrization")
+
+
+def culprit(new: Module, original: Tensor) -> str:
+    """The method of a map that did not fit, for a message."""
+    name, result = type(new).__name__, None
+    with suppress(Exception), torch.no_grad():
+        result = new.right_inverse(original.detach())  # type: ignore[operator]
+    is_inverse = isinstance(result, Tensor) and result.shape != original.shape
+    return f"{name}.right_inverse" if is_inverse else f"{name}.forward"
 
 
 def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) -> None:

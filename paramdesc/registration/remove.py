@@ -19,7 +19,7 @@ from paramdesc.errors import (
 from paramdesc.registration.adoption import adopt_module
 from paramdesc.registration.gone import note_gone
 from paramdesc.registration.holders import is_held_by_others
-from paramdesc.registration.host import chains_of, locate
+from paramdesc.registration.host import chains_of, check_target, locate
 from paramdesc.registration.lazy import cancel_pending
 from paramdesc.registration.namespace import give_back, namespace_of
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
@@ -68,6 +68,7 @@ def remove_parametrizations(
         return uncompiled(remove_parametrizations)(
             module, tensor_name, leave_parametrized, optimizer=optimizer
         )
+    check_target("remove_parametrizations", module, tensor_name)
     owner, own_name = locate(module, tensor_name)
     if cancel_pending(owner, own_name):
         return module

@@ -1,0 +1,184 @@
+"""Typical mistakes are told with the fact, the cause and the line to write; beside each, its right
+neighbour.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paramdesc as P
+from paramdesc import errors
+from paramdesc.parametrizations import Compose, SpectralNorm, Symmetric
+from tests.helpers import ROOT
+
+
+class WithoutSuper(nn.Module):
+    def __init__(self) -> None:
+        self.power = 2
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X**self.power
+
+
+class Misspelt(nn.Module):
+    def foward(self, X: Tensor) -> Tensor:
+        return X
+
+
+class Inverse(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X
+
+    def right_invers(self, Y: Tensor) -> Tensor:
+        return Y
+
+
+class ShortForward(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X[:2]
+
+
+class ShortInverse(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y[:2]
+
+
+def layer() -> Any:
+    return nn.Linear(3, 3)
+
+
+def register(*arguments: Any) -> Any:
+    return P.register_parametrization(*arguments)
+
+
+def quantized() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but in use
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        model = quantize(nn.Sequential(layer()), {nn.Linear})
+    return model[0]
+
+
+def assign(map_: Any) -> None:
+    register(layer(), "weight", map_).weight = torch.eye(3)
+
+
+Action = Callable[[], Any]
+MISTAKES: dict[str, tuple[Action, type[Exception], list[str], Action]] = {
+    "a misspelt tensor": (
+        lambda: register(layer(), "wieght", Symmetric()),
+        ValueError,
+        ["'wieght'", "Did you mean 'weight'?"],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a constructor without super()": (
+        lambda: register(layer(), "weight", WithoutSuper()),
+        TypeError,
+        ["WithoutSuper.__init__ does not call", "super().__init__()"],
+        lambda: register(layer(), "weight", Inverse()),
+    ),
+    "a misspelt forward": (
+        lambda: register(layer(), "weight", Misspelt()),
+        TypeError,
+        ["without a forward method", "did you mean forward?"],
+        lambda: register(layer(), "weight", Inverse()),
+    ),
+    "a misspelt right_inverse": (
+        lambda: assign(Inverse()),
+        RuntimeError,
+        ["does not implement right_inverse", "did you mean right_inverse?"],
+        lambda: assign(Symmetric()),
+    ),
+    "a list of maps": (
+        lambda: register(layer(), "weight", [Symmetric(), SpectralNorm()]),
+        TypeError,
+        ["Not a parametrization: [Symmetric()", "Compose(first, second)"],
+        lambda: register(layer(), "weight", Compose(Symmetric(), SpectralNorm())),
+    ),
+    "a list of names": (
+        lambda: register(layer(), ["weight"], Symmetric()),
+        TypeError,
+        ["the name of one tensor. Got ['weight']", "paramdesc.parametrize(model"],
+        lambda: P.parametrize(layer(), {"weight": Symmetric}),
+    ),
+    "arguments in another order": (
+        lambda: register(layer(), Symmetric(), "weight"),
+        TypeError,
+        ["(module, tensor_name, parametrization), in this order"],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a tensor instead of its module": (
+        lambda: register(layer().weight, "weight", Symmetric()),
+        TypeError,
+        ["got a tensor", 'register_parametrization(module, "weight", ...)'],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a tensor to remove from": (
+        lambda: P.remove_parametrizations(layer().weight, "weight"),
+        TypeError,
+        ["got a tensor", 'remove_parametrizations(module, "weight", ...)'],
+        lambda: P.remove_parametrizations(register(layer(), "weight", Symmetric()), "weight"),
+    ),
+    "a forward that changes the shape": (
+        lambda: register(layer(), "weight", ShortForward()),
+        ValueError,
+        ["may not change the shape", "ShortForward.forward was tried", "'weight' of Linear"],
+        lambda: P.register_parametrization(layer(), "weight", ShortForward(), unsafe=True),
+    ),
+    "a right_inverse that changes the shape": (
+        lambda: register(layer(), "weight", ShortInverse()),
+        ValueError,
+        ["may not change the shape", "ShortInverse.right_inverse was tried"],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a quantized module": (
+        lambda: register(quantized(), "weight", Symmetric()),
+        ValueError,
+        ["'weight' is a method there", "Parametrize the module before it is quantized"],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a scope over a name": (
+        lambda: P.cached("weight"),
+        TypeError,
+        ["Got 'weight' of type str", "get_parametrizations(model)['weight']"],
+        lambda: P.cached(P.get_parametrizations(layer())),
+    ),
+    "a scope over a tensor": (
+        lambda: P.cached(torch.ones(3, 3)),
+        TypeError,
+        ["a tensor of shape [3, 3]", "Write cached(module)"],
+        lambda: P.cached(layer()),
+    ),
+    "a map looked for at the top": (
+        lambda: P.Orthogonal,
+        AttributeError,
+        ["It is paramdesc.parametrizations.Orthogonal"],
+        lambda: P.parametrizations.Orthogonal,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_with_what_to_write(name: str) -> None:
+    mistake, error, parts, neighbour = MISTAKES[name]
+    with pytest.raises(error) as caught:
+        mistake()
+    message = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    for part in parts:
+        assert part in message
+    neighbour()
+
+
+def test_the_guide_lists_every_error() -> None:
+    page = (ROOT / "docs" / "guide" / "errors.md").read_text(encoding="utf-8")
+    missing = [name for name in errors.__all__ if f"| `{name}` |" not in page]
+    assert not missing
