@@ -668,6 +668,13 @@ class CheckpointError(RuntimeError):
         )
 
     @classmethod
+    def no_adapters(cls) -> CheckpointError:
+        return cls(
+            "the state_dict has no adapters: no key ends in .lora_A. Pass what "
+            "adapter_state_dict(model) returned before merge_lora(model)."
+        )
+
+    @classmethod
     def unmerged(cls, path: str, problem: str) -> CheckpointError:
         return cls(
             f"the adapter of {path!r} cannot be taken out of the model: {path!r} {problem}. Pass "

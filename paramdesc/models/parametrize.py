@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from paramdesc.errors import add_note
@@ -163,7 +164,8 @@ class State:
         for snapshot in reversed(self.history):
             snapshot.restore()
         for x, requires_grad in self.requires_grad:
-            x.requires_grad_(requires_grad)
+            if not is_lazy(x):  # torch refuses to touch those, and nothing has
+                x.requires_grad_(requires_grad)
 
 
 def trained_on(target: Target) -> dict[str, Any]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from paramdesc.chain.function_map import FunctionMap, as_map
 from paramdesc.errors import OptimizerError, PlacementError, ShardedModuleError, add_note
-from paramdesc.models.planning import Target, chain_at
+from paramdesc.models.planning import Target, chain_at, pending_maps
 from paramdesc.models.selection import Place, tensor_at
 from paramdesc.registration.holders import hold_too
 from paramdesc.registration.host import chains_of, tensors_of
-from paramdesc.registration.lazy import PendingRegistration
 from paramdesc.registration.register import put_on, register_parametrization
 from paramdesc.registration.snapshot import Snapshot, below, split_tensors, tensors_in
 
@@ -123,13 +121,6 @@ def count_maps(place: Place) -> int:
     """How many maps are on the tensor, or wait for its shape."""
     chain = chain_at(place)
     return len(pending_maps(place)) + (0 if chain is None else len(list(chain.children())))
-
-
-def pending_maps(place: Place) -> list[Module]:
-    """The maps that wait for the shape of the tensor."""
-    hooks = place.module._forward_pre_hooks.values()
-    waiting = [hook for hook in hooks if isinstance(hook, PendingRegistration)]
-    return [x.parametrization for x in waiting if x.tensor_name == place.tensor_name]
 
 
 def describe(place: Place) -> str:

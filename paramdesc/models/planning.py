@@ -19,6 +19,7 @@ from paramdesc.models.selection import (
     tensor_at,
 )
 from paramdesc.registration.host import chains_of
+from paramdesc.registration.lazy import PendingRegistration
 
 __all__ = ["Key", "Target", "plan"]
 
@@ -150,6 +151,13 @@ def is_parameter(place: Place) -> bool:
     )
 
 
+def pending_maps(place: Place) -> list[Module]:
+    """The maps that wait for the shape of the tensor."""
+    hooks = place.module._forward_pre_hooks.values()
+    waiting = [hook for hook in hooks if isinstance(hook, PendingRegistration)]
+    return [x.parametrization for x in waiting if x.tensor_name == place.tensor_name]
+
+
 def chain_at(place: Place) -> Any:
     """The chain on a tensor, by paramdesc or torch; None if there is none."""
     for chains in chains_of(place.module):
@@ -177,7 +185,7 @@ def add_problems(targets: Sequence[Target], places: Sequence[Place], append: boo
     }
     for target in targets:
         first = target.places[0]
-        if chain_at(first) is not None:
+        if chain_at(first) is not None or pending_maps(first):
             if not append:
                 target.problem = target.problem or PlacementError.parametrized(first.path)
         elif originals and id(tensor_at(first)) in originals:

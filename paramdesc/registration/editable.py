@@ -135,6 +135,7 @@ class EditableChain(Chain):
 
         torch's engine comes here for a name that is parametrized already.
         """
+        module = as_map(module)
         if is_shared(module):
             with torch.no_grad():
                 check_shared(module, evaluate(self), self.tensor_name)
@@ -153,7 +154,7 @@ class EditableChain(Chain):
     def extend(self, modules: Iterable[Module]) -> Any:
         """Append maps, if the chain can be evaluated with them: all of them or none."""
         if "unsafe" in self.__dict__:
-            edit_maps(self, [*self.maps(), *modules])
+            edit_maps(self, [*self.maps(), *map(as_map, modules)])
         else:
             super().extend(modules)  # torch makes the list, there are no originals yet
         return self

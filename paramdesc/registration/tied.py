@@ -27,6 +27,7 @@ __all__ = [
     "ALONE",
     "count_references",
     "has_other_holders",
+    "is_held_elsewhere",
     "known_to_be_free",
     "modules_with",
     "refuse_overwriting",
@@ -68,6 +69,14 @@ def count_references(state: dict[str, Any], tensor_name: str) -> int:
 
 ALONE = count_references({"_parameters": {"one": object()}, "_buffers": {}}, "one")
 """The count for a single reference. It depends on the version of Python."""
+
+
+def is_held_elsewhere(module: Module, tensor_name: str) -> bool:
+    """Whether another module holds the tensor as well."""
+    if count_references(module.__dict__, tensor_name) <= ALONE:
+        return False
+    tensor = module._parameters.get(tensor_name)
+    return tensor is not None and bool(find_holder(module, tensor_name, tensor))
 
 
 def refuse_overwriting(module: Module, tensor_name: str, tensor: Tensor, new: Tensor) -> None:

@@ -98,8 +98,8 @@ def unmerge_lora(model: M, state_dict: Mapping[str, Tensor], alpha: float | None
         `model`, of the same type.
 
     Raises:
-        CheckpointError: a RuntimeError, if a weight is missing or has another shape. Then that
-            weight, and those after it, are as they were.
+        CheckpointError: a RuntimeError, if a weight is missing, has another shape, or has an
+            adapter already. Then `model` is as it was.
 
     >>> linear = lora(torch.nn.Linear(5, 4), rank=2)
     >>> before, adapters = linear.weight.detach(), adapter_state_dict(linear)
@@ -107,6 +107,7 @@ def unmerge_lora(model: M, state_dict: Mapping[str, Tensor], alpha: float | None
     >>> torch.equal(linear.weight, before), list(adapter_state_dict(linear)) == list(adapters)
     (True, True)
     """
+    found = []
     for name, A in state_dict.items():
         match = FACTOR.fullmatch(name)
         if match is None:
@@ -118,10 +119,16 @@ def unmerge_lora(model: M, state_dict: Mapping[str, Tensor], alpha: float | None
         if B is None or weight is None:
             raise CheckpointError.unmerged(where, "has no weight, or no lora_B")
         product = (*A.shape[:-2], B.shape[-2], A.shape[-1])
-        if product not in (weight.shape, weight.flatten(1).shape):
+        if product not in (weight.shape, weight.flatten(1).shape) or A.shape[-2] != B.shape[-1]:
             raise CheckpointError.unmerged(where, f"has shape {list(weight.shape)}")
+        if place.removesuffix(".lora_A") in adapters_of(model):
+            raise CheckpointError.unmerged(where, "has an adapter already")
         scale = alpha if alpha is not None else saved_alpha(state_dict, place)
-        put_back(model.get_submodule(path or ""), tensor_name, (A, B), scale)
+        found.append((model.get_submodule(path or ""), tensor_name, (A, B), scale))
+    if not found:
+        raise CheckpointError.no_adapters()
+    for each in found:  # all of them fit
+        put_back(*each)
     return model
 
 

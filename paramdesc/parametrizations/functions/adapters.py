@@ -20,6 +20,7 @@ from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.register import register_parametrization
 from paramdesc.registration.remove import remove_parametrizations
 from paramdesc.registration.snapshot import Snapshot, below, split_tensors
+from paramdesc.registration.tied import is_held_elsewhere
 
 __all__ = ["lora", "merge_lora"]
 
@@ -87,6 +88,8 @@ def merge_lora(module: M) -> M:
     for name, chain in get_parametrizations(module).filter(map_type=LoRA).items():
         path, _, tensor_name = name.rpartition(".")
         if all(isinstance(part, LoRA) for part in chain.maps()):
+            if is_held_elsewhere(chain, "original"):
+                chain.__dict__["is_tied"] = True  # a new Parameter: the other one stays as it is
             remove_parametrizations(module.get_submodule(path), tensor_name)
         else:
             merge_into_chain(name, chain)

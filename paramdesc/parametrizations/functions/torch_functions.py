@@ -218,13 +218,19 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
         `original1` is `v`.
 
     Raises:
-        ValueError: if there is no such tensor.
+        ValueError: if there is no such tensor, or it is parametrized already.
         IndexError: if it has no such dimension.
 
     >>> linear = weight_norm(torch.nn.Linear(4, 3))
     >>> linear.parametrizations.weight.original0.shape
     torch.Size([3, 1])
     """
+    if is_parametrized(module, name):
+        raise ValueError(
+            f"{name!r} of {type(module).__name__} is parametrized already, and a weight norm has "
+            "two originals, so it must come first. Write paramdesc.remove_parametrizations(module, "
+            f'"{name}"), then weight_norm, then the other parametrizations.'
+        )
     whole = dim is None or dim == -1
     weight = getattr(module, name, None)
     if not whole and isinstance(weight, Tensor) and not is_lazy(weight):
