@@ -192,9 +192,10 @@ def hint_for_map(thing: object) -> str:
             "To apply several maps in turn, pass paramdesc.parametrizations.Compose(first, second) "
             "or register them one after the other."
         )
+    hint = "Pass an nn.Module with a forward method, or a function Tensor -> Tensor."
     if isinstance(thing, str):
-        return "The arguments are (module, tensor_name, parametrization), in this order."
-    return "Pass an nn.Module with a forward method, or a function Tensor -> Tensor."
+        hint += " The arguments are (module, tensor_name, parametrization), in this order."
+    return hint
 
 
 class ModuleError(TypeError):
