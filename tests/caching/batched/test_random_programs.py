@@ -121,6 +121,7 @@ class Run:
     def assign(self, tensor: int) -> None:
         is_deferred = any(scope.deferral is not None for scope in self.scopes)
         if not torch.is_inference_mode_enabled() and not is_deferred:
+            self.read(tensor)  # nn.Module asks whether the name exists, and that is a read
             self.model[tensor].weight = torch.eye(2, dtype=torch.float64)
 
     def set(self, tensor: int) -> None:

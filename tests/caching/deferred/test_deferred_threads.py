@@ -54,7 +54,7 @@ def test_a_thread_without_the_context_has_its_gradient_at_once() -> None:
 def test_tasks_started_inside_add_up() -> None:
     linear, passes = counted()
     expected = layer()
-    expected.load_state_dict(linear.state_dict())
+    expected.load_state_dict(dict(linear.state_dict()))  # of another map, on purpose
     accumulate(expected)
 
     async def work(batch: Tensor) -> None:
