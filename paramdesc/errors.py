@@ -192,9 +192,10 @@ def hint_for_map(thing: object) -> str:
             "To apply several maps in turn, pass paramdesc.parametrizations.Compose(first, second) "
             "or register them one after the other."
         )
+    hint = "Pass an nn.Module with a forward method, or a function Tensor -> Tensor."
     if isinstance(thing, str):
-        return "The arguments are (module, tensor_name, parametrization), in this order."
-    return "Pass an nn.Module with a forward method, or a function Tensor -> Tensor."
+        hint += " The arguments are (module, tensor_name, parametrization), in this order."
+    return hint
 
 
 class ModuleError(TypeError):
@@ -251,7 +252,18 @@ class MapResultError(ValueError):
 
 
 class OriginalError(ValueError):
-    """`right_inverse` returned something that cannot be the original."""
+    """What was assigned, or `right_inverse` made of it, cannot be the original."""
+
+    @classmethod
+    def shaped(
+        cls, tensor_name: str, host: str, before: Iterable[int], given: Iterable[int]
+    ) -> OriginalError:
+        return cls(
+            f"cannot assign a tensor of shape {list(given)} to {tensor_name!r} of {host}, which "
+            f"has shape {list(before)}. To change the shape, write "
+            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), assign a new Parameter, '
+            "and register again."
+        )
 
 
 class NonFiniteError(ValueError):

@@ -16,7 +16,14 @@ from paramdesc.errors import MapResultError, NonFiniteError, OriginalError
 from paramdesc.torch_internals.mode import has_numbers, is_plain
 from paramdesc.torch_internals.tensors import address, is_wrapper
 
-__all__ = ["check_between", "check_inverted", "check_originals", "check_value"]
+__all__ = [
+    "check_assigned",
+    "check_between",
+    "check_inverted",
+    "check_originals",
+    "check_value",
+    "name_of",
+]
 
 
 def check_originals(chain: Any, result: Any, *, any_dtype: bool = False) -> tuple[Tensor, ...]:
@@ -39,6 +46,19 @@ def check_originals(chain: Any, result: Any, *, any_dtype: bool = False) -> tupl
     for i, (original, tensor) in enumerate(zip(chain.originals(), result, strict=True)):
         check_element(i, original, tensor, any_dtype)
     return tuple(result)
+
+
+def check_assigned(chain: Any, value: Any) -> None:
+    """Refuse a value of another shape than the tensor has, where the maps keep the shape.
+
+    Raises:
+        OriginalError: a ValueError.
+    """
+    original = chain.own_originals().get("original")
+    if chain.unsafe or original is None or not isinstance(value, Tensor):
+        return
+    if value.shape != original.shape:
+        raise OriginalError.shaped(chain.tensor_name, chain.host, original.shape, value.shape)
 
 
 def check_one(chain: Any, tensor: Any, any_dtype: bool) -> Tensor:

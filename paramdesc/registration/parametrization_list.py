@@ -23,7 +23,7 @@ from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.registration.assignment import assign
 from paramdesc.registration.copying import deep_copied
 from paramdesc.registration.editable import EditableChain
-from paramdesc.registration.fitting import check_inverted, check_value
+from paramdesc.registration.fitting import check_assigned, check_inverted, check_value
 from paramdesc.registration.loading import load_given
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
@@ -189,11 +189,13 @@ class ParametrizationList(EditableChain):
 
         Raises:
             RuntimeError: if a map has no `right_inverse`.
-            ValueError: if one returns what the originals cannot take, or refuses `value`.
+            ValueError: if one returns what the originals cannot take, or refuses `value`; if
+                `value` has another shape, and the maps are not registered with `unsafe`.
         """
         if is_dynamo_compiling():
             uncompiled(type(self).right_inverse)(self, value)
             return
+        check_assigned(self, value)
         assign(self, value)
 
     def __setattr__(self, name: str, value: Any) -> None:

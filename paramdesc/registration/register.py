@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,11 +15,11 @@ from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import as_map
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.chain.states import start_maps
-from paramdesc.errors import add_note
+from paramdesc.errors import NonFiniteError, add_note
 from paramdesc.registration.adoption import adopt_module
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
-from paramdesc.registration.fitting import check_between
+from paramdesc.registration.fitting import check_between, name_of
 from paramdesc.registration.gone import note_gone
 from paramdesc.registration.host import (
     chains_of,
@@ -166,9 +165,13 @@ def install_chain(
     host = type(module).__name__
     try:
         chain = ParametrizationList([new], original, unsafe, tensor_name=tensor_name, host=host)
-    except ValueError as error:
-        place = f"{tensor_name!r} of {host}"
-        add_note(error, f"{culprit(new, original)} was tried, to register it on {place}")
+    except Exception as error:
+        note = cause(new, original, error)
+        if note or not hasattr(error, "__notes__"):
+            add_note(
+                error,
+                f"{note or name_of(new)} was tried, to register it on {tensor_name!r} of {host}",
+            )
         raise
     if not module.training:
         chain.training = False
@@ -189,13 +192,28 @@ def install_chain(
         note_gone(original, tensor, "register_parametrization")
 
 
-def culprit(new: Module, original: Tensor) -> str:
-    """The method of a map that did not fit, for a message."""
-    name, result = type(new).__name__, None
-    with suppress(Exception), torch.no_grad():
-        result = new.right_inverse(original.detach())  # type: ignore[operator]
-    is_inverse = isinstance(result, Tensor) and result.shape != original.shape
-    return f"{name}.right_inverse" if is_inverse else f"{name}.forward"
+def cause(new: Module, original: Tensor, error: Exception) -> str:
+    """What of a map has raised `error` or led to it, for a message; empty if that is unknown."""
+    if isinstance(error, NonFiniteError):  # its message has it
+        return ""
+    name = name_of(new)
+    try:
+        with torch.no_grad():
+            result = new.right_inverse(original.detach())  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        result = original  # there is none
+    except Exception as raised:
+        return f"{name}.right_inverse" if type(raised) is type(error) else ""
+    if isinstance(result, Tensor):
+        fits = result.shape == original.shape and result.dtype == original.dtype
+        return f"{name}.forward" if fits else f"{name}.right_inverse"
+    if not isinstance(result, Sequence) or not all(isinstance(x, Tensor) for x in result):
+        return f"{name}.right_inverse"
+    arguments = ", ".join(f"X{i}" for i in range(len(result)))
+    return (
+        f"{name}.right_inverse returns {len(result)} tensors, so forward(self, {arguments}) takes "
+        "as many: this"
+    )
 
 
 def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paramdesc.errors import NonFiniteError
 from paramdesc.testing import circumstances, copies, derivatives, training, values, worlds
 from paramdesc.testing.report import CheckError, Failure, NotApplicable, Outcome, Report
 from paramdesc.testing.subject import RightInverse, Subject
@@ -80,11 +81,24 @@ def check_parametrization(
             else outcome(name, function, advice, subject)
             for name, (function, advice) in CHECKS.items()
         ]
+    outcomes = without_consequences(outcomes)
     name = getattr(parametrization, "__name__", type(parametrization).__name__)
     report = Report(f"{name} on {list(example.shape)}, {example.dtype}", outcomes)
     if report.failed and raises:
         raise CheckError(report)
     return report
+
+
+def without_consequences(outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes, where a map that gives NaN fails once: what fails by that is left out."""
+    if not any(x.check == "finite" and x.status == "failed" for x in outcomes):
+        return outcomes
+    return [
+        Outcome(x.check, "left out", "it fails by what 'finite' has found: mend that first")
+        if x.status == "failed" and x.detail.startswith(f"{NonFiniteError.__name__}: ")
+        else x
+        for x in outcomes
+    ]
 
 
 def outcome(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import paramdesc as P
 from paramdesc import errors
 from paramdesc.parametrizations import Compose, SpectralNorm, Symmetric
+from paramdesc.testing import check_parametrization
 from tests.helpers import ROOT
 
 
@@ -52,6 +53,37 @@ class ShortInverse(nn.Module):
         return Y[:2]
 
 
+class NumberInverse(Inverse):
+    def right_inverse(self, Y: Tensor) -> int:
+        return 1
+
+
+class RaisingInverse(Inverse):
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y @ torch.ones(7, 7)
+
+
+class TwoOriginals(Inverse):
+    def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        return Y, Y
+
+
+class Sum(nn.Module):
+    def forward(self, X0: Tensor, X1: Tensor) -> Tensor:
+        return X0 + X1
+
+    def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
+        return Y / 2, Y / 2
+
+
+class Exp(nn.Module):
+    def forward(self, X: Tensor) -> Tensor:
+        return X.exp()
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y.log()
+
+
 def layer() -> Any:
     return nn.Linear(3, 3)
 
@@ -68,8 +100,9 @@ def quantized() -> Any:
     return model[0]
 
 
-def assign(map_: Any) -> None:
-    register(layer(), "weight", map_).weight = torch.eye(3)
+def assign(map_: Any, value: Tensor | None = None, *, unsafe: bool = False) -> None:
+    module = P.register_parametrization(layer(), "weight", map_, unsafe=unsafe)
+    module.weight = torch.eye(3) if value is None else value
 
 
 Action = Callable[[], Any]
@@ -140,6 +173,36 @@ MISTAKES: dict[str, tuple[Action, type[Exception], list[str], Action]] = {
         ["may not change the shape", "ShortInverse.right_inverse was tried"],
         lambda: register(layer(), "weight", Symmetric()),
     ),
+    "a right_inverse that returns no tensor": (
+        lambda: register(layer(), "weight", NumberInverse()),
+        ValueError,
+        ["Got int", "NumberInverse.right_inverse was tried", "'weight' of Linear"],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a right_inverse that raises": (
+        lambda: register(layer(), "weight", RaisingInverse()),
+        RuntimeError,
+        ["cannot be multiplied", "RaisingInverse.right_inverse was tried", "'weight' of Linear"],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a strict map that refuses the weight": (
+        lambda: register(layer(), "weight", Symmetric(strict=True)),
+        ValueError,
+        ["not symmetric", "Symmetric.right_inverse was tried"],
+        lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a forward for one original of two": (
+        lambda: register(layer(), "weight", TwoOriginals()),
+        TypeError,
+        ["positional argument", "right_inverse returns 2 tensors, so forward(self, X0, X1)"],
+        lambda: register(layer(), "weight", Sum()),
+    ),
+    "a value of another shape": (
+        lambda: assign(Symmetric(), torch.eye(4)),
+        ValueError,
+        ["shape [4, 4] to 'weight' of Linear", "shape [3, 3]", "remove_parametrizations(module, "],
+        lambda: assign(Symmetric(), torch.eye(4), unsafe=True),
+    ),
     "a quantized module": (
         lambda: register(quantized(), "weight", Symmetric()),
         ValueError,
@@ -176,6 +239,21 @@ def test_a_mistake_is_told_with_what_to_write(name: str) -> None:
     for part in parts:
         assert part in message
     neighbour()
+
+
+def test_a_right_inverse_that_gives_nan_is_not_told_as_a_forward() -> None:
+    module = layer()
+    nn.init.constant_(module.weight, -1.0)
+    with pytest.raises(errors.NonFiniteError, match="Exp.right_inverse gives NaN") as caught:
+        register(module, "weight", Exp())
+    assert not any("forward" in note for note in caught.value.__notes__)
+
+
+def test_the_report_on_a_map_tells_of_nan_once() -> None:
+    report = check_parametrization(Exp(), torch.randn(3, 3), raises=False)
+    assert report.failed[0].check == "finite"
+    assert not [x.check for x in report.failed if "NonFiniteError" in x.detail]
+    assert report["shape"].status == "left out"
 
 
 def test_the_guide_lists_every_error() -> None:
