@@ -58,6 +58,7 @@ class Scope:
         "lasts",
         "opened",
         "owns_records",
+        "parts",
         "place",
         "programs",
         "records",
@@ -88,7 +89,8 @@ class Scope:
         self.ahead: Any = ()  # chains evaluated for a later read in compiled code
         self.refused: Any = ()  # chains whose values compiled code cannot use
         self.batched = batched
-        self.groups: Any = None  # the covered chains by what is common to those that are alike
+        self.groups: Any = None  # the covered chains, by what they look like
+        self.parts: dict[Any, Any] = {}  # for each chain, those that are alike
         self.traced: dict[Any, Any] = {}
         self.opened: OpenScopes | None = None
         self.programs: list[OpenProgram] = []
@@ -206,6 +208,7 @@ class Scope:
             self._covered = None
         self.ahead = self.refused = ()
         self.groups = None
+        self.parts = {}
         self.traced.clear()
         if self.opened is not None:
             self.opened.discard(self)

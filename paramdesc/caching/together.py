@@ -6,11 +6,12 @@ reader evaluates its chain alone, which also shows the exception of a map where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from paramdesc.caching.active import active_scopes, find_scope
 from paramdesc.caching.current import is_kept
@@ -19,7 +20,7 @@ from paramdesc.caching.expiry import Expiry
 from paramdesc.caching.fresh import keep_in
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.lasting import contents_of, keep_to_last, may_last
-from paramdesc.caching.observer import OBSERVED
+from paramdesc.caching.observer import OBSERVED, Seen
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.alike import batching_of
@@ -141,20 +142,30 @@ def evaluate_together(chain: Any) -> Any:
         if len(members) < fewest:
             return None
         try:
-            return evaluate_members(members)
+            batch = evaluate_members(members)
         except NotFiniteError:
+            set_apart(members)
             return None
-        except Exception:  # the evaluation of each alone shows whose it is
-            for member in members:
+        except Exception as error:  # the evaluation of each alone shows whose it is
+            set_apart(members)
+            for member in () if isinstance(error, torch.OutOfMemoryError) else members:
                 transient_of(member.chain).alone = form[0]
             return None
+        return keep_values(members, batch)
+
+
+def set_apart(members: list[Member]) -> None:
+    """Have these chains evaluated one by one until the end of the block."""
+    for scope in active_scopes():
+        if scope.batched:
+            scope.parts.update({member.chain: [] for member in members})
 
 
 def groups_of(chain: Any) -> list[tuple[Scope, list[Any]]]:
     """The chains that look like `chain` and are covered with it, by scope."""
     looks = looks_of(chain)
     return [
-        (scope, listed_in(scope).get(looks, []))
+        (scope, scope.parts[chain] if chain in scope.parts else listed_in(scope).get(looks, []))
         for scope in active_scopes()
         if scope.batched and scope.covers(chain)
     ]
@@ -166,12 +177,17 @@ def mates_of(
     """The chains that can be evaluated with `leader`: alike, and without a value."""
     seen = {leader.chain}
     for scope, group in groups:
+        parts: dict[Any, list[Any]] = {form[:2]: [leader.chain]}
         for chain in group:
             if chain in seen or is_kept_in(scope, chain):
                 continue
             seen.add(chain)
             member = Member.of(chain)
-            if member is None or not member.ends_with(leader) or member.form() != form:
+            found = None if member is None else member.form()
+            # whoever is read next needs not look at all of them again
+            part = parts.setdefault(None if found is None else found[:2], [])
+            part.append(chain)
+            if member is None or found != form or not member.ends_with(leader):
                 continue
             if member.lasts:
                 lock = member.scope.record_of(chain).lock
@@ -179,6 +195,8 @@ def mates_of(
                     continue
                 held.callback(lock.release)
             yield member
+        for key, part in parts.items():
+            scope.parts.update(dict.fromkeys(part, [] if key is None else part))
 
 
 def is_kept_in(scope: Scope, chain: Any) -> bool:
@@ -207,8 +225,19 @@ def looks_of(chain: Any) -> Any:
     return tuple(types)
 
 
-def evaluate_members(members: list[Member]) -> Any:
-    """Evaluate all, keep the values, and return what the reader of the first one gets."""
+class Batch(NamedTuple):
+    """The values of several members, and what was noted during their evaluation."""
+
+    rows: Sequence[Tensor]
+    written: list[list[Tensor]]
+    mode: Mode
+    seen: Seen | None
+    expiries: list[Expiry]
+    seconds: dict[str, float]
+
+
+def evaluate_members(members: list[Member]) -> Batch:
+    """Evaluate all members. Nothing is kept yet."""
     leader = members[0]
     with everywhere() if leader.lasts else nullcontext():
         mode = current_mode()
@@ -225,16 +254,23 @@ def evaluate_members(members: list[Member]) -> Any:
             nullcontext() if observer is None else observer.watching(),
         )
         seen = None if observer is None else observer.seen()
-        share = [(name, seconds / len(members)) for name, seconds in clock.seconds.items()]
-        values = []
-        for member, value, tensors in zip(members, rows, written, strict=True):
-            member.dependencies.finish(member.check, seen, value, {id(x) for x in tensors})
-            values.append(member.keep(value, mode, expiries))
+        return Batch(rows, written, mode, seen, expiries, clock.seconds)
+
+
+def keep_values(members: list[Member], batch: Batch) -> Any:
+    """Keep the values, and return what the reader of the first one gets."""
+    share = [(name, seconds / len(members)) for name, seconds in batch.seconds.items()]
+    values = []
+    with everywhere() if members[0].lasts else nullcontext():
+        for member, value, tensors in zip(members, batch.rows, batch.written, strict=True):
+            written = {id(x) for x in tensors}
+            member.dependencies.finish(member.check, batch.seen, value, written)
+            values.append(member.keep(value, batch.mode, batch.expiries))
             record = member.scope.record_of(member.chain)
             record.together = len(members)
             for name, seconds in share:
                 record.seconds[name] = record.seconds.get(name, 0.0) + seconds
-        return values[0]
+    return values[0]
 
 
 def consume(expiries: list[Expiry], names: list[str]) -> Callable[[bool], None]:

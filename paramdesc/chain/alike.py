@@ -156,16 +156,22 @@ def settings_of_module(module: Module) -> tuple[Any, ...]:
         raise DifferentError
     if isinstance(module, Parametrization) and module.warm_start and not module.has_state():
         raise DifferentError
+    is_own = type(module).__module__.partition(".")[0] in ("paramdesc", "torch")
+    if not is_own and any(
+        type(x) in (list, dict, set) for x in map(state.get, attributes_of(state))
+    ):
+        raise DifferentError  # the map may change what is in them, each its own
     return (
         type(module),
         tuple((name, value is None) for name, value in state["_parameters"].items()),
         tuple((name, value is None) for name, value in state["_buffers"].items()),
-        tuple(
-            (name, setting(value))
-            for name, value in state.items()
-            if name not in _MODULE_STATE and name not in _TRANSIENT
-        ),
+        tuple((name, setting(state[name])) for name in attributes_of(state)),
     )
+
+
+def attributes_of(state: dict[str, Any]) -> list[str]:
+    """The names of what a map holds besides tensors and modules."""
+    return [name for name in state if name not in _MODULE_STATE and name not in _TRANSIENT]
 
 
 def setting(value: Any, depth: int = 0) -> Any:
@@ -173,6 +179,8 @@ def setting(value: Any, depth: int = 0) -> Any:
     kind = type(value)
     if isinstance(value, (Tensor, Module)):
         return id(value)
+    if kind is float:
+        return kind, repr(value)  # zero has a sign
     if kind in _PLAIN:
         return kind, value if kind is not slice else repr(value)
     if depth > 5 or isinstance(value, (type, enum.Enum)):

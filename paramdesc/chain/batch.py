@@ -73,7 +73,9 @@ def evaluate_batch(
             end = place + len(copy.spots)
             own = tuple(inputs[place:end])
             apply: Any = copy.run
-            if batching_of(parametrization) != "leading" or not are_in_step(values, own):
+            is_stacked = None not in (*dims, *rest[place:end])  # vmap raises if nothing is
+            is_leading = is_stacked and batching_of(parametrization) == "leading"
+            if not (is_leading and are_in_step(values, own)):
                 apply = torch.func.vmap(apply, (dims, tuple(rest[place:end])), randomness="error")
             values = (apply(values, own),)
             copy.check()
@@ -82,7 +84,9 @@ def evaluate_batch(
     (value,) = values
     if not isinstance(value, Tensor):
         raise BatchError(f"the maps returned {type(value).__name__}")
-    if value.device.type == "cpu" and not value.detach().sum().isfinite():
+    if value.ndim == 0 or len(value) != len(members):
+        raise BatchError("the maps did not keep the dimension of the batch")
+    if value.device.type == "cpu" and not value.detach().isfinite().all():
         # on a CPU, a map may look at numbers when it is alone, and then solve harder cases
         raise NotFiniteError
     rows = unstacked(link, value)

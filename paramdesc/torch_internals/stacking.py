@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, Variable
+
+current_pass = torch._C._current_graph_task_id
+queue_callback = Variable._execution_engine.queue_callback
 
 __all__ = ["Link", "stacked", "unstacked"]
 
@@ -26,14 +29,31 @@ class Link:
 
     def __init__(self, when_used: Callable[[bool], None]) -> None:
         self.when_used = when_used
-        self.has_gradient: list[bool] = []  # by row, in the backward pass that is running
+        self.passes: dict[int, list[bool]] = {}  # which rows have a gradient, by backward pass
+        self.is_differentiated = False
+
+    def begin(self, gradients: Sequence[Tensor | None]) -> None:
+        """Note which rows have a gradient in the present backward pass. Threads may run several."""
+        key = current_pass()
+        self.passes[key] = [gradient is not None for gradient in gradients]
+
+        def forget() -> None:
+            self.passes.pop(key, None)
+
+        queue_callback(forget)
 
     def select(self, rows: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients of the tensors whose rows got one."""
-        return [
-            row if has_gradient else None
-            for row, has_gradient in zip(rows, self.has_gradient, strict=True)
-        ]
+        """The gradients of the tensors whose rows got one.
+
+        After a pass that was differentiated itself, gradients also arrive by tensors that the maps
+        have saved. Then no row can be told to have none.
+        """
+        is_free = self.is_differentiated
+        self.is_differentiated |= torch.is_grad_enabled()
+        known = None if is_free else self.passes.get(current_pass())
+        if known is None:
+            return list(rows)
+        return [row if has_one else None for row, has_one in zip(rows, known, strict=True)]
 
 
 def stacked(link: Link, tensors: Sequence[Tensor]) -> Tensor:
@@ -73,7 +93,10 @@ class Stack(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        return None, *ctx.link.select(gradient.unbind())
+        # outputs of unbind could not be written to in place where they have a graph
+        has_graph = torch.is_grad_enabled()
+        rows = [gradient[i] for i in range(len(gradient))] if has_graph else gradient.unbind()
+        return None, *ctx.link.select(rows)
 
 
 class Unstack(Function):
@@ -90,11 +113,11 @@ class Unstack(Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, Tensor | None]:
         link: Link = ctx.link
         link.when_used(is_freed(ctx))
-        link.has_gradient = [gradient is not None for gradient in gradients]
+        link.begin(gradients)
         some = next((x for x in gradients if x is not None), None)
         if some is None:
             return None, None
-        zeros = some if all(link.has_gradient) else torch.zeros_like(some)
+        zeros = torch.zeros_like(some) if any(x is None for x in gradients) else some
         return None, torch.stack([zeros if x is None else x for x in gradients])
 
 

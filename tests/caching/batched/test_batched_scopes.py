@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from paramdesc.caching import deferral
+from paramdesc.caching import deferral, together
 from paramdesc.errors import BatchedGraphError, CacheTargetError
 from paramdesc.parametrizations import (
     LoRA,
@@ -447,3 +447,134 @@ def test_the_end_of_a_deferred_scope_visits_the_graph_of_a_batch_once(
         torch.stack(weights(model)).sum().backward()  # type: ignore[no-untyped-call]
     assert len(visits) <= 3
     assert all(layer.parametrizations.weight.original.grad is not None for layer in model)
+
+
+class Listing(nn.Module):
+    """Has a list that it changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, X: Tensor) -> Tensor:
+        self.seen.append(1)
+        return 2 * X
+
+
+class Factor(nn.Module, metaclass=Evaluations):
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, X: Tensor) -> Tensor:
+        type(self).evaluations += 1
+        return (self.factor * X).exp()
+
+
+class Rows(nn.Module):
+    """Declares that leading dimensions are a batch."""
+
+    batching = "leading"
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X @ X.mT
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_one_original_under_all_maps(n: int) -> None:
+    model = layers(Rows, 4, n)
+    for layer in model[1:]:
+        layer.parametrizations.weight.original = model[0].parametrizations.weight.original
+    with P.cached(model, batched=True):
+        values = weights(model)
+    torch.testing.assert_close(values, weights(model))
+
+
+def test_a_list_of_a_map_is_its_own() -> None:
+    model = layers(Listing, 3)
+    before = [len(layer.parametrizations.weight[0].seen) for layer in model]
+    with P.cached(model, batched=True):
+        weights(model)
+    after = [len(layer.parametrizations.weight[0].seen) for layer in model]
+    assert after == [count + 1 for count in before]
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_gradients_of_gradients_reach_every_original(is_mixed: bool) -> None:
+    found = []
+    for options in ({"batched": True}, {}):
+        model = layers(Factor, 4)
+        first, second = (layer.parametrizations.weight.original for layer in model[:2])
+        with P.cached(model, **options):
+            one, two, *_ = weights(model)
+            (gradient,) = torch.autograd.grad(two.sum(), second, create_graph=True)
+            if is_mixed:
+                (gradient.pow(2).sum() + one.sum()).backward()
+            else:
+                torch.autograd.grad(one.sum(), first, create_graph=True)
+                gradient.pow(2).sum().backward()
+            gradient.detach().mul_(2)
+        found.append(second.grad)
+    torch.testing.assert_close(*found)
+
+
+def test_threads_may_run_backward_passes_of_one_batch() -> None:
+    model = layers(Factor, 4)
+    originals = [layer.parametrizations.weight.original for layer in model]
+    with P.cached(model, batched=True):
+        values = weights(model)
+
+        def run(number: int) -> None:
+            for _ in range(10):
+                values[number].sum().backward(retain_graph=True)
+
+        for _ in range(5):
+            for original in originals:
+                original.grad = None
+            threads = [threading.Thread(target=run, args=(i,)) for i in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert originals[3].grad is None
+            for value, original in zip(values[:3], originals, strict=False):
+                torch.testing.assert_close(original.grad, 10 * value.detach())
+
+
+def test_the_chains_of_a_group_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = layers(Factor, 12)
+    for number, layer in enumerate(model):
+        layer.parametrizations.weight[0].factor = float(number)
+    looks = 0
+    of = together.Member.of
+
+    def count(chain: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return of(chain)
+
+    monkeypatch.setattr(together.Member, "of", count)
+    with P.cached(model, batched=True):
+        weights(model)
+    assert looks <= 2 * 12
+
+
+def test_a_value_that_is_not_finite_costs_one_batch() -> None:
+    model = layers(Factor, 12)
+    with torch.no_grad():
+        model[5].parametrizations.weight.original.fill_(torch.nan)
+    Factor.evaluations = 0
+    with P.cached(model, batched=True):
+        weights(model)
+    assert Factor.evaluations == 1 + 12
+
+
+def test_sums_in_half_precision_may_overflow() -> None:
+    model = nn.ModuleList(nn.Linear(90, 90, bias=False).half() for _ in range(3))
+    for layer in model:
+        nn.init.constant_(layer.weight, 3.0)  # type: ignore[arg-type]
+        P.register_parametrization(layer, "weight", Factor())
+    Factor.evaluations = 0
+    with P.cached(model, batched=True):
+        weights(model)
+    assert Factor.evaluations == 1
