@@ -14,19 +14,20 @@ from paramdesc.chain.chain import Chain
 from paramdesc.chain.explain import explain
 from paramdesc.chain.states import start_maps
 from paramdesc.errors import DisabledError, MissingRightInverseError
-from paramdesc.registration.fitting import check_inverted, check_originals
+from paramdesc.registration.fitting import check_assigned, check_inverted, check_originals
 from paramdesc.registration.snapshot import Snapshot, split_tensors
 from paramdesc.torch_internals.tensors import replace_data, shares_storage
 
 __all__ = ["assign"]
 
 
-def assign(chain: Chain, value: Tensor, *, replace: bool = False) -> None:
+def assign(chain: Chain, value: Tensor, *, replace: bool = False, resizes: bool = True) -> None:
     """Set the originals such that `chain` evaluates to `value`. On an error, none is changed.
 
     Args:
         replace: whether the originals become new tensors, of the dtype and on the device that the
             maps give them. They may share their memory with `value`.
+        resizes: whether the value may have another shape, if the maps keep the shape.
 
     Raises:
         DisabledError: a RuntimeError, if the chain is switched off here: what is read afterwards
@@ -42,6 +43,8 @@ def assign(chain: Chain, value: Tensor, *, replace: bool = False) -> None:
             results = invert(chain, value)
             news = check_originals(chain, results[-1][1] if results else value, any_dtype=replace)
             check_inverted(results, value, chain.tensor_name)
+            if not resizes:
+                check_assigned(chain, news[0], value)
         forget(chain)  # the graph of a kept value would prevent swapping the originals
         own = chain.own_originals()
         for name, new in zip(chain.original_names(), news, strict=True):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import FunctionMap
 from paramdesc.errors import MapResultError, NonFiniteError, OriginalError
 from paramdesc.torch_internals.mode import has_numbers, is_plain
@@ -48,17 +49,18 @@ def check_originals(chain: Any, result: Any, *, any_dtype: bool = False) -> tupl
     return tuple(result)
 
 
-def check_assigned(chain: Any, value: Any) -> None:
-    """Refuse a value of another shape than the tensor has, where the maps keep the shape.
+def check_assigned(chain: Any, new: Tensor, value: Tensor) -> None:
+    """Refuse a value whose original would have another shape, where the maps keep the shape.
 
     Raises:
         OriginalError: a ValueError.
     """
     original = chain.own_originals().get("original")
-    if chain.unsafe or original is None or not isinstance(value, Tensor):
+    if chain.unsafe or original is None or new.shape == original.shape:
         return
-    if value.shape != original.shape:
-        raise OriginalError.shaped(chain.tensor_name, chain.host, original.shape, value.shape)
+    with torch.no_grad():
+        present = evaluate(chain).shape
+    raise OriginalError.shaped(chain.tensor_name, chain.host, present, value.shape)
 
 
 def check_one(chain: Any, tensor: Any, any_dtype: bool) -> Tensor:

@@ -23,7 +23,7 @@ from paramdesc.chain.transient import TRANSIENT, Transient
 from paramdesc.registration.assignment import assign
 from paramdesc.registration.copying import deep_copied
 from paramdesc.registration.editable import EditableChain
-from paramdesc.registration.fitting import check_assigned, check_inverted, check_value
+from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.loading import load_given
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
@@ -195,8 +195,7 @@ class ParametrizationList(EditableChain):
         if is_dynamo_compiling():
             uncompiled(type(self).right_inverse)(self, value)
             return
-        check_assigned(self, value)
-        assign(self, value)
+        assign(self, value, resizes=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # FSDP puts the gathered tensor here before each use, and gathers into the same memory
