@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import paramdesc as P
 from paramdesc.commands.cli import main
@@ -99,7 +100,7 @@ def test_tied_layers_with_a_norm_stay_tied(tmp_path: Path) -> None:
 
 def test_pruned_tensors_become_plain(tmp_path: Path) -> None:
     layer = nn.Linear(4, 3)
-    nn.utils.prune.random_unstructured(layer, "weight", 0.5)  # type: ignore[no-untyped-call]
+    prune.random_unstructured(layer, "weight", 0.5)  # type: ignore[no-untyped-call]
     out = tmp_path / "out.pt"
     convert(save(layer.state_dict(), tmp_path / "in.pt"), out, "--to", "plain")
     assert set(load(out)) == {"weight", "bias"}
