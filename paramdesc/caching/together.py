@@ -28,6 +28,7 @@ from paramdesc.chain.batch import NotFiniteError, evaluate_batch, prepare
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.clock import Clock
 from paramdesc.chain.transient import transient_of
+from paramdesc.chain.warm import is_warm
 from paramdesc.errors import BatchedGraphError
 from paramdesc.linalg.devices import fewest_together
 from paramdesc.torch_internals.mode import (
@@ -115,9 +116,10 @@ def everywhere() -> Any:
 
 def evaluate_together(chain: Any) -> Any:
     """A fresh value of `chain`, evaluated with all that are alike. None if it must be alone."""
-    first = chain.originals()[0]
+    first = max(chain.originals(), key=Tensor.numel)
     is_matrix_function = all(batching_of(x) == "leading" for x in chain.maps())
-    fewest = fewest_together(first, is_matrix_function)
+    is_iterative = any(map(is_warm, chain.maps()))
+    fewest = fewest_together(first, is_matrix_function, is_iterative)
     if (
         fewest is None
         or not (is_plain() or is_stand_in(first))

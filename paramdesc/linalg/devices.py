@@ -29,17 +29,18 @@ def is_bound_by_launches(X: Tensor) -> bool:
     return X.device.type not in COUNTED_BY_SIZE
 
 
-def fewest_together(X: Tensor, is_matrix_function: bool) -> int | None:
+def fewest_together(X: Tensor, is_matrix_function: bool, is_iterative: bool) -> int | None:
     """From how many tensors like `X` on it is faster to evaluate them together; None if never.
 
     On a CPU, a batch costs some 200 microseconds of its own, which inexpensive maps win back from
     16 tensors on, and functions of matrices such as the Cayley transform from 4 on. Of large
-    tensors, the numbers take the time, and not the operations. Measured with 8 and 48 weights of 8
-    to 256 rows.
+    tensors, the numbers take the time, and not the operations: that begins at 32 x 32 for
+    inexpensive maps, and at 64 x 64 for functions of matrices and for maps that iterate. Measured
+    with 8 and 48 weights of 8 to 256 rows.
     """
     if is_bound_by_launches(X):
         return 2
-    if X.numel() > 64 * 64:
+    if X.numel() > (64 * 64 if is_matrix_function or is_iterative else 32 * 32):
         return None
     return 4 if is_matrix_function else 16
 

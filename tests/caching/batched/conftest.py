@@ -8,7 +8,7 @@ from torch import Tensor
 from paramdesc.caching import together
 
 
-def fewest_together(X: Tensor, is_matrix_function: bool) -> int | None:
+def fewest_together(X: Tensor, is_matrix_function: bool, is_iterative: bool) -> int | None:
     return 2 if X.numel() < 10_000 else None
 
 
