@@ -160,12 +160,12 @@ def deferred_scopes() -> list[Any]:
     return [scope for scope in active_scopes() if scope.deferral is not None]
 
 
-def forget(chain: Any) -> None:
+def forget(chain: Any, reason: Reason = Reason.FORGOTTEN) -> None:
     """Drop the values of `chain` from the active scopes and from `AUTO`, and expire all others."""
-    expire(chain, Reason.FORGOTTEN)
+    expire(chain, reason)
     transient_of(chain).bound = None
     for scope in (AUTO, *active_scopes()):
-        scope.drop(chain)
+        scope.drop(chain, reason)
 
 
 def find_scope(chain: Any, *, lasts: bool = False) -> Scope | None:

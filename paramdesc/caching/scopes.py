@@ -139,11 +139,11 @@ class Scope:
             record = self.records.setdefault(chain, Record(name))
         return record
 
-    def drop(self, chain: Any) -> None:
+    def drop(self, chain: Any, reason: Reason = Reason.FORGOTTEN) -> None:
         """Drop the value of `chain`."""
         entry = self.entries.pop(chain, None)
         if entry is not None:
-            entry.record.drop(Cause(Reason.FORGOTTEN))
+            entry.record.drop(Cause(reason))
         self.refused = [other for other in self.refused if other is not chain]
 
     def refuse(self, chain: Any) -> None:

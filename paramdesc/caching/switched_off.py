@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paramdesc.caching.bound import Bound
 from paramdesc.caching.last_read import remembered
-from paramdesc.caching.record import Record
+from paramdesc.caching.record import Reason, Record
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.torch_internals.checkpointing import saving_hooks
@@ -115,7 +115,7 @@ class DisablingScope(Scope):
         super().__init__(frozenset(), entries=StandIns(stand_ins, around))
         self.hooks = saving_hooks(True)
 
-    def drop(self, chain: Any) -> None:
+    def drop(self, chain: Any, reason: Reason = Reason.FORGOTTEN) -> None:
         """Nothing is kept."""
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.active import forget
+from paramdesc.caching.record import Reason
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.states import start_maps
 from paramdesc.chain.steps import count_steps
@@ -70,7 +71,7 @@ def edit_maps(chain: Any, maps: list[Module], kept: Edit = Edit.ORIGINALS) -> No
         if kept is Edit.KEEP_VALUE:
             keep_value(chain, before.clone())
         else:
-            forget(chain)
+            forget(chain, Reason.MAPS)
             start_maps(chain, anew=True)
         after = evaluate(chain)
         for aspect in () if chain.unsafe else ("dtype", "shape"):

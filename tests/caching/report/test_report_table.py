@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+import pytest
 import torch
 
 import paramdesc as P
@@ -12,6 +13,11 @@ from paramdesc.caching.record import Cause, Reason
 from paramdesc.caching.report import CacheReport, CacheRow
 from tests.caching.report.models import INPUT, model
 from tests.helpers import chain_of
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
 
 
 def masked(report: CacheReport) -> str:
