@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from paramdesc.chain.table import fill, text_table
 from paramdesc.commands.files.opening import open_checkpoint
 from paramdesc.commands.files.source import Entry, Source
 from paramdesc.commands.files.tensors import CheckpointTensor, find_tensors
 from paramdesc.commands.outcome import in_one_line
-from paramdesc.models.table import fill, text_table
 
 __all__ = ["main"]
 

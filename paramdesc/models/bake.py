@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
-import gc
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +15,7 @@ from paramdesc.caching.targets import find_chains
 from paramdesc.errors import BakingError
 from paramdesc.models.baked import Baked, BakedTensor, LeftTensor
 from paramdesc.models.baked_values import Holders, Value, evaluate_all
+from paramdesc.models.collector import without_collector
 from paramdesc.models.parametrized_tensors import (
     OfChain,
     OfHook,
@@ -89,7 +88,7 @@ def bake(
         model = copied(model)
         found = [x if path is None else model.get_submodule(path) for x, path in place_selectors]
         selectors, exclude = tuple(found[: len(selectors)]), tuple(found[len(selectors) :])
-    with without_collections():
+    with without_collector():
         chosen, left = choose(model, selectors, exclude)
         for tensor in chosen:
             if isinstance(tensor, OfProgram):
@@ -195,22 +194,6 @@ def touched(
     written = {id(x): x for part in parts for x in own_tensors(part) if id(x) not in replaced}
     modules: dict[Any, None] = {**hosts, **dict.fromkeys([*containers, *cached]), **parts}
     return list(modules), list(replaced.values()), list(written.values())
-
-
-@contextmanager
-def without_collections() -> Iterator[None]:
-    """Inside, the garbage collector does not start by itself.
-
-    A large model makes so many objects at once, none of them garbage, that it would take a third
-    of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def reads_as(module: Module, name: str, tensor: Tensor) -> bool:

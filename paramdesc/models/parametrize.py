@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from torch.nn import Module
@@ -12,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from paramdesc.errors import add_note
+from paramdesc.models.collector import without_collector
 from paramdesc.models.makers import MapSource
 from paramdesc.models.placing import Placed, describe, place
 from paramdesc.models.planning import Target, chain_at, plan
@@ -108,18 +107,6 @@ def parametrize(
     except BaseException:
         state.restore()
         raise
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Many objects are made and none is garbage: the collector would look at them all, often."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def free_tensors(targets: Sequence[Target]) -> set[int]:

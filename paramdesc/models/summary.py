@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from paramdesc.caching.active import active_scopes
 from paramdesc.caching.scopes import AUTO
 from paramdesc.chain.chain import Chain
+from paramdesc.chain.table import fill, html_table, text_table
 from paramdesc.models.rows import SummaryRow
 from paramdesc.models.selection import (
     Place,
@@ -22,7 +23,6 @@ from paramdesc.models.selection import (
     parametrized_names,
     refuse_unmatched,
 )
-from paramdesc.models.table import fill, html_table, text_table
 from paramdesc.models.trial import constrained_map, measure, try_on
 from paramdesc.registration.lazy import PendingRegistration
 

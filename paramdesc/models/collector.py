@@ -1,0 +1,25 @@
+"""Pausing the garbage collector while a whole model is changed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["without_collector"]
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Inside, the garbage collector does not start by itself.
+
+    A large model makes many objects at once, none of them garbage. To look at them all, again and
+    again, would take a third of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
