@@ -3,17 +3,23 @@
 The gradients that reach a leaf are summed. `Deferral.backward` propagates the sums through the
 graphs that the leaves were cut from, into `.grad` of the originals. On a device, they may reach it
 on different streams, and each use of a sum waits for the last one.
+
+Threads may share a scope, so a gradient is taken before autograd accumulates it. A hook that takes
+`leaf.grad` afterwards would race with the accumulation of another thread: torch holds a lock
+during the accumulation, but not while hooks run.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
 
 from paramdesc.caching.entry import Entry
 from paramdesc.caching.origin import Origin, origin_of
@@ -28,34 +34,56 @@ __all__ = ["Deferral"]
 class Collector:
     """Sums the gradients that reach one leaf. The leaf refers to it, and not vice versa."""
 
-    __slots__ = ("capture", "ended", "name", "origin", "total")
+    __slots__ = ("capture", "ended", "lock", "name", "origin", "total")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.lock = threading.Lock()
         self.capture = current_capture()
         self.total: Tensor | None = None
         self.origin: Origin | None = None  # of the sum
         self.ended = False
 
-    def __call__(self, leaf: Tensor) -> None:
+    def watch(self, leaf: Tensor) -> Node:
+        """Collect the gradients of `leaf`. Returns the node of the graph that must be kept.
+
+        A leaf that is used after its node has been freed gets a new node without the hook. Its
+        gradients are taken after the accumulation.
+        """
+        node = get_gradient_edge(leaf).node
+        node.register_prehook(self.before_accumulation)
+        leaf.register_post_accumulate_grad_hook(self.after_accumulation)  # type: ignore[no-untyped-call]
+        return node
+
+    def before_accumulation(self, gradients: tuple[Tensor | None, ...]) -> tuple[None]:
+        (gradient,) = gradients
+        if gradient is not None:
+            self.add(gradient, is_shared=True)
+        return (None,)  # nothing is left to accumulate
+
+    def after_accumulation(self, leaf: Tensor) -> None:
         gradient = leaf.grad
         leaf.grad = None
-        if gradient is None:
-            return
-        if self.ended:
-            raise DeferredGradientError.late(self.name)
-        if torch.is_grad_enabled():  # by create_graph=True
-            raise DeferredGradientError.with_graph(self.name)
-        self.arrive()
-        if gradient.dtype in (torch.float16, torch.bfloat16):
-            gradient = gradient.float()  # a sum of sixteen in half precision loses four bits
-        if self.total is None:
-            self.total = gradient
-        elif self.total.layout == gradient.layout == torch.strided:
-            self.total.add_(gradient)
-        else:
-            self.total = self.total + gradient
-        self.origin = origin_of(self.total)
+        if gradient is not None:
+            self.add(gradient, is_shared=False)
+
+    def add(self, gradient: Tensor, is_shared: bool) -> None:
+        """Add `gradient` to the sum. A shared one may be written to by others later."""
+        with self.lock:
+            if self.ended:
+                raise DeferredGradientError.late(self.name)
+            if torch.is_grad_enabled():  # by create_graph=True
+                raise DeferredGradientError.with_graph(self.name)
+            self.arrive()
+            if gradient.dtype in (torch.float16, torch.bfloat16):
+                gradient = gradient.float()  # a sum of sixteen in half precision loses four bits
+            if self.total is None:
+                self.total = gradient.clone() if is_shared else gradient
+            elif self.total.layout == gradient.layout == torch.strided:
+                self.total.add_(gradient)
+            else:
+                self.total = self.total + gradient
+            self.origin = origin_of(self.total)
 
     def arrive(self) -> None:
         """Make the sum usable on the current stream.
@@ -71,8 +99,9 @@ class Collector:
 
     def take(self) -> Tensor | None:
         """The sum, which starts anew."""
-        self.arrive()
-        total, self.total, self.origin = self.total, None, None
+        with self.lock:
+            self.arrive()
+            total, self.total, self.origin = self.total, None, None
         return total
 
 
@@ -94,6 +123,7 @@ class Deferral:
 
     def __init__(self) -> None:
         self.values: list[Deferred] = []
+        self.lock = threading.Lock()  # for changes of `values`
         self.capture = current_capture()
 
     @property
@@ -106,15 +136,13 @@ class Deferral:
         return current_capture() is self.capture
 
     def leaf_of(self, value: Tensor, name: str) -> tuple[Tensor, Collector]:
-        """A leaf over the memory of `value`, and the collector of its gradients."""
+        """A leaf over the memory of `value`, and the collector for its gradients."""
         refuse_unused_parameters(name)
-        collector = Collector(name)
-        leaf = value.detach().requires_grad_()
-        leaf.register_post_accumulate_grad_hook(collector)  # type: ignore[no-untyped-call]
-        return leaf, collector
+        return value.detach().requires_grad_(), Collector(name)
 
     def add(self, value: Tensor, entry: Entry, collector: Collector) -> None:
-        """Hold `value` with its graph, and the collector of the leaf that `entry` keeps."""
+        """Hold `value` with its graph, and collect the gradients of the leaf that `entry` keeps."""
+        entry.node = collector.watch(entry.value)
         check: Callable[..., Cause | None] = entry.why_stale
         name = collector.name
 
@@ -123,13 +151,15 @@ class Deferral:
             return check(in_any_mode)
 
         entry.why_stale = why_stale
-        # no gradient can reach a leaf that has been freed
-        self.values = [
-            held
-            for held in self.values
-            if held.collector.total is not None or held.leaf() is not None
-        ]
-        self.values.append(Deferred(value, entry, collector))
+        deferred = Deferred(value, entry, collector)
+        with self.lock:
+            # no gradient can reach a leaf that has been freed
+            self.values = [
+                held
+                for held in self.values
+                if held.collector.total is not None or held.leaf() is not None
+            ]
+            self.values.append(deferred)
 
     def waiting(self) -> list[Deferred]:
         """The values whose leaves a gradient has reached."""
@@ -195,7 +225,8 @@ class Deferral:
             held.expiry.cause = Cause(Reason.CONSUMED)
             held.collector.ended = True
         ended = set(map(id, values))
-        self.values = [held for held in self.values if id(held) not in ended]
+        with self.lock:
+            self.values = [held for held in self.values if id(held) not in ended]
 
 
 def waiting_in(values: list[Deferred]) -> list[Deferred]:
