@@ -64,13 +64,13 @@ class OrthogonalConvolution(MovesInner):
     - `original1`, `(groups, factors, c, c // 2)`, gives bases of the ranges of the projections, as
       in `Grassmann`.
 
-    Assigning, and registering on a weight, keeps a value of the map, such as
-    `torch.nn.init.dirac_` makes for odd kernels, and replaces any other by a nearby one, found by a
-    search. The originals become zero, and the factors of the value become the base points. In one
-    spatial dimension, without stride and with as many outputs as inputs, the values are all
-    orthogonal kernels whose determinant, a power of `z`, is of half the largest degree; in more
-    dimensions they are all products of such kernels along each axis. Not all orthogonal kernels of
-    two dimensions are such products.
+    Assignment and registration keep a value of the map, such as `torch.nn.init.dirac_` makes for
+    odd kernels and replace any other with a nearby one, found by a search. The originals become
+    zero, and the factors of the value become the base points. In one spatial dimension, without
+    stride and with as many outputs as inputs, the values are all orthogonal kernels whose
+    determinant, a power of `z`, is of half the largest degree; in more dimensions they are all
+    products of such kernels along each axis. Not all orthogonal kernels of two dimensions are such
+    products.
 
     Cost, for `c` channels and kernels of 3 x 3: 12 products of `c x c` matrices, and the four
     projections; of registering: about a hundred times that.
@@ -82,12 +82,12 @@ class OrthogonalConvolution(MovesInner):
         groups: those of the layer.
         rebase: the number of training steps after which the base points move, those of the matrix
             and of the subspaces; None for never.
-        strict: whether to refuse a weight that is not a value of the map.
+        strict: whether to reject a weight that is not a value of the map.
 
     Raises:
         ValueError: if the weight is not of a convolution, or none of its shape is orthogonal; with
-            `strict`, if one that is assigned is not orthogonal, with the Frobenius norm of
-            `Kᴴ K - I` (see `deviation`), or not a product of such factors.
+            `strict`, if an assigned matrix is not orthogonal; its `deviation` is the Frobenius norm
+            of `Kᴴ K - I` (see `deviation`), or not a product of such factors.
 
     Source: T. Boissin et al., *An adaptive orthogonal convolution scheme for efficient and flexible
     CNN architectures*, ICML 2025, for strides and groups; J. Su, W. Byeon and F. Huang, *Scaling-up

@@ -137,8 +137,8 @@ class LipschitzRescaled(Rescaling):
     of the same norm. With a stride, the pixels that it covers count as channels of their own. Real
     and complex; half precision is computed in float32. Batches of matrices are not taken.
 
-    Assigning, and registering on a weight, keeps a value of the map, which orthogonal weights are,
-    and multiplies any other by a number so that it is one. More exactly, these are the weights for
+    Assignment and registration keep a value of the map, which orthogonal weights are, and
+    multiplies any other by a number so that it is one. More exactly, these are the weights for
     which the entries of `|Yᴴ Y|` make a matrix of spectral radius one; sets of columns that are
     orthogonal to each other have a number each.
 
@@ -149,11 +149,11 @@ class LipschitzRescaled(Rescaling):
         stride, groups: those of the convolution.
         dim: 0 for a factor for each row, which are the outputs, 1 for each column; None for
             what there is less of, where the bound is better and costs less.
-        strict: whether to refuse a weight that is not a value of the map instead of scaling it.
+        strict: whether to reject a weight that is not a value of the map instead of scaling it.
 
     Raises:
-        ValueError: if the weight is neither a matrix nor that of a convolution; with `strict`, if a
-            weight that is assigned has another spectral radius, with the difference.
+        ValueError: if the weight is neither a matrix nor that of a convolution; with `strict`, if
+            an assigned weight has another spectral radius; its `deviation` is the difference.
 
     Source: B. Prach and C. H. Lampert, *Almost-orthogonal layers for efficient general-purpose
     Lipschitz networks*, ECCV 2022, theorem 1, for "AOL".

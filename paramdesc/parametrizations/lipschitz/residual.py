@@ -30,7 +30,7 @@ class LipschitzResidual(Rescaling):
 
     Args:
         stride, groups: those of the convolution.
-        strict: whether to refuse a weight that is not a value of the map instead of scaling it.
+        strict: whether to reject a weight that is not a value of the map instead of scaling it.
 
     Raises:
         ValueError: as for `LipschitzRescaled`.

@@ -39,8 +39,8 @@ class AbsoluteSums(Parametrization):
     Shapes `(*) -> (*)`, real and complex; half precision is computed in float32. With `"whole"`,
     there is one number for all batches. Cost: two passes; `"nearest"` sorts each row.
 
-    Assigning, and registering on a weight, keeps what is within the bound as it is, and replaces
-    the rest by the value `Y` of the way.
+    Assignment and registration keep what is within the bound as it is and replace the rest by the
+    value `Y` of the way.
 
     Args:
         bound: the largest sum, positive; for each row, "entry by entry" of the output, it bounds
@@ -48,11 +48,11 @@ class AbsoluteSums(Parametrization):
         dim: the dimensions to sum over; None for all of them.
         by: `"whole"`, `"each"` or `"nearest"`.
         groups: those of a convolution. Sums over dimension 0 are taken within each.
-        strict: whether to refuse a weight of larger sums instead.
+        strict: whether to reject a weight of larger sums instead of replacing it.
 
     Raises:
         ValueError: if an argument is out of its range; with `strict`, if a sum of a weight that is
-            assigned is larger, with the excess.
+            assigned is larger; its `deviation` is the excess.
 
     Source: H. Gouk et al., *Regularisation of neural networks by enforcing Lipschitz continuity*,
     Machine Learning 110 (2021), section 4, for the norms; C. Anil, J. Lucas and R. Grosse, *Sorting

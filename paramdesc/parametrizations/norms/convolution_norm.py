@@ -31,8 +31,7 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
     one image, and one for the gradient; of a training step: 2 `n_power_iterations` more; of
     registering or assigning: 200 at most.
 
-    Assigning, and registering on a weight, keeps a weight of that norm as it is, and scales
-    any other one.
+    Assignment and registration keep a weight of that norm as it is and scale any other one.
 
     `for_module(convolution, input_size)` reads the arguments from a layer.
 
@@ -49,11 +48,11 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
         tolerance: the relative error of the norm up to which a training step iterates, as far
             as it can be estimated; in compiled code it makes 8 at most.
         only_shrink: whether a weight of smaller norm is left as it is.
-        strict: whether to refuse a weight of another norm instead of scaling it.
+        strict: whether to reject a weight of another norm instead of scaling it.
 
     Raises:
         ValueError: if an argument is out of its range, or the weight has other dimensions; with
-            `strict`, if a weight that is assigned has another norm.
+            `strict`, if an assigned weight has another norm.
 
     Source: H. Gouk et al., *Regularisation of neural networks by enforcing Lipschitz
     continuity*, Machine Learning 110 (2021), algorithm 2; Y. Tsuzuku, I. Sato and M. Sugiyama,

@@ -20,8 +20,8 @@ class FrobeniusNorm(Length):
     A zero weight, one whose squares underflow included, stays as it is, with finite gradient.
     Cost: one pass for the norm, and one for the product.
 
-    Assigning, and registering on a weight, keeps a weight of that norm as it is, and replaces
-    any other by the nearest of that norm, which is `Y`.
+    Assignment and registration keep a weight of that norm as it is and replace any other with the
+    nearest of that norm, which is `Y`.
 
     Args:
         bound: the norm, positive.
@@ -30,11 +30,11 @@ class FrobeniusNorm(Length):
             upper bound.
         rebase: the number of training steps after which the value becomes the original, as at
             `Sphere`; None for never. Not with `only_shrink`.
-        strict: whether to refuse a weight of another norm instead.
+        strict: whether to reject a weight of another norm instead of replacing it.
 
     Raises:
-        ValueError: if `bound` is out of its range; with `strict`, if the norm of a weight that
-            is assigned differs, with the difference.
+        ValueError: if `bound` is out of its range; with `strict`, if the norm of a weight that is
+            assigned differs; its `deviation` is the difference.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", FrobeniusNorm(2.0))
     >>> round(linear.weight.norm().item(), 3)

@@ -18,17 +18,17 @@ class MaxNorm(Length):
     Shapes `(*) -> (*)`, real and complex; the norms of half precision are taken in float32.
     Cost: one pass for the norms, and one for the product.
 
-    Assigning, and registering on a weight, keeps what is short enough as it is, and replaces
-    the rest by the nearest value that is, `Y`.
+    Assignment and registration keep what is short enough as it is and replace the rest by the
+    nearest value that is, `Y`.
 
     Args:
         bound: the largest norm, positive.
         dim: the dimensions along which it is taken; None for all of them.
-        strict: whether to refuse a weight of larger norm instead.
+        strict: whether to reject a weight of larger norm instead of replacing it.
 
     Raises:
         ValueError: if `bound` is out of its range; with `strict`, if a norm of a weight that is
-            assigned is larger, with the excess.
+            assigned is larger; its `deviation` is the excess.
 
     Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
     overfitting*, JMLR 15 (2014), section 5.1.

@@ -1,6 +1,6 @@
 """Weights of bounded operator norm.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import math
@@ -41,8 +41,7 @@ class SpectralNorm(OperatorNorm):
     The state is that of `torch.nn.utils.parametrizations.spectral_norm`, with the same
     meaning: checkpoints go both ways.
 
-    Assigning, and registering on a weight, keeps a weight of that norm as it is, and scales
-    any other one.
+    Assignment and registration keep a weight of that norm as it is and scale any other one.
 
     Args:
         bound: the norm, positive.
@@ -58,12 +57,11 @@ class SpectralNorm(OperatorNorm):
         only_shrink: whether a weight of smaller norm is left as it is. Then `bound` is an
             upper bound, as residual flows need it.
         eps: a norm up to here counts as zero. By default the smallest normal number.
-        strict: whether to refuse a weight of another norm instead of scaling it.
+        strict: whether to reject a weight of another norm instead of scaling it.
 
     Raises:
-        ValueError: if an argument is out of its range, or `X` has no such dimension; with
-            `strict`, if a weight that is assigned has another norm, with the relative
-            difference.
+        ValueError: if an argument is out of its range, or `X` has no such dimension; with `strict`,
+            if an assigned weight has another norm; its `deviation` is the relative difference.
 
     Source: T. Miyato et al., *Spectral normalization for generative adversarial networks*,
     ICLR 2018, algorithm 1; the iteration: G. H. Golub and W. Kahan, *Calculating the singular

@@ -26,8 +26,8 @@ class WeightNorm(Parametrization):
     precision are taken in float32. A slice of `v` that is zero gives zero, with finite
     gradients. Cost: one pass over `v` for the norms, and one for the product.
 
-    Assigning, and registering on a weight, keeps it as it is: `v` is the weight, and `g` holds
-    its norms. Where a slice is zero, `v` is one instead, so that its length can be learned.
+    Assignment and registration keep it as it is: `v` is the weight, and `g` holds its norms. Where
+    a slice is zero, `v` is one instead, so that its length can be learned.
 
     Args:
         dim: the dimension of the slices, 0 for linear and convolution layers, 1 for transposed

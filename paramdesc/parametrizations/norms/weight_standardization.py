@@ -25,20 +25,20 @@ class WeightStandardization(Parametrization):
     in float32. Where all weights of an output are equal, they become zero, with finite
     gradient. Cost: two passes.
 
-    Assigning, and registering on a weight, keeps a standardised one as it is, up to `eps`, and
-    replaces any other by the nearest in the Frobenius norm, which is `Y`.
+    Assignment and registration keep a standardised one as it is, up to `eps` and replace any other
+    with the nearest one in the Frobenius norm, which is `Y`.
 
     Args:
         dim: the dimension of the outputs, 0 for linear and convolution layers, 1 for
             transposed convolutions.
         eps: what is added to the variance, positive. The variance of `Y` falls short of one
             by the factor `var(x) / (var(x) + eps)`.
-        strict: whether to refuse a weight that is not standardised instead.
+        strict: whether to reject a weight that is not standardised instead of replacing it.
 
     Raises:
-        ValueError: if `eps` is out of its range, or the weight has no such dimension or fewer
-            than two weights for an output; with `strict`, if one that is assigned is not
-            standardised, with the largest deviation of a mean from 0 or of a variance from 1.
+        ValueError: if `eps` is out of its range, or the weight has no such dimension or fewer than
+            two weights for an output; with `strict`, if an assigned matrix is not standardised; its
+            `deviation` is the largest deviation of a mean from 0 or of a variance from 1.
 
     Source: S. Qiao et al., *Micro-batch training with batch-channel normalization and weight
     standardization*, arXiv:1903.10520 (2019), section 3.
