@@ -55,9 +55,9 @@ class FromDistributions(Parametrization):
 
     Raises:
         NotImplementedError: if torch has no transform for the constraint.
-        ValueError: if `margin` is out of its range; if a value that is assigned does not satisfy
-            the constraint, and none near it is known or `strict` is set, with the largest
-            difference from what the transform makes of its inverse.
+        ValueError: if `margin` is out of its range; if an assigned value does not satisfy the
+            constraint, and no value near it is known or `strict` is set; the error's `deviation` is
+            the largest difference from the transform of its inverse.
 
     Source: `torch.distributions.constraint_registry`.
 

@@ -37,7 +37,7 @@ class Frozen(Parametrization):
 
     Raises:
         ValueError: if the mask does not fit the weight; with `strict`, if an assigned tensor has
-            other frozen entries; its `deviation` is the largest difference.
+            other frozen entries; the error's `deviation` is the largest difference.
         IndexError: if the index does not fit the weight.
 
     >>> embedding = torch.nn.Embedding(5, 3)

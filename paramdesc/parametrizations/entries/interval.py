@@ -40,8 +40,8 @@ class Interval(Parametrization):
 
     Raises:
         ValueError: if the bounds are not finite or not in order, or `margin` is out of its range;
-            with `strict`, if an assigned entry is not between the bounds; its `deviation` is the
-            largest distance from the interval.
+            with `strict`, if an assigned entry is not between the bounds; the error's `deviation`
+            is the largest distance from the interval.
 
     Source: `torch.distributions.transform_to(constraints.interval(low, high))`.
 

@@ -39,7 +39,7 @@ class Ordered(Parametrization):
 
     Raises:
         ValueError: if the weight has no axis; with `strict`, if an assigned row decreases
-            somewhere; its `deviation` is the largest step down.
+            somewhere; the error's `deviation` is the largest step down.
 
     Source: for sorting, V. Chernozhukov, I. Fernández-Val, A. Galichon, *Improving point and
     interval estimators of monotone functions by rearrangement*, Biometrika 96 (2009), proposition

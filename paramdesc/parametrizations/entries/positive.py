@@ -43,7 +43,8 @@ class Positive(Parametrization):
 
     Raises:
         ValueError: if an argument is out of its range; with `strict`, if an assigned entry is not
-            larger than `lower`; its `deviation` is the largest distance from the allowed range.
+            larger than `lower`; the error's `deviation` is the largest distance from the allowed
+            range.
 
     Source: `torch.distributions.transforms.SoftplusTransform`, and `ExpTransform`.
 

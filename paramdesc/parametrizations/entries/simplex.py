@@ -36,8 +36,8 @@ class Simplex(Parametrization):
 
     Raises:
         ValueError: if `margin` is out of its range; with `strict`, if an assigned slice is not on
-            the simplex; its `deviation` is the largest difference of a sum from one, or the size of
-            the most negative entry if that is larger.
+            the simplex; the error's `deviation` is the largest difference of a sum from one, or the
+            size of the most negative entry if that is larger.
 
     Source: `torch.distributions.transform_to(constraints.simplex)`; the nearest point:
     J. Duchi et al., *Efficient projections onto the l1-ball for learning in high dimensions*,
@@ -76,8 +76,7 @@ class Simplex(Parametrization):
 
 
 def placed_on_simplex(Y: Tensor, eps: float, margin: float) -> Tensor:
-    """`Y` where it is on the simplex to `eps` without zeros, else the nearest point, moved
-    inside."""
+    """`Y` where it is on the simplex, with no zeros, else the nearest point, moved inside."""
     size = max(Y.shape[-1], 1)
     distance = (Y.sum(-1, keepdim=True) - 1).abs()
     is_inside = (distance <= 4 * eps * size**0.5) & (Y >= 0).all(-1, keepdim=True)

@@ -39,8 +39,8 @@ class StraightThrough(Parametrization):
         strict: whether to reject a value that the function changes instead of replacing it.
 
     Raises:
-        ValueError: with `strict`, if the function changes an assigned tensor; its `deviation` is
-            the largest difference.
+        ValueError: with `strict`, if the function changes an assigned tensor; the error's
+            `deviation` is the largest difference.
 
     Source: Y. Bengio, N. Leonard, A. Courville, *Estimating or propagating gradients through
     stochastic neurons for conditional computation*, 2013, arXiv:1308.3432, section 4.
@@ -99,7 +99,7 @@ class Rounded(Parametrization):
 
     Raises:
         ValueError: if `bits` is out of range; with `strict`, if an assigned tensor is not on its
-            grid; its `deviation` is the largest difference.
+            grid; the error's `deviation` is the largest difference.
         IndexError: if the weight has no such axes.
 
     Source: B. Jacob et al., *Quantization and training of neural networks for efficient

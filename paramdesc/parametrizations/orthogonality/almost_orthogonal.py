@@ -44,8 +44,8 @@ class AlmostOrthogonal(TallMatrices):
 
     Raises:
         ValueError: if the band is empty or reaches below zero, or the weight is not a matrix; with
-            `strict`, if singular values are outside; its `deviation` is the largest distance of one
-            from the band.
+            `strict`, if singular values are outside; the error's `deviation` is the largest
+            distance of one from the band.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 5), "weight", AlmostOrthogonal(0.1))
     >>> values = torch.linalg.svdvals(linear.weight)

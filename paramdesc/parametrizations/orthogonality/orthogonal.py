@@ -77,7 +77,7 @@ class Orthogonal(TallMatrices):
 
     Raises:
         ValueError: for an unknown map; if the weight is not a matrix; without base point, if one
-            that is assigned cannot be reached; with `strict`, if it is not orthogonal; its
+            that is assigned cannot be reached; with `strict`, if it is not orthogonal; the error's
             `deviation` is the Frobenius norm of `Yᴴ Y - I`.
         NotImplementedError: if a rectangular matrix is assigned to `matrix_exp` without base point.
 

@@ -38,7 +38,8 @@ class Sphere(Parametrization):
 
     Raises:
         ValueError: if the radius is out of its range, or the weight has no such dimension; with
-            `strict`, if a length differs; its `deviation` is the largest relative difference.
+            `strict`, if a length differs; the error's `deviation` is the largest relative
+            difference.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 2), "weight", Sphere(2.0))
     >>> torch.allclose(linear.weight.norm(dim=-1), torch.tensor(2.0))

@@ -54,8 +54,8 @@ class TorchOrthogonal(Parametrization):
 
     Raises:
         ValueError: if the map is unknown, or a matrix of another shape is assigned; with `strict`,
-            if one is assigned that is not orthogonal; its `deviation` is the Frobenius norm of the
-            difference of `Yᴴ Y` from the identity.
+            if one is assigned that is not orthogonal; the error's `deviation` is the Frobenius norm
+            of the difference of `Yᴴ Y` from the identity.
         NotImplementedError: at an assignment without a base, if the map is not `householder`.
 
     Source: M. Lezcano-Casado, *Trivializations for gradient-based optimization on manifolds*,

@@ -51,9 +51,9 @@ class Correlation(Parametrization):
 
     Raises:
         ValueError: if the matrices are not square, or `floor` is out of its range; with `strict`,
-            if an assigned matrix is no correlation matrix; its `deviation` is the largest of: its
-            difference from its conjugate transpose, that of its diagonal from one, and what its
-            smallest eigenvalue lacks.
+            if an assigned matrix is no correlation matrix; the error's `deviation` is the largest
+            of: its difference from its conjugate transpose, that of its diagonal from one, and what
+            its smallest eigenvalue lacks.
 
     Source: N. J. Higham, *Computing the nearest correlation matrix: a problem from finance*,
     IMA J. Numer. Anal. 22 (2002), algorithm 3.3.

@@ -60,7 +60,7 @@ class FixedRank(Parametrization):
 
     Raises:
         ValueError: if an argument does not fit; with `strict`, if a matrix of another rank is
-            assigned; its `deviation` is its distance from the set in the spectral norm.
+            assigned; the error's `deviation` is its distance from the set in the spectral norm.
 
     Source: the charts are those of the Grassmann manifold, P.-A. Absil, R. Mahony and
     R. Sepulchre, *Optimization Algorithms on Matrix Manifolds* (Princeton, 2008), section 3.4;

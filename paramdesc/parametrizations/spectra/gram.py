@@ -40,8 +40,8 @@ class Gram(Parametrization):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
-            positive semidefinite; its `deviation` is its largest difference from its conjugate
-            transpose, or minus its smallest eigenvalue, whichever is larger.
+            positive semidefinite; the error's `deviation` is its largest difference from its
+            conjugate transpose, or minus its smallest eigenvalue, whichever is larger.
 
     Source: as for `PositiveDefinite`.
 

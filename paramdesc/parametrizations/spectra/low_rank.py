@@ -34,7 +34,7 @@ class LowRank(Parametrization):
 
     Raises:
         ValueError: if `rank` does not fit the matrices; with `strict`, if a matrix of higher rank
-            is assigned; its `deviation` is its singular value number `rank + 1`.
+            is assigned; the error's `deviation` is its singular value number `rank + 1`.
 
     Source: C. Eckart and G. Young, *The approximation of one matrix by another of lower rank*,
     Psychometrika 1 (1936).

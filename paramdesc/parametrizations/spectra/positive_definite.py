@@ -52,8 +52,9 @@ class PositiveDefinite(Parametrization):
 
     Raises:
         ValueError: if the matrices are not square, or `floor` is not positive; with `strict`, if an
-            assigned matrix is not in the set; its `deviation` is its largest difference from its
-            conjugate transpose, or what its smallest eigenvalue lacks, whichever is larger.
+            assigned matrix is not in the set; the error's `deviation` is its largest difference
+            from its conjugate transpose, or what its smallest eigenvalue lacks, whichever is
+            larger.
 
     Source: N. J. Higham, *Computing a nearest symmetric positive semidefinite matrix*,
     Linear Algebra Appl. 103 (1988), theorem 2.1.

@@ -38,7 +38,8 @@ class PositiveDeterminant(PolarForm):
     Raises:
         ValueError: if the matrices are not square or not real, or `floor` is not positive; with
             `strict`, if the determinant of one that is assigned is not positive, or a singular
-            value is too small; its `deviation` is its distance from the set in the spectral norm.
+            value is too small; the error's `deviation` is its distance from the set in the spectral
+            norm.
 
     Source: N. J. Higham, *Functions of Matrices* (SIAM, 2008), theorem 8.1, for the polar form.
 

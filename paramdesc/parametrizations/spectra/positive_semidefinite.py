@@ -52,9 +52,9 @@ class PositiveSemidefinite(Parametrization):
 
     Raises:
         ValueError: if the matrices are not square, or an argument does not fit; with `strict`, if
-            an assigned matrix is not in the set; its `deviation` is the largest of: its difference
-            from its conjugate transpose, and what its eigenvalues are away from those that are
-            allowed.
+            an assigned matrix is not in the set; the error's `deviation` is the largest of: its
+            difference from its conjugate transpose, and what its eigenvalues are away from those
+            that are allowed.
 
     Source: as for `PositiveDefinite`; of fixed rank: B. Vandereycken, P.-A. Absil and
     S. Vandewalle, *Embedded geometry of the set of symmetric positive semidefinite matrices

@@ -26,7 +26,7 @@ class RankOne(LowRank):
 
     Raises:
         ValueError: if the weight is not a matrix; with `strict`, if a matrix of higher rank is
-            assigned; its `deviation` is its second singular value.
+            assigned; the error's `deviation` is its second singular value.
 
     Source: as for `LowRank`.
 

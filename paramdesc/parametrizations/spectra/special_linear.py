@@ -46,7 +46,7 @@ class SpecialLinear(PolarForm):
 
     Raises:
         ValueError: if the matrices are not square or not real, or `floor` is not positive; with
-            `strict`, if an assigned matrix has another determinant; its `deviation` is its
+            `strict`, if an assigned matrix has another determinant; the error's `deviation` is its
             difference from one.
 
     Source: as for `PositiveDeterminant`.

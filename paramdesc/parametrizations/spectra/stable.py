@@ -46,8 +46,8 @@ class HurwitzStable(Dissipative):
 
     Raises:
         ValueError: if the matrices are not square, or an argument is out of its range; with
-            `strict`, if an assigned matrix is not stable; its `deviation` is the largest real part
-            of its eigenvalues plus `margin`.
+            `strict`, if an assigned matrix is not stable; the error's `deviation` is the largest
+            real part of its eigenvalues plus `margin`.
 
     Source: G.-R. Duan and R. J. Patton, *A note on Hurwitz stability of matrices*, Automatica
     34 (1998), for the form of all stable matrices.

@@ -28,7 +28,7 @@ class Banded(LinearStructure):
 
     Raises:
         ValueError: if a number is negative, or it is not a matrix; with `strict`, if an assigned
-            matrix has entries off the band; its `deviation` is the largest.
+            matrix has entries off the band; the error's `deviation` is the largest.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 1.2.1.
 

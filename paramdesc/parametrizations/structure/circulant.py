@@ -27,7 +27,7 @@ class Circulant(ConstantDiagonals):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
-            circulant; its `deviation` is the largest difference of an entry from its mean.
+            circulant; the error's `deviation` is the largest difference of an entry from its mean.
 
     Source: T. F. Chan, *An optimal circulant preconditioner for Toeplitz systems*, SIAM J.
     Sci. Stat. Comput. 9 (1988).

@@ -25,8 +25,8 @@ class Diagonal(LinearStructure):
         strict: whether to reject a matrix that is not diagonal instead of replacing it.
 
     Raises:
-        ValueError: if it is not a matrix; with `strict`, if an assigned matrix is not diagonal; its
-            `deviation` is the largest entry off the diagonal.
+        ValueError: if it is not a matrix; with `strict`, if an assigned matrix is not diagonal; the
+            error's `deviation` is the largest entry off the diagonal.
 
     Source: R. A. Horn, C. R. Johnson, *Matrix Analysis*, 2nd ed., section 0.9.1.
 

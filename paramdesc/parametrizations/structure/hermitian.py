@@ -28,7 +28,8 @@ class Hermitian(Mirrored):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
-            Hermitian; its `deviation` is the largest difference from its conjugate transpose.
+            Hermitian; the error's `deviation` is the largest difference from its conjugate
+            transpose.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2.
@@ -71,7 +72,7 @@ class SkewHermitian(Mirrored):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
-            skew-Hermitian; its `deviation` is the largest modulus in `Y + Yᴴ`.
+            skew-Hermitian; the error's `deviation` is the largest modulus in `Y + Yᴴ`.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2, for `iA`.

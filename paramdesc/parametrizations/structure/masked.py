@@ -32,7 +32,7 @@ class Masked(LinearStructure):
     Raises:
         TypeError: if `mask` is not a tensor.
         ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if a tensor that
-            is assigned has other entries where it is false; its `deviation` is the largest
+            is assigned has other entries where it is false; the error's `deviation` is the largest
             difference.
 
     Source: S. Han, J. Pool, J. Tran, W. J. Dally, *Learning both weights and connections for

@@ -51,7 +51,7 @@ class Normal(BasePoint):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
-            normal; its `deviation` is the largest entry of `Y Yᴴ - Yᴴ Y`.
+            normal; the error's `deviation` is the largest entry of `Y Yᴴ - Yᴴ Y`.
 
     Source: the combination: H. He, D. Kressner, *A simple, randomized algorithm for
     diagonalizing normal matrices*, arXiv 2405.18399 (2024), algorithm 1; the real form: R. Horn,

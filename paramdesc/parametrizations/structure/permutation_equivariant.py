@@ -30,7 +30,7 @@ class PermutationEquivariant(LinearStructure):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not of
-            this form; its `deviation` is the largest difference of an entry from its mean.
+            this form; the error's `deviation` is the largest difference of an entry from its mean.
 
     Source: M. Zaheer et al., *Deep sets*, NeurIPS 2017, lemma 3.
 

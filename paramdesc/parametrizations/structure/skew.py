@@ -25,7 +25,7 @@ class Skew(Mirrored):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
-            skew-symmetric; its `deviation` is the largest sum of two opposite entries.
+            skew-symmetric; the error's `deviation` is the largest sum of two opposite entries.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2, for `iA`.

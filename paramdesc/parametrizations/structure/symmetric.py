@@ -24,7 +24,7 @@ class Symmetric(Mirrored):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
-            symmetric; its `deviation` is the largest difference from its transpose.
+            symmetric; the error's `deviation` is the largest difference from its transpose.
 
     Source: N. J. Higham, *Computing a nearest symmetric positive semidefinite matrix*,
     Linear Algebra Appl. 103 (1988), section 1.

@@ -48,7 +48,7 @@ class Symplectic(BasePoint):
 
     Raises:
         ValueError: if the matrices are not square of even size; with `strict`, if an assigned
-            matrix is not symplectic; its `deviation` is the largest entry of `Yᵀ J Y - J`.
+            matrix is not symplectic; the error's `deviation` is the largest entry of `Yᵀ J Y - J`.
 
     Source: F. Dopico, C. Johnson, *Parametrization of the matrix symplectic group and
     applications*, SIAM J. Matrix Anal. Appl. 31 (2009), section 3; the polar factor: N. Higham,

@@ -26,8 +26,8 @@ class Toeplitz(ConstantDiagonals):
         strict: whether to reject a matrix that is not Toeplitz instead of replacing it.
 
     Raises:
-        ValueError: if it is not a matrix; with `strict`, if an assigned matrix is not Toeplitz; its
-            `deviation` is the largest difference of an entry from the mean of its diagonal.
+        ValueError: if it is not a matrix; with `strict`, if an assigned matrix is not Toeplitz; the
+            error's `deviation` is the largest difference of an entry from the mean of its diagonal.
 
     Source: R. M. Gray, *Toeplitz and circulant matrices: a review*, Found. Trends Commun.
     Inf. Theory 2 (2006), equation 1.1; the mean of equal entries is the least squares fit.

@@ -26,7 +26,7 @@ class Traceless(LinearStructure):
 
     Raises:
         ValueError: if the matrices are not square; with `strict`, if the trace of one that is
-            assigned is not zero; its `deviation` is `|tr Y| / n`.
+            assigned is not zero; the error's `deviation` is `|tr Y| / n`.
 
     Source: B. C. Hall, *Lie Groups, Lie Algebras, and Representations*, 2nd ed.,
     proposition 3.23.

@@ -30,7 +30,7 @@ class Triangular(LinearStructure):
 
     Raises:
         ValueError: if it is not a matrix; with `strict`, if an assigned matrix is not of this form;
-            its `deviation` is the largest entry that differs from its zero or one.
+            the error's `deviation` is the largest entry that differs from its zero or one.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 3.1.
 
