@@ -1,4 +1,5 @@
-"""What a value of `parametrize` makes for each tensor: a map, or a call of a one-line function."""
+"""What a value in `parametrize` creates for each tensor: a map, or a call of a one-line
+function."""
 
 from __future__ import annotations
 

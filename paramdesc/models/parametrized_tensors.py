@@ -1,4 +1,4 @@
-"""The parametrized tensors of a model, whoever has parametrized them, and how to bake each."""
+"""The parametrized tensors of a model, for all engines and libraries, and how to bake each."""
 
 from __future__ import annotations
 

@@ -94,8 +94,7 @@ class AlmostOrthogonal(TallMatrices):
         return Q, (S + S.mH) / 2
 
     def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """The part that determines the singular values, with the orthogonal factor as base
-        point."""
+        """The part that gives the singular values, with the orthogonal factor as base point."""
         is_wide, base = X.shape[-2] < X.shape[-1], self.base
         tall, base = widened(X), base
         if is_wide:

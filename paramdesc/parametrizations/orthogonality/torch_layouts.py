@@ -212,9 +212,7 @@ def distance(Y: Tensor) -> Tensor:
 
 
 def completed(Q: Tensor, dtype: torch.dtype) -> Tensor:
-    """A square orthogonal matrix whose first columns span the columns of the tall `Q`, and equal
-    them if they are orthonormal up to rounding to `dtype`.
-    """
+    """A square orthogonal matrix whose first columns span the columns of the tall `Q`."""
     n, k = Q.shape[-2], Q.shape[-1]
     if Q.numel() == 0:
         identity = torch.eye(n, dtype=Q.dtype, device=Q.device)
@@ -233,6 +231,5 @@ def completed(Q: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def sign_or_one(x: Tensor) -> Tensor:
-    """The sign of `x`, one for zero, so that a rank-deficient weight gets an orthogonal base
-    too."""
+    """The sign of `x`, one for zero, so that a singular weight gets an orthogonal base too."""
     return torch.where(x == 0, 1, x.sgn())

@@ -153,7 +153,6 @@ def hermitian_part(Y: Tensor) -> Tensor:
 
 
 def eigenvalues_below(Y: Tensor, floor: float) -> Tensor:
-    """The amount by which the smallest eigenvalue of `Y`'s Hermitian part is below `floor`, or
-    0."""
+    """How far the smallest eigenvalue of `Y`'s Hermitian part is below `floor`, or zero."""
     values = torch.linalg.eigvalsh(hermitian_part(widened(Y)))
     return largest_entry((floor - values).clamp(min=0))

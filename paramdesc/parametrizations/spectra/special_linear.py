@@ -95,8 +95,7 @@ class SpecialLinear(PolarForm):
         return largest_entry(sign * logarithm.exp() - 1)
 
     def tolerance(self, Y: Tensor) -> float:
-        """The tolerance of the determinant: precision times condition number in the Frobenius
-        norm."""
+        """The tolerance of the determinant: the precision times the condition number."""
         S = torch.linalg.svdvals(widened(Y))
         norms = torch.linalg.vector_norm(S, dim=-1) * torch.linalg.vector_norm(1 / S, dim=-1)
         return min(10 * epsilon(Y) * largest_entry(norms).item(), 0.5)

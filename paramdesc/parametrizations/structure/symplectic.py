@@ -134,8 +134,7 @@ def residual(Y: Tensor) -> Tensor:
 
 
 def scale(Y: Tensor) -> Tensor:
-    """The largest squared column length of each matrix, to which rounding errors are
-    proportional."""
+    """The largest squared column length of each matrix, which scales rounding errors."""
     squares = (Y * Y.conj()).real.sum(-2) if Y.is_complex() else Y.square().sum(-2)
     return squares.amax(-1) if Y.shape[-1] > 0 else squares.sum(-1)
 
