@@ -193,8 +193,7 @@ class Scope:
         return found if self.lasting is None else {**self.lasting.held(), **found}
 
     def report(self) -> CacheReport:
-        """Which values are cached and since when, why values were dropped, and how long the maps
-        took."""
+        """The cached values and their age, why values were dropped, and how long the maps took."""
         held = {entry.record: entry for entry in self.held().values()}
         return CacheReport([CacheRow.of(record, held.get(record)) for record in self.known()])
 

@@ -111,8 +111,7 @@ class Parametrization(Module):
         self.strict = strict
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The distance of `Y` from the values of `forward`: a real scalar, zero for a value of
-        `forward`.
+        """How far `Y` is from the values of `forward`: a real scalar, zero for such a value.
 
         The docstring of each map says how it is measured. A map that reaches every tensor does not
         define it.

@@ -107,8 +107,7 @@ def place_in(model: Module, selector: Selector) -> tuple[Selector, str | None]:
 
 
 def copied(model: M) -> M:
-    """A deep copy, including values in plain attributes, which `copy.deepcopy` rejects because of
-    their graphs."""
+    """A deep copy, also of values in plain attributes, whose graphs `copy.deepcopy` rejects."""
     memo: dict[int, Any] = {}
     for tensor in find_parametrized(model):
         state = tensor.place.module.__dict__

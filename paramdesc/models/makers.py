@@ -1,5 +1,4 @@
-"""What a value in `parametrize` creates for each tensor: a map, or a call of a one-line
-function."""
+"""How a value in `parametrize` creates a map for each tensor, or calls a one-line function."""
 
 from __future__ import annotations
 

@@ -102,8 +102,7 @@ def register_instances(cls: type[M], register: Callable[[Module], Module]) -> ty
 
 
 class Factory(wrapt.FunctionWrapper):  # type: ignore[type-arg]
-    """A decorated function. Like plain functions, it is pickled by name, and copying returns
-    itself."""
+    """A decorated function. Like a plain function, it is pickled by name, and is its own copy."""
 
     def __reduce_ex__(self, protocol: Any) -> str:
         return str(self.__qualname__)

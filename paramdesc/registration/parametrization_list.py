@@ -103,8 +103,7 @@ class ParametrizationList(EditableChain):
         return chain
 
     def adopt_original(self, original: Tensor) -> None:
-        """Use the object `original` as the only original, so that existing optimizers stay
-        valid."""
+        """Use the object `original` as the only original, so that optimizers stay valid."""
         if self.is_tensor:
             if not (address(original) and original.is_set_to(self.original)):
                 replace_data(original, self.original)
@@ -186,8 +185,7 @@ class ParametrizationList(EditableChain):
         return replica
 
     def right_inverse(self, value: Tensor) -> None:
-        """Set the originals so that the chain evaluates to `value`. After an error, none is
-        changed.
+        """Set the originals so that the chain evaluates to `value`, or change none of them.
 
         Raises:
             RuntimeError: if a map has no `right_inverse`.
