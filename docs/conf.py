@@ -38,6 +38,7 @@ html_title = f"paramdesc {release}"
 html_show_sphinx = False
 html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_theme_options = {
     "source_repository": REPOSITORY,
     "source_branch": "main",

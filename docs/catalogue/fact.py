@@ -41,7 +41,7 @@ class Fact(NamedTuple):
     def title(self) -> str:
         """The name as words, which searches find, and as it is written."""
         words = self.words or spaced(self.name)
-        return f"`{self.name}`" if words == self.name else f"{words} (`{self.name}`)"
+        return self.name if words == self.name else f"{words} (`{self.name}`)"
 
 
 def spaced(name: str) -> str:
