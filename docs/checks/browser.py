@@ -18,8 +18,8 @@ __all__ = ["look_at"]
 Scheme = Literal["light", "dark"]
 
 WIDTHS = {"wide": 1400, "narrow": 390}
+HEIGHT = 2500  # of a screenshot: what is below is not in it
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
-TALLEST = 6000  # of a screenshot: what is below is not in it
 FOUND_BY_SEARCH = (
     "disable", "pretrained", "weight decay", "Jupyter", "Lightning", "FSDP", "summary", "ONNX",
     "spectral norm",
@@ -48,8 +48,7 @@ def look_at(site: Path, chromium: str, screenshots: Path) -> list[str]:
         page = browser.new_page()
         heard: list[str] = []
         listen(page, heard)
-        for path in sorted(site.rglob("*.html")):
-            name = path.relative_to(site).as_posix()
+        for name in pages_of(site):
             page.goto(f"{address}/{name}")
             page.evaluate(READY)
             heard += list(faults_of_layout(page, name, screenshots))
@@ -58,6 +57,12 @@ def look_at(site: Path, chromium: str, screenshots: Path) -> list[str]:
         problems += searched_in_vain(page, address)
         browser.close()
     return problems
+
+
+def pages_of(site: Path) -> list[str]:
+    """All pages but those of source code, which have one layout."""
+    names = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    return [name for name in names if not name.startswith("_modules/paramdesc/")]
 
 
 @contextmanager
@@ -86,23 +91,15 @@ def listen(page: Page, heard: list[str]) -> None:
 
 
 def faults_of_layout(page: Page, name: str, screenshots: Path) -> Iterator[str]:
-    """What is too wide, with pictures on the way; pages of source code are not drawn."""
+    """What is too wide, with pictures on the way."""
     for width, pixels in WIDTHS.items():
-        page.set_viewport_size({"width": pixels, "height": 900})
+        page.set_viewport_size({"width": pixels, "height": HEIGHT})
         for line in page.evaluate(TOO_WIDE):
             yield f"{width}: {line}"
-        if name.startswith("_modules/"):
-            continue
-        height = min(TALLEST, page.evaluate("document.scrollingElement.scrollHeight"))
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme)
-            page.screenshot(
-                path=screenshots / f"{name.replace('/', '-')[:-5]}-{width}-{scheme}.jpg",
-                clip={"x": 0, "y": 0, "width": pixels, "height": height},
-                full_page=True,
-                type="jpeg",
-                quality=50,
-            )
+            picture = screenshots / f"{name.replace('/', '-')[:-5]}-{width}-{scheme}.jpg"
+            page.screenshot(path=picture, type="jpeg", quality=50)
 
 
 def searched_in_vain(page: Page, address: str) -> list[str]:
