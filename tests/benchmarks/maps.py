@@ -310,7 +310,7 @@ size {n} x {n}, or {n} x {half} where they may be rectangular, in float32 on one
 `python -m tests.benchmarks.maps`. {environment}
 
 - **error**: the deviation from the constraint after ten steps of Adam, as the `deviation` of our
-  map measures it; its docstring in the [reference](reference.md) says in which norm.
+  map measures it; its docstring in the [reference](reference/index.md) says in which norm.
 - **times**: how many times as long as ours theirs takes, for reading the weight and the backward
   pass, each through the engine of its own library; medians of interleaved runs. Above one, ours is
   the faster one. [Other sizes](benchmarks.md) are among the benchmarks.
