@@ -97,7 +97,7 @@ def aot_inductor(engine: Engine) -> None:
 
 
 def onnx(engine: Engine) -> None:
-    """`torch.onnx.export(dynamo=True)`, run with onnxruntime"""
+    """`torch.onnx.export(dynamo=True)`, run with onnxruntime, where ONNX has the operations"""
     importlib.import_module("onnxscript")
     model, x, expected = made(engine)
     check(run_onnx(model, x), expected)
