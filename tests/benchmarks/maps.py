@@ -291,7 +291,7 @@ def shown(findings: Findings | None) -> str:
 
 
 TEXT = """\
-# Map by map
+# Parametrizations compared
 
 Each parametrization next to those of torch {torch} and geotorch 0.4 for the same constraint. The
 weights are {n} x {n}, or {n} x {half} where they may be rectangular, in float32, on one thread of a

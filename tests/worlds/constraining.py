@@ -1,4 +1,4 @@
-"""Orthogonal, norm-bounded and weight-normalised layers"""
+"""Orthogonal, norm-bounded and weight-normalized layers"""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ GROUPS = (
 INTRODUCTION = """\
 # Compatibility
 
-Does a parametrized model still work when it is compiled, traced, exported, transformed, quantised
+Does a parametrized model still work when it is compiled, traced, exported, transformed, quantized
 or copied? Each line below was tried on a small model, with paramdesc and with
 `torch.nn.utils.parametrize`. paramdesc passes {ours} of {total}, torch {theirs}. A number after a
 "no" leads to the error, or to what is wrong with the result.

@@ -43,9 +43,9 @@ In these problems, the loss of a peer is less than a third of ours, with the bes
 For each of our parametrizations and each optimizer, the loss in multiples of the best peer's;
 losses below {enough:g} count as {enough:g}. The last column is the time of a step with SGD and
 with Adam, in multiples of the time of the fastest peer whose loss is within a factor of
-{factor:g} of the best. Bold means that we are behind, by more than {factor:g} times the loss or {slower:g} times the
-time. The rows with `rebase=None` show what fixed base points do, and are not counted; base points
-that move are the default. The sections below name the peers.
+{factor:g} of the best. Bold means that we are behind, by more than {factor:g} times the loss or
+{slower:g} times the time. The rows with `rebase=None` show what fixed base points do, and are not
+counted; base points that move are the default. The sections below name the peers.
 
 {summary}
 
@@ -142,9 +142,9 @@ def counted(everything: Sequence[Solved]) -> str:
     always = sum(not comparison.behind for comparison in found)
     fast = sum(not comparison.slower for comparison in found)
     return (
-        f"With the best optimizer of each, the loss of paramdesc is within a factor of "
-        f"{FACTOR:g} of the best peer's in {level} of {len(found)} comparisons. In {always} of them "
-        f"it is so with every optimizer. A step takes no longer than the peer's in {fast}."
+        "With the best optimizer of each, the loss of paramdesc is within a factor of "
+        f"{FACTOR:g} of the best peer's in {level} of {len(found)} comparisons. In {always} of "
+        f"them it is so with every optimizer. A step takes no longer than the peer's in {fast}."
     )
 
 
