@@ -83,11 +83,11 @@ def draw(plain: Extremes, orthogonal: Extremes) -> None:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+        figure = Figure(figsize=(8.4, 3.0))
         FigureCanvasSVG(figure)
+        figure.set_layout_engine("constrained", wspace=0.08)
         figure.patch.set_alpha(0)
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        figure.get_layout_engine().set(wspace=0.08)
         for axes in (left, right):
             axes.patch.set_alpha(0)
         draw_singular_values(left, plain, orthogonal)

@@ -85,7 +85,7 @@ def bars(picture: Path, names: Bars, x_label: str, panels: Tables) -> None:
 
 
 def draw_bars(axes: Any, names: Bars, table: Stored) -> None:
-    from_below = list(reversed(names))
+    from_below = list(names)[::-1]
     figures = [table.rows[name][0] or 0 for name in from_below]
     labels, colors = zip(*(names[name] for name in from_below), strict=True)
     drawn = axes.barh(labels, figures, color=colors, height=0.65)
@@ -107,7 +107,9 @@ def draw(tables: Tables) -> None:
     }
     bars(STEP, STEPS, "times the step by hand", steps)
     weights = [tables[f"An orthogonal weight of size {size}"] for size in SIZES]
-    rows = {name: tuple(table.figure(name, "milliseconds") for table in weights) for name in LINES}
+    rows: dict[str, tuple[float | None, ...]] = {
+        name: tuple(table.figure(name, "milliseconds") for table in weights) for name in LINES
+    }
     curves = Table("Cost, read and backward pass", "", tuple(map(str, SIZES)), rows)
     draw_panels(ORTHOGONAL, [curves], LINES, "size of the weight", "milliseconds")
 
