@@ -83,11 +83,11 @@ def draw(plain: Extremes, orthogonal: Extremes) -> None:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.0))
+        figure = Figure(figsize=(6.9, 2.9))
         FigureCanvasSVG(figure)
-        figure.set_layout_engine("constrained", wspace=0.08)
+        figure.set_layout_engine("constrained", wspace=0.06)
         figure.patch.set_alpha(0)
-        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
         for axes in (left, right):
             axes.patch.set_alpha(0)
         draw_singular_values(left, plain, orthogonal)
@@ -103,9 +103,7 @@ def draw_singular_values(axes: Any, plain: Extremes, orthogonal: Extremes) -> No
     axes.plot(steps, high, color=RED, linewidth=1)
     for values in zip(*orthogonal, strict=True):
         axes.plot(steps, values, color=BLUE, linewidth=2)
-    axes.set(
-        xlim=(0, steps[-1]), ylim=(0, None), xlabel="training step", yticks=(0, 0.5, 1, 1.5, 2)
-    )
+    axes.set(xlim=(0, steps[-1]), ylim=(0, None), xlabel="training step", yticks=(0, 1, 2))
     axes.set_title("Singular values of a recurrent kernel", loc="left", fontsize=10)
     axes.grid(color=GRID, linewidth=0.5)
     end = steps[-1] * 0.98
@@ -119,7 +117,7 @@ def draw_times(axes: Any) -> None:
     labels, colors = zip(*BARS.values(), strict=True)
     bars = axes.barh(labels, times, color=colors, height=0.6)
     axes.bar_label(bars, [f"{time:.0f} ms" for time in times], padding=4, color=GRAY)
-    axes.set_title("A training step with 100 reads, on a CPU", loc="left", fontsize=10)
+    axes.set_title("A training step, 100 reads, CPU", loc="left", fontsize=10)
     axes.set(xlim=(0, max(times) * 1.2))
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)

@@ -298,8 +298,8 @@ weights are {n} x {n}, or {n} x {half} where they may be rectangular, in float32
 CPU. An empty cell means that the library has no such parametrization. The gallery has
 [a picture of each](gallery.md), and [How it compares](comparison.md) compares everything else.
 
-- **error** is the distance from the constraint after ten steps of Adam, as `deviation` measures it.
-  The [reference](reference.md) says in which norm.
+- **error** is the distance from the constraint after ten steps of Adam, as `deviation` measures it,
+  in the norm that its docstring names.
 - **time** is the time of the other library in multiples of paramdesc's, for reading the weight and
   the backward pass. Above 1, paramdesc is faster; below 1, the other library is. There are
   [more sizes](development/benchmarks.md#the-maps-of-geotorch).
