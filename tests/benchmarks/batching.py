@@ -1,6 +1,6 @@
 """Many weights that are alike: one by one and together. Writes docs/batching.svg and a page's part.
 
-That page is docs/guide/loops.md. Times are of reading all weights and of their backward pass.
+That page is docs/guide/cache_benchmarks.md. Times are of reading all weights and of their backward pass.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Caches in the loops of serving and training. Writes docs/cost.svg and its part of a page.
 
-That page is docs/guide/loops.md. Every weight is orthogonal by a matrix exponential, as
+That page is docs/guide/cache_benchmarks.md. Every weight is orthogonal by a matrix exponential, as
 `paramdesc.parametrizations.orthogonal` and torch's function of that name make it by default.
 """
 
@@ -20,7 +20,7 @@ from tests.benchmarks.timing import environment
 
 __all__ = ["tables", "write_between"]
 
-PAGE = DOCS / "guide" / "loops.md"
+PAGE = DOCS / "guide" / "cache_benchmarks.md"
 BEGIN, END = "<!-- written by python -m tests.benchmarks.caching -->\n", "<!-- up to here -->\n"
 
 
