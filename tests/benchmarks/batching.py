@@ -1,6 +1,7 @@
 """Many similar weights: one by one and together. Writes docs/batching.svg and a page's part.
 
-That page is docs/guide/cache_benchmarks.md. Times are of reading all weights and of their backward pass.
+That page is docs/guide/cache_benchmarks.md. Times are of reading all weights and of their backward
+pass.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Caches in the loops of serving and training. Writes docs/cost.svg and its part of a page.
 
-That page is docs/guide/cache_benchmarks.md. Their goals are in docs/development/caches.md. Every weight is orthogonal by a matrix exponential, as
-`paramdesc.parametrizations.orthogonal` and torch's function of that name make it by default.
+That page is docs/guide/cache_benchmarks.md, and the goals are in docs/development/caches.md. Every
+weight is orthogonal by a matrix exponential, as `paramdesc.parametrizations.orthogonal` and torch's
+function of that name make it by default.
 """
 
 from __future__ import annotations

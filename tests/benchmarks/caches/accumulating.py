@@ -166,10 +166,10 @@ def windows(size: int, count: int, length: int, quick: bool) -> Table:
     return training_table(
         f"Truncated backpropagation through {count} windows",
         f"The time of the forward and backward passes of {count} windows of {length} steps with a "
-        f"batch of {batch}, through a recurrent cell with an orthogonal {size} x {size} weight. The "
-        "state is detached between windows. With `auto_cache`, a call of the model processes one "
-        "window. The reference is the same with a plain weight, plus one forward and one backward "
-        "pass of the parametrization.",
+        f"batch of {batch}, through a recurrent cell with an orthogonal {size} x {size} weight. "
+        "The state is detached between windows. With `auto_cache`, a call of the model processes "
+        "one window. The reference is the same with a plain weight, plus one forward and one "
+        "backward pass of the parametrization.",
         fast,
         slow,
         ["torch's cache is entered anew for each window."],
