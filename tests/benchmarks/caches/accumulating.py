@@ -149,7 +149,7 @@ def micro_batches(size: int, count: int, quick: bool) -> Table:
         [
             "Without `deferred=True`, paramdesc computes the weight again after each backward "
             "pass. torch's cache raises `RuntimeError: Trying to backward through the graph a "
-            "second time`, so it is entered anew for each micro-batch."
+            "second time`, so it has to be entered for each micro-batch."
         ],
     )
 
@@ -172,5 +172,5 @@ def windows(size: int, count: int, length: int, quick: bool) -> Table:
         "backward pass of the parametrization.",
         fast,
         slow,
-        ["torch's cache is entered anew for each window."],
+        ["torch's cache is entered for each window."],
     )
