@@ -21,8 +21,8 @@ class Sphere(Parametrization):
     short that its square underflows (below 1e-15 in single and 1e-145 in double precision), goes
     to the one with all entries equal, and has gradient zero.
 
-    Assigning, and registering on a weight, keeps vectors of that length, and replaces any other
-    by the nearest, the same divided by its length.
+    Assignment and registration keep vectors of that length and replace any other with the nearest,
+    the same divided by its length.
 
     The gradient is orthogonal to `X`, so each step of an optimizer makes `X` longer, and the next
     steps of the value shorter. After `rebase` steps, the value becomes the original.
@@ -34,11 +34,12 @@ class Sphere(Parametrization):
         dim: the dimension or dimensions that vectors lie along; None for the whole tensor as one.
         rebase: the number of training steps after which the value becomes the original; None
             for never.
-        strict: whether to refuse vectors of another length instead.
+        strict: whether to reject vectors of another length instead of replacing it.
 
     Raises:
         ValueError: if the radius is out of its range, or the weight has no such dimension; with
-            `strict`, if a length differs, with the largest relative difference.
+            `strict`, if a length differs; the error's `deviation` is the largest relative
+            difference.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 2), "weight", Sphere(2.0))
     >>> torch.allclose(linear.weight.norm(dim=-1), torch.tensor(2.0))
