@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from torch.nn import Module
 from paramdesc import parametrizations
 from paramdesc.chain.function_map import FunctionMap
 from paramdesc.errors import RecipeError
+from paramdesc.models.parametrize import parametrize
 from paramdesc.models.tying import tie_weights
 from paramdesc.registration.collection import get_parametrizations
-from paramdesc.registration.register import register_parametrization
 
 __all__ = [
     "FILE",
@@ -80,25 +81,23 @@ def apply_recipe(model: Module, recipe: Recipe, maps: Iterable[type[Module]] = (
         recipe: what `recipe_of` or `load_recipe` has returned.
         maps: classes of maps from outside of this library.
     """
+    listed = list(maps)
     prefix = getattr(model, "base_model_prefix", "")
     place = {path: find_path(model, path, prefix) for path in recipe}
-    for path, entry in recipe.items():
-        at = place[path]
-        if at is None:
-            continue
-        if "tied" in entry:
-            source = place[entry["tied"]]
-            if source is not None:
-                tie_weights(model, source, at)
-            continue
-        module, _, name = at.rpartition(".")
-        for described in entry["maps"]:
-            register_parametrization(
-                model.get_submodule(module),
-                name,
-                make_map(described, maps),
-                unsafe=entry.get("unsafe", False),
-            )
+    found = [(at, recipe[path]) for path, at in place.items() if at is not None]
+    for unsafe in (False, True):
+        chosen = [(at, x) for at, x in found if "maps" in x and x.get("unsafe", False) is unsafe]
+        for i in range(max((len(entry["maps"]) for _, entry in chosen), default=0)):
+            makers = {
+                at: partial(make_map, entry["maps"][i], listed)
+                for at, entry in chosen
+                if i < len(entry["maps"])
+            }
+            parametrize(model, makers, unsafe=unsafe, append=i > 0)
+    for at, entry in found:
+        source = place.get(entry.get("tied", ""))
+        if source is not None:
+            tie_weights(model, source, at)
     return [path for path, at in place.items() if at is None]
 
 
@@ -241,11 +240,10 @@ def make_map(description: Mapping[str, Any], maps: Iterable[type[Module]] = ()) 
     if not (isinstance(cls, type) and issubclass(cls, Module)):
         raise RecipeError.unknown(name)
     arguments = {key: value for key, value in description.items() if key not in ("map", "*")}
-    made = cls(
+    return cls(
         *(make_map(inner, listed) for inner in description.get("*", ())),
         **{key: as_given(from_json(value, listed)) for key, value in arguments.items()},
     )
-    return made
 
 
 def as_given(value: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import cached_file
 
@@ -25,6 +25,7 @@ from paramdesc.integrations.recipes import (
     save_recipe,
 )
 from paramdesc.models.bake import bake
+from paramdesc.models.tying import tie_weights
 
 __all__ = [
     "SaveParametrizations",
@@ -88,6 +89,7 @@ def from_pretrained(
     def init(self: Any, *init_args: Any, **init_options: Any) -> None:
         plain.__init__(self, *init_args, **init_options)
         left.extend(apply_recipe(self, recipe, listed))
+        tie_as_configured(self)
         keep_ties(self)
 
     # transformers makes the model on meta and then loads: the maps must be there in between
@@ -131,6 +133,14 @@ def concrete(model_class: Any, folder: str | Path, options: dict[str, Any]) -> A
     listed = found if isinstance(found, (list, tuple)) else [found]
     names = {each.__name__: each for each in listed}
     return next((names[x] for x in config.architectures or () if x in names), listed[0])
+
+
+def tie_as_configured(model: Any) -> None:
+    """Tie the tensors that transformers would tie after loading, if one of them is parametrized."""
+    chains = dict(paths_of_chains(model))
+    for target, source in model.all_tied_weights_keys.items():
+        if (target in chains) is not (source in chains):
+            tie_weights(model, *((source, target) if source in chains else (target, source)))
 
 
 def keep_ties(model: M) -> M:
@@ -213,6 +223,11 @@ def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
     restore_ties(model)
     bake(model, *paths)
     model.resize_token_embeddings(*args, **options)
+    for path in paths:  # the former head may still be held, with the same Parameter
+        module, _, name = path.rpartition(".")
+        old = model.get_parameter(path)
+        new = Parameter(old.detach().clone(), old.requires_grad)
+        setattr(model.get_submodule(module), name, new)
     model.tie_weights()
     apply_recipe(model, recipe)
     keep_ties(model)
