@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.saved import remember_saved
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
@@ -78,6 +79,11 @@ class Parametrization(Module):
     - `"never"` evaluates them one by one, for a map that branches on tensor values or has side
       effects.
 
+    Where originals are sharded, as under tensor parallelism, they are gathered before a map is
+    applied, unless the map can be applied to the shards. `cuts(dim, ndim)` returns the parts of the
+    originals on which a part of the value depends; then nothing is communicated. A subclass that
+    overrides `forward` must define it again.
+
     The base point moves after an optimizer step, when new numbers are written into the same
     Parameters and buffers. Evaluations never move it. Since a graph may outlive the step, `forward`
     passes a copy of the base point to autograd, `self.base.clone()`.
@@ -135,6 +141,14 @@ class Parametrization(Module):
             deviation, tolerance = self.deviation(Y).item(), self.tolerance(Y)
             if not deviation <= tolerance:
                 raise ConstraintError(self, self.constraint, deviation, tolerance)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        """What a part of the value is computed from: some indices of dimension `dim`, of `ndim`.
+
+        Returns along which dimension each original is cut, None if it is needed whole, and which
+        tensors of the map are cut, with the dimension. Returns None if all are needed whole.
+        """
+        return None
 
     def guess(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """An initial state for these inputs of `forward`, in the order of `warm_start`."""

@@ -114,7 +114,9 @@ class Flattened(MovesInner):
         result = assign_inner(self.map, self.to_matrix(Y))
         self.takes_one, self.takes_two = count_originals(result)
         self.shape = list(Y.shape)
-        return self.from_matrix(result, self.shape) if self.takes_one else result
+        if not self.takes_one:
+            return result
+        return self.from_matrix(result, self.shape).contiguous()  # for FSDP
 
     def movable(self) -> list[Parametrization]:
         return movable_in([self.map])

@@ -115,7 +115,7 @@ class Transposed(Parametrization):
         return X.mT
 
     def right_inverse(self, Y: Tensor) -> Tensor:
-        return Y.mT
+        return Y.mT.contiguous()  # FSDP shards contiguous Parameters only
 
 
 def stacked(parts: list[Tensor], dim: int, whole: bool) -> Tensor:

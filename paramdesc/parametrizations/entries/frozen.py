@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_of_broadcast
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_difference
 
@@ -62,6 +63,9 @@ class Frozen(Parametrization):
         if self.value is None:
             return X  # it is registered on nothing yet
         return torch.where(self.mask, self.value, X)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return (dim,), cuts_of_broadcast({"mask": self.mask, "value": self.value}, dim, ndim)
 
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 from torch.nn.functional import hardtanh_
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
@@ -89,6 +90,10 @@ class Interval(Parametrization):
             else:
                 hardtanh_(Y, above(self.low, X), below(self.high, X))
         return Y
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        is_tensor = isinstance(self.low, Tensor)  # of any shape that broadcasts
+        return cuts_across(None if is_tensor else [], dim, ndim)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions.transforms import SoftplusTransform
 from torch.nn.functional import softplus
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
@@ -65,6 +66,9 @@ class Ordered(Parametrization):
         with torch.no_grad():  # the gradient of the softplus may go on
             steps.clamp_min_(least_step(first, steps, X))
         return torch.cumsum(torch.cat([first, steps], dim=-1), dim=-1).to(X.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across([-1], dim, ndim)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_axis(Y)

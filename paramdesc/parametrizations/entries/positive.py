@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions.transforms import ExpTransform, SoftplusTransform
 from torch.nn.functional import softplus
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
@@ -90,6 +91,9 @@ class Positive(Parametrization):
         with torch.no_grad():  # the gradient may go on through the bound
             Y.clamp_min_(above(self.lower, X))
         return Y
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across([], dim, ndim)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from paramdesc.chain.cuts import Cuts, cuts_of_broadcast
 from paramdesc.chain.parametrization import Parametrization
 
 __all__ = ["ReZero", "Scaled"]
@@ -64,6 +65,9 @@ class Scaled(Parametrization):
         if self.scale is None:  # it is registered on nothing yet
             return X * self.init
         return X * self.scale
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return (dim,), cuts_of_broadcast({"scale": self.scale}, dim, ndim)
 
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened
@@ -58,6 +59,9 @@ class Simplex(Parametrization):
 
     def forward(self, X: Tensor) -> Tensor:
         return torch.softmax(widened(X), self.dim).to(X.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across([self.dim], dim, ndim)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.linalg.differences import largest_difference, largest_entry
@@ -130,6 +131,10 @@ class Rounded(Parametrization):
 
     def forward(self, X: Tensor) -> Tensor:
         return straight_through(self.round(X.detach()), X)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        has_own_grid = not self.whole and any(dim == axis % ndim for axis in self.axes)
+        return ((dim,), {}) if has_own_grid else None
 
     def scale_and_zero(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """The step of the grid, and the index of the grid point that represents zero."""

@@ -192,7 +192,8 @@ class OrthogonalConvolution(MovesInner):
                 self.check_reached(K, distance(K, M, bases, order))
         self.weight_shape = shape
         X = self.matrix.right_inverse(M.flatten(1, -2).to(K.dtype))
-        return X.to(Y.dtype), self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
+        planes = self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
+        return X.to(Y.dtype), planes.contiguous()  # FSDP shards contiguous Parameters only
 
     def movable(self) -> list[Parametrization]:
         return movable_in([self.matrix, self.planes])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, widened
@@ -52,6 +53,9 @@ class Centered(Parametrization):
         if self.dim is None:  # dimensions left out do not export to ONNX
             return (wide - torch.mean(wide)).to(X.dtype)
         return (wide - torch.mean(wide, self.dim, True)).to(X.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(self.dim, dim, ndim)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.parametrizations.base_point import check_rebase, shown_rebase
 from paramdesc.parametrizations.norms.length import Length
 
@@ -56,6 +57,9 @@ class FrobeniusNorm(Length):
         check_rebase(rebase)
         self.rebase = None if only_shrink else rebase
         self.only_shrink = only_shrink
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(self.dim, dim, ndim)
 
     def forward(self, X: Tensor) -> Tensor:
         return self.scaled(X, self.only_shrink)

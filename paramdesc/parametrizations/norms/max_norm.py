@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.parametrizations.norms.length import Length
 
 __all__ = ["MaxNorm"]
@@ -48,6 +49,9 @@ class MaxNorm(Length):
         strict: bool = False,
     ) -> None:
         super().__init__(bound, dim=dim, strict=strict)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(self.dim, dim, ndim)
 
     def forward(self, X: Tensor) -> Tensor:
         return self.scaled(X, only_shrink=True)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.lengths import with_lengths
 from paramdesc.linalg.precision import smallest_normal, widened
@@ -76,6 +77,10 @@ class WeightNorm(Parametrization):
             scale = (lengths / divisor).unsqueeze(-1)
             return torch.view_as_complex(torch.view_as_real(v) * scale)
         return (widened(v) * (widened(g) / divisor)).to(v.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        is_slice = self.dim is not None and dim == self.dim % ndim
+        return ((dim, dim), {}) if is_slice else None
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.norm(weight)

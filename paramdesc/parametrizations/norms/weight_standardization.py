@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
@@ -69,6 +70,9 @@ class WeightStandardization(Parametrization):
         else:
             rows = layer_norm(rows, [rows.shape[1]], None, None, self.eps)
         return rows.view(outputs.shape).movedim(0, self.dim).to(X.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return ((dim,), {}) if dim == self.dim % ndim else None
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)

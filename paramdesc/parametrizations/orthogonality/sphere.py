@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import all_above, epsilon, widened
 from paramdesc.linalg.scaled import EXACT_OR_EVEN, scaled_to_norm
@@ -98,6 +99,9 @@ class Sphere(Parametrization):
         inverse = torch.where(is_long, length, math.inf).reciprocal()  # zero for what is short
         other = torch.where(is_long, 0.0, self.radius / math.sqrt(max(count, 1)))
         return torch.addcmul(other.to(X.dtype), X, inverse, value=self.radius)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(None if self.is_whole else self.dim, dim, ndim)
 
     def dims(self, X: Tensor) -> list[int]:
         """The dimensions that vectors lie along."""

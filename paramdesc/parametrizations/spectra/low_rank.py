@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, widened
@@ -53,6 +54,11 @@ class LowRank(Parametrization):
 
     def forward(self, A: Tensor, B: Tensor) -> Tensor:
         return matmul(A, B)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        if dim == ndim - 2:
+            return (dim, None), {}
+        return ((None, dim), {}) if dim == ndim - 1 else ((dim, dim), {})
 
     def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
         check_rank(Y, self.rank)

@@ -6,6 +6,7 @@ No `from __future__ import annotations`: TorchScript needs the annotations of th
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_of_broadcast
 from paramdesc.parametrizations.structure.linear_structure import LinearStructure
 
 __all__ = ["Masked"]
@@ -57,6 +58,9 @@ class Masked(LinearStructure):
         # of the dtype that most weights have: a product with booleans takes twice the time
         self.register_buffer("mask", (mask.detach() != 0).to(torch.get_default_dtype()))
         self.fill = float(fill)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return (dim,), cuts_of_broadcast({"mask": self.mask}, dim, ndim)
 
     def project(self, X: Tensor) -> Tensor:
         check_broadcast(self.mask, X)
