@@ -108,9 +108,9 @@ class cached:
             raise CacheTargetError.batched()
         if check_contents is not None and not persistent:
             raise TypeError(
-                "check_contents= is about values that outlive the block, and these are kept with "
-                "persistent=True only. Write cached(..., persistent=True, check_contents="
-                f"{check_contents})."
+                "check_contents= applies to values that outlive the block, which requires "
+                "persistent=True. Write cached(..., persistent=True, "
+                f"check_contents={check_contents})."
             )
         self._targets = Search.of(targets) if targets else None
         self._persistent = persistent
@@ -208,8 +208,8 @@ class cached:
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
-                f"cannot decorate the generator {function.__qualname__}: between its steps the "
-                "scope would be its caller's too. Write `with cached(...):` inside of it."
+                f"cannot decorate the generator {function.__qualname__}: between its steps, the "
+                "block would also apply to its caller. Write `with cached(...):` inside it."
             )
 
         targets = () if self._targets is None else (self._targets,)

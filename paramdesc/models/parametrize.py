@@ -174,7 +174,7 @@ def raise_if_nothing_fits(placed: Sequence[Placed]) -> None:
         add_note(
             error,
             f"in parametrize(), at {target.places[0].path!r}. No tensor that {target.key!r:.100} "
-            "chooses has taken a map.",
+            "selects accepted a map.",
         )
         raise error
 
