@@ -52,7 +52,7 @@ FACTS: tuple[Fact, ...] = (
         instead=(
             ("Sphere", "if the lengths are fixed"),
             ("Scaled", "for a trained scale without the norm"),
-            ("WeightStandardization", "if rows should be centred as well"),
+            ("WeightStandardization", "if rows should be centered as well"),
         ),
         cost=TWO_PASSES,
         launches="weight norm",
@@ -106,7 +106,7 @@ FACTS: tuple[Fact, ...] = (
             ("Centered", "if only the mean matters"),
             ("WeightNorm", "for trained lengths"),
         ),
-        replaced="replaced by the nearest: each row is standardised",
+        replaced="replaced by the nearest: each row is standardized",
         cost=TWO_PASSES,
         launches="weight standardization",
         functions=("weight_standardization",),

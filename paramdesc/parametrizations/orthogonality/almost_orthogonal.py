@@ -24,7 +24,7 @@ class AlmostOrthogonal(TallMatrices):
     Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in float32. A
     wide matrix is the conjugate transpose of a tall one. The value is the product `Q F` of a
     matrix with orthonormal columns, that of `Orthogonal()` at `X`, and of a Hermitian one of
-    eigenvalues in the band: with `c` its centre, `r` half its width and
+    eigenvalues in the band: with `c` its center, `r` half its width and
     `H` the Hermitian part of `X`, of `Bᴴ X` if `X` is not square,
     `F = c I + H (I + H² / 4r²)⁻¹`. So one original of the shape of the weight gives every
     matrix in the band, without a singular value decomposition. Eigenvalues of `H` reach the ends
@@ -115,11 +115,11 @@ class AlmostOrthogonal(TallMatrices):
     def inverse_of_tall(self, Y: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The original, and the base point that goes with it."""
         U, singular, Vh = torch.linalg.svd(Y, full_matrices=False)
-        width, centre = self.high - self.low, (self.low + self.high) / 2
+        width, center = self.high - self.low, (self.low + self.high) / 2
         margin = MARGIN * width
         is_kept = (singular >= self.low - tolerance) & (singular <= self.high + tolerance)
         inside = singular.clamp(self.low + margin, self.high - margin)
-        f = (2 / width * (torch.where(is_kept, singular, inside) - centre)).clamp(-1, 1)
+        f = (2 / width * (torch.where(is_kept, singular, inside) - center)).clamp(-1, 1)
         h = width * f / (1 + (1 - f.square()).sqrt())
         H = (Vh.mH * h.unsqueeze(-2)) @ Vh
         base = U @ Vh

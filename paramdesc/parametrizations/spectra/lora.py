@@ -44,7 +44,7 @@ class LoRA(Parametrization):
             was registered on a weight of another shape before.
 
     Source: E. J. Hu et al., *LoRA: low-rank adaptation of large language models*, ICLR 2022,
-    section 4.1. `A` is initialised as in their code and in PEFT, uniformly up to
+    section 4.1. `A` is initialized as in their code and in PEFT, uniformly up to
     `1 / sqrt(n)`, from the seed that `torch.manual_seed` set, without using up any of its
     numbers.
 

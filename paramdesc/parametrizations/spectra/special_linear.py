@@ -29,7 +29,7 @@ class SpecialLinear(PolarForm):
     entries changes the determinant by the precision times the condition number, which in half
     precision is soon as large as one. The cost is
     four products of `n x n` matrices, one of them for an inverse, and five for the gradient;
-    a factorisation for the determinant, and an inverse for its gradient.
+    a factorization for the determinant, and an inverse for its gradient.
 
     Assignment and registration keep a matrix of determinant one. Of any other, a negative
     determinant is made positive by turning over the direction of the smallest singular value,

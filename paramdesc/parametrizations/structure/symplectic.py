@@ -37,10 +37,10 @@ class Symplectic(BasePoint):
 
     Assigning, and registering on a weight, makes the value the `base`, and sets `X` to zero.
     A symplectic matrix is kept as it is. Any other is replaced by the nearer of two, as the
-    nearest is not known in closed form: its generalised polar factor `A (A* A)^(-1/2)` with
+    nearest is not known in closed form: its generalized polar factor `A (A* A)^(-1/2)` with
     the adjoint `A* = J⁻¹ Aᵀ J`, where Newton's iteration finds it, and the nearest matrix
     that is symplectic and orthogonal, or for complex ones the nearest unitary
-    `[[U, 0], [0, Ū]]`. That takes some 15 inverses, in double precision.
+    `[[U, 0], [0, Ū]]`. That takes about 15 inverses, in double precision.
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.

@@ -38,6 +38,7 @@ OFF = {
     "PronounInflectionBe": "it misreads 'tensors that nothing else uses are'",
     "SentenceCapitalization": "cells of tables and items of lists may start in lower case",
     "SingleBe": "it misreads 'torch's is'",
+    "Spaces": "listings are set with tabs",
     "SplitWords": "it takes words of torch apart, such as autocast",
     "TheirToTheyre": "it misreads 'with their backward pass'",
     "ToTwoToo": "it misreads 'last to first'",
