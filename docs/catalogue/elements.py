@@ -78,7 +78,8 @@ FACTS: tuple[Fact, ...] = (
         "FromDistributions",
         purpose="any constraint of `torch.distributions.constraints`",
         formula=r"Y = \texttt{transform\_to(constraint)}(X)",
-        use="For constraints that torch, Pyro or you have registered with `torch.distributions`.",
+        use="For constraints that torch, Pyro or you have registered with "
+        "`torch.distributions`.",
         instead=(
             ("Positive", "for positive entries: it can be scripted"),
             ("Interval", "for entries in an interval: it can be scripted"),

@@ -79,7 +79,7 @@ FACTS: tuple[Fact, ...] = (
             ("SpectralNorm", "for the Euclidean norm"),
             ("Simplex", "if the entries must be non-negative and sum to one"),
         ),
-        replaced='scaled, or with `by="nearest"` replaced by the nearest',
+        replaced="scaled, or with `by=\"nearest\"` replaced by the nearest",
         cost='Two passes; `by="nearest"` sorts each row.',
         launches="absolute sums",
         functions=("operator_norm_inf", "operator_norm_1"),

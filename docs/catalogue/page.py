@@ -78,13 +78,7 @@ def cost(fact: Fact, launches: dict[str, Launches], counted_on: str) -> str:
 
 def reference(fact: Fact) -> str:
     """The docstrings of the class and of its functions."""
-    lines = [
-        "## Reference",
-        "",
-        "```{eval-rst}",
-        ".. currentmodule:: paramdesc.parametrizations",
-        "",
-    ]
+    lines = ["## Reference", "", "```{eval-rst}", ".. currentmodule:: paramdesc.parametrizations", ""]
     if isinstance(getattr(parametrizations, fact.name), type):
         lines += [f".. autoclass:: {fact.name}", *members(fact.name), ""]
     for name in fact.functions:

@@ -87,10 +87,7 @@ class Silent(SimpleHTTPRequestHandler):
 def listen(page: Page, heard: list[str]) -> None:
     page.on("console", lambda said: heard.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on(
-        "response",
-        lambda got: heard.append(f"{got.status}: {got.url}") if got.status >= 400 else None,
-    )
+    page.on("response", lambda got: heard.append(f"{got.status}: {got.url}") if got.status >= 400 else None)
 
 
 def faults_of_layout(page: Page, name: str, screenshots: Path) -> Iterator[str]:

@@ -26,8 +26,8 @@ def largest_singular_triple(
     of `M`; half precision is iterated in float32. A zero matrix has the value zero.
 
     The gradient of `sigma` is exact where the iteration has converged: `u vᴴ`. It is finite
-    also where the singular value is a repeated one. The vectors are detached, as is the dependence of
-    that gradient on `M`: their derivatives have no bound where singular values meet.
+    also where the singular value is a repeated one. The vectors are detached, as is the
+    dependence of that gradient on `M`: their derivatives have no bound where singular values meet.
 
     Cost of an iteration: one product with `M` and one with `Mᴴ`.
 
