@@ -49,7 +49,8 @@ def write_and_assign(own: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         chain, value = find_value(tensor)
     if chain is None or value is None:
         return NotImplemented
-    if all(getattr(x, LOADED, False) for x in chain.own_originals().values()):
+    originals = chain.own_originals()  # none, if they are parametrized themselves
+    if originals and all(getattr(x, LOADED, False) for x in originals.values()):
         return tensor
     before = value.detach().clone()
     try:
