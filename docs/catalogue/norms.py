@@ -76,7 +76,7 @@ FACTS: tuple[Fact, ...] = (
         "MaxNorm",
         purpose="rows no longer than a bound",
         formula=r"y = x \min\left(1, \frac{\text{bound}}{\lVert x \rVert}\right)",
-        use="For regularisation, also together with dropout: no unit can grow without limit.",
+        use="For regularization, also together with dropout: no unit can grow without limit.",
         instead=(
             ("Sphere", "if all rows must have the same length"),
             ("AbsoluteSums", "for sums of absolute values instead of Euclidean lengths"),

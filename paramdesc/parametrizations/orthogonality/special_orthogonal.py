@@ -25,7 +25,7 @@ class SpecialOrthogonal(Orthogonal):
         orthogonal_map: `"cayley"`, `"matrix_exp"` or `"householder"`.
         trivialization: whether they have a base point, see `Orthogonal`.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to reject a matrix that is no rotation instead of replacing it.
+        strict: whether to reject a matrix that is not a rotation instead of replacing it.
 
     Raises:
         ValueError: if the matrices are complex or not square; as `Orthogonal` does.

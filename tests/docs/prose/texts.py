@@ -1,4 +1,7 @@
-"""What is read: the pages, and the docstrings of the package, without what is not English."""
+"""What is read: the pages, and the docstrings of the package, without what is not English.
+
+A build of the site writes docs/parametrizations; these pages are read if they are there.
+"""
 
 from __future__ import annotations
 
