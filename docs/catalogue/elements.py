@@ -58,7 +58,7 @@ FACTS: tuple[Fact, ...] = (
             ("UnitInterval", "for probabilities that need not sum to one"),
             ("AbsoluteSums", "for signed entries with a bounded sum"),
         ),
-        replaced="replaced by the nearest point of the simplex, moved a little towards its centre",
+        replaced="replaced by the nearest point of the simplex, moved a little towards its center",
         cost="The softmax.",
         launches="simplex",
         functions=("simplex",),
@@ -95,7 +95,7 @@ FACTS: tuple[Fact, ...] = (
         purpose="numbers of a few bits, trained through the rounding",
         formula=r"Y = s \operatorname{round}\left(\frac{X}{s}\right), \qquad"
         r" s = \frac{\max |X|}{2^{\text{bits} - 1} - 1}",
-        use="For quantisation-aware training: the forward pass sees the rounded weight, the "
+        use="For quantization-aware training: the forward pass sees the rounded weight, the "
         "gradient passes through.",
         instead=(("StraightThrough", "for any other step function"),),
         replaced="rounded",
@@ -138,7 +138,7 @@ FACTS: tuple[Fact, ...] = (
         use="For a trained gain of a layer, or of each of its outputs.",
         instead=(
             ("ReZero", "for a scale that starts at zero"),
-            ("WeightNorm", "if directions are normalised"),
+            ("WeightNorm", "if directions are normalized"),
         ),
         cost="One pass.",
         launches="scaled",

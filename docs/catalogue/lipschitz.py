@@ -7,7 +7,7 @@ __all__ = ["FACTS"]
 FACTS: tuple[Fact, ...] = (
     Fact(
         "OrthogonalConvolution",
-        purpose="a convolution that keeps lengths, of any stride and groups, transposed or not",
+        purpose="a norm-preserving convolution, of any stride and groups, transposed or not",
         formula=r"Y(z) = Q \prod_{\text{axes}} \prod_{i} \left(I - P_i + P_i z\right)",
         use="For deep convolutional networks whose gradients keep their length, and for certified "
         "robustness. `orthogonal_convolution` reads stride and groups from the layer.",
@@ -56,7 +56,7 @@ FACTS: tuple[Fact, ...] = (
         "Bjorck",
         purpose="orthogonal to an accuracy, of norm never above one",
         formula=r"Y \leftarrow \tfrac{1}{2}\, Y \left(3 I - Y^\mathsf{H} Y\right)",
-        use="To reproduce published Lipschitz networks that orthogonalise by this iteration.",
+        use="To reproduce published Lipschitz networks that orthogonalize by this iteration.",
         instead=(
             ("Orthogonal", "in all other cases: it is faster and exact"),
             ("SpectralNorm", "if only the largest singular value matters"),

@@ -9,7 +9,7 @@ POLAR = "replaced by the nearest in the Frobenius norm, its polar factor"
 FACTS: tuple[Fact, ...] = (
     Fact(
         "Orthogonal",
-        purpose="a recurrent kernel that keeps lengths; orthonormal rows or columns",
+        purpose="a recurrent weight that preserves norms; orthonormal rows or columns",
         formula=r"Y = B \left(I + \tfrac{1}{2} A\right) \left(I - \tfrac{1}{2} A\right)^{-1},"
         r" \qquad A = \tfrac{1}{2} (X - X^\mathsf{H})",
         use="For recurrent kernels, whose gradients neither vanish nor explode if all singular "
@@ -71,7 +71,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "AlmostOrthogonal",
-        purpose="a layer that nearly keeps lengths",
+        purpose="a layer that nearly preserves norms",
         formula=r"Y = Q F, \qquad F = c I + H \left(I + \frac{H^2}{4 r^2}\right)^{-1}",
         use="For layers that should be well conditioned, with all singular values in a band such "
         "as `[0.9, 1.1]`, but not exactly orthogonal.",

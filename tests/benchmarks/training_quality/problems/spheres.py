@@ -13,7 +13,7 @@ from tests.benchmarks.training_quality.problem import Contestant, Numbers, Probl
 __all__ = ["PROBLEMS"]
 
 
-def normalised(X: Tensor) -> Tensor:
+def normalized(X: Tensor) -> Tensor:
     value: Tensor = X / X.norm(dim=-1, keepdim=True)
     return value
 
@@ -31,7 +31,7 @@ PEERS = {
     "geotorch, SphereEmbedded": by_geotorch(lambda geotorch, shape: geotorch.SphereEmbedded(shape)),
     "geotorch, Sphere": by_geotorch(lambda geotorch, shape: geotorch.Sphere(shape)),
     "geoopt, Sphere": by_geoopt(lambda geoopt: geoopt.Sphere()),
-    "by hand, `x / |x|`": by_hand(normalised, same),
+    "by hand, `x / |x|`": by_hand(normalized, same),
 }
 SPHERE = {
     "`Sphere()`": ours(Sphere),
@@ -49,21 +49,21 @@ def leading_eigenvector() -> Problem:
     values = torch.linspace(0.0, 2.0, 64, dtype=torch.float64)
     return Problem(
         "The leading eigenvector of a symmetric 64 x 64 matrix, with evenly spaced eigenvalues.",
-        normalised(numbers.normal(1, 64)),
+        normalized(numbers.normal(1, 64)),
         leading_form,
         (numbers.spectrum(values), torch.ones(1).double(), torch.tensor(-1.0).double()),
         Sphere().deviation,
         {**SPHERE, "`FrobeniusNorm()`": ours(FrobeniusNorm)},
-        project=normalised,
+        project=normalized,
     )
 
 
 def unit_rows() -> Problem:
     numbers = Numbers(11)
-    inputs, solution = numbers.sample(256, 24), normalised(numbers.normal(16, 24))
+    inputs, solution = numbers.sample(256, 24), normalized(numbers.normal(16, 24))
     return Problem(
         "Regression whose 16 x 24 weight has rows of length one, without noise.",
-        normalised(numbers.normal(16, 24)),
+        normalized(numbers.normal(16, 24)),
         regression,
         (inputs, inputs @ solution.mT),
         Sphere().deviation,
