@@ -11,7 +11,7 @@ function fit(wrapper) {
 }
 
 function fitAll() {
-  document.querySelectorAll(".table-wrapper").forEach(fit);
+  document.querySelectorAll(".table-wrapper, .cell_output .output").forEach(fit);
 }
 
 window.addEventListener("DOMContentLoaded", fitAll);

@@ -30,9 +30,11 @@ TOO_WIDE = """() => {
     const page = document.scrollingElement, found = [];
     if (page.scrollWidth > window.innerWidth)
         found.push(`the page is ${page.scrollWidth} pixels wide`);
-    for (const box of document.querySelectorAll(".table-wrapper"))
+    for (const table of document.querySelectorAll("article table")) {
+        const box = table.parentElement;
         if (box.scrollWidth > box.clientWidth + 1)
-            found.push(`a table is ${box.scrollWidth} pixels wide: ${box.innerText.slice(0, 60)}`);
+            found.push(`a table is ${box.scrollWidth} pixels wide: ${table.innerText.slice(0, 60)}`);
+    }
     return found;
 }"""
 
