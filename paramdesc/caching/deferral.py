@@ -3,17 +3,22 @@
 The gradients that reach a leaf are summed. `Deferral.backward` propagates the sums through the
 graphs that the leaves were cut from, into `.grad` of the originals. On a device, they may reach it
 on different streams, and each use of a sum waits for the last one.
+
+Threads may share a scope, so a gradient is taken before autograd accumulates it. A hook that takes
+`leaf.grad` afterwards would race with the accumulation of another thread: torch holds a lock
+during the accumulation, but not while hooks run.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
 
 from paramdesc.caching.entry import Entry
 from paramdesc.caching.origin import Origin, origin_of
@@ -26,39 +31,62 @@ __all__ = ["Deferral"]
 
 
 class Collector:
-    """Sums the gradients that reach one leaf. The leaf refers to it, and not vice versa."""
+    """Sums the gradients that reach one leaf. The leaf refers to it, and not vice versa.
 
-    __slots__ = ("capture", "ended", "name", "origin", "total")
+    Gradients may arrive in several threads. A thread takes the sum out of `sums`, adds to it and
+    puts it back, so that no other thread has it meanwhile, and needs no lock, which an interrupt
+    could leave locked.
+    """
+
+    __slots__ = ("capture", "ended", "name", "sums")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.capture = current_capture()
-        self.total: Tensor | None = None
-        self.origin: Origin | None = None  # of the sum
+        self.sums: list[Sum] = []  # more than one only while threads add at the same time
         self.ended = False
 
-    def __call__(self, leaf: Tensor) -> None:
+    def watch(self, leaf: Tensor) -> Node:
+        """Collect the gradients of `leaf`. Returns the node of the graph that must be kept.
+
+        A leaf that is used after its node has been freed gets a new node without the hook. Its
+        gradients are taken after the accumulation.
+        """
+        node = get_gradient_edge(leaf).node
+        node.register_prehook(self.before_accumulation)
+        leaf.register_post_accumulate_grad_hook(self.after_accumulation)  # type: ignore[no-untyped-call]
+        return node
+
+    def before_accumulation(self, gradients: tuple[Tensor | None, ...]) -> tuple[None]:
+        (gradient,) = gradients
+        if gradient is not None:
+            self.add(gradient, is_shared=True)
+        return (None,)  # nothing is left to accumulate
+
+    def after_accumulation(self, leaf: Tensor) -> None:
         gradient = leaf.grad
         leaf.grad = None
-        if gradient is None:
-            return
+        if gradient is not None:
+            self.add(gradient, is_shared=False)
+
+    def add(self, gradient: Tensor, is_shared: bool) -> None:
+        """Add `gradient` to the sum. A shared one may be written to by others later."""
         if self.ended:
             raise DeferredGradientError.late(self.name)
         if torch.is_grad_enabled():  # by create_graph=True
             raise DeferredGradientError.with_graph(self.name)
-        self.arrive()
         if gradient.dtype in (torch.float16, torch.bfloat16):
             gradient = gradient.float()  # a sum of sixteen in half precision loses four bits
-        if self.total is None:
-            self.total = gradient
-        elif self.total.layout == gradient.layout == torch.strided:
-            self.total.add_(gradient)
+            is_shared = False
+        total = self.take()
+        if total is None:
+            total = gradient.clone() if is_shared else gradient
         else:
-            self.total = self.total + gradient
-        self.origin = origin_of(self.total)
+            total = added(total, gradient)
+        self.sums.append(Sum(total, origin_of(total)))
 
-    def arrive(self) -> None:
-        """Make the sum usable on the current stream.
+    def take(self) -> Tensor | None:
+        """The sum, usable on the current stream. The next one starts anew.
 
         Raises:
             DeferredGradientError: if a capture of a CUDA graph has begun or ended since the leaf
@@ -66,14 +94,30 @@ class Collector:
         """
         if current_capture() is not self.capture:
             raise DeferredGradientError.captured(self.name)
-        if self.origin is not None:
-            self.origin.arrive()
-
-    def take(self) -> Tensor | None:
-        """The sum, which starts anew."""
-        self.arrive()
-        total, self.total, self.origin = self.total, None, None
+        total: Tensor | None = None
+        while self.sums:
+            try:
+                part = self.sums.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if part.origin is not None:
+                part.origin.arrive()
+            total = part.tensor if total is None else added(total, part.tensor)
         return total
+
+
+class Sum(NamedTuple):
+    """A sum of gradients to which nobody else refers, and where it was computed."""
+
+    tensor: Tensor
+    origin: Origin | None
+
+
+def added(total: Tensor, gradient: Tensor) -> Tensor:
+    """The sum, in the memory of `total` if possible."""
+    if total.layout == gradient.layout == torch.strided:
+        return total.add_(gradient)
+    return total + gradient
 
 
 class Deferred:
@@ -93,7 +137,8 @@ class Deferral:
     """The values of one scope whose gradients are deferred."""
 
     def __init__(self) -> None:
-        self.values: list[Deferred] = []
+        # by identity: threads add and remove without a lock
+        self.held: dict[int, Deferred] = {}
         self.capture = current_capture()
 
     @property
@@ -106,15 +151,13 @@ class Deferral:
         return current_capture() is self.capture
 
     def leaf_of(self, value: Tensor, name: str) -> tuple[Tensor, Collector]:
-        """A leaf over the memory of `value`, and the collector of its gradients."""
+        """A leaf over the memory of `value`, and the collector for its gradients."""
         refuse_unused_parameters(name)
-        collector = Collector(name)
-        leaf = value.detach().requires_grad_()
-        leaf.register_post_accumulate_grad_hook(collector)  # type: ignore[no-untyped-call]
-        return leaf, collector
+        return value.detach().requires_grad_(), Collector(name)
 
     def add(self, value: Tensor, entry: Entry, collector: Collector) -> None:
-        """Hold `value` with its graph, and the collector of the leaf that `entry` keeps."""
+        """Hold `value` with its graph, and collect the gradients of the leaf that `entry` keeps."""
+        entry.node = collector.watch(entry.value)
         check: Callable[..., Cause | None] = entry.why_stale
         name = collector.name
 
@@ -123,13 +166,17 @@ class Deferral:
             return check(in_any_mode)
 
         entry.why_stale = why_stale
-        # no gradient can reach a leaf that has been freed
-        self.values = [
-            held
-            for held in self.values
-            if held.collector.total is not None or held.leaf() is not None
-        ]
-        self.values.append(Deferred(value, entry, collector))
+        deferred = Deferred(value, entry, collector)
+        for held in self.values:
+            # no gradient can reach a leaf that has been freed
+            if not held.collector.sums and held.leaf() is None:
+                self.held.pop(id(held), None)
+        self.held[id(deferred)] = deferred
+
+    @property
+    def values(self) -> list[Deferred]:
+        """The values, in the order of their evaluation."""
+        return list(self.held.values())
 
     def waiting(self) -> list[Deferred]:
         """The values whose leaves a gradient has reached."""
@@ -162,7 +209,7 @@ class Deferral:
 
         With `parameters`, only for the values that lead to one of them.
         """
-        values = list(self.values)
+        values = self.values
         if parameters is not None:
             values = self.leading_to(parameters, values)
         waiting = waiting_in(values)
@@ -185,7 +232,7 @@ class Deferral:
         """Drop the sums. Returns the names of the tensors whose gradients are lost."""
         names = [held.collector.name for held in self.waiting()]
         for held in self.values:
-            held.collector.total = held.collector.origin = None
+            held.collector.sums.clear()
         self.end(self.values)
         return names
 
@@ -194,13 +241,12 @@ class Deferral:
         for held in values:
             held.expiry.cause = Cause(Reason.CONSUMED)
             held.collector.ended = True
-        ended = set(map(id, values))
-        self.values = [held for held in self.values if id(held) not in ended]
+            self.held.pop(id(held), None)
 
 
 def waiting_in(values: list[Deferred]) -> list[Deferred]:
     """The elements of `values` whose leaves a gradient has reached."""
-    return [held for held in values if held.collector.total is not None]
+    return [held for held in values if held.collector.sums]
 
 
 def first_of(waiting: list[Deferred], values: list[Deferred]) -> list[Deferred]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from paramdesc.caching.contents import Contents
 from paramdesc.caching.dependencies import Dependencies
@@ -61,6 +62,7 @@ class Entry:
 
     __slots__ = (
         "expiry",
+        "node",
         "record",
         "since",
         "value",
@@ -80,6 +82,7 @@ class Entry:
         batch: list[Expiry] | None = None,
     ) -> None:
         self.value = value
+        self.node: Node | None = None  # of a value whose gradients are deferred
         self.record = record
         self.since = time.time()
         self.watches = tuple(dependencies.watches)
