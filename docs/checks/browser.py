@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
+from playwright.sync_api import Page, Response, TimeoutError, sync_playwright
 
 __all__ = ["look_at"]
 
@@ -31,9 +30,9 @@ TOO_WIDE = """() => {
     if (page.scrollWidth > window.innerWidth)
         found.push(`the page is ${page.scrollWidth} pixels wide`);
     for (const table of document.querySelectorAll("article table")) {
-        const box = table.parentElement;
+        const box = table.parentElement, text = table.innerText.slice(0, 60);
         if (box.scrollWidth > box.clientWidth + 1)
-            found.push(`a table is ${box.scrollWidth} pixels wide: ${table.innerText.slice(0, 60)}`);
+            found.push(`a table is ${box.scrollWidth} pixels wide: ${text}`);
     }
     return found;
 }"""
@@ -41,8 +40,6 @@ TOO_WIDE = """() => {
 
 def look_at(site: Path, chromium: str, screenshots: Path) -> list[str]:
     """Take screenshots, and give a line for each problem."""
-    from playwright.sync_api import sync_playwright
-
     screenshots.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     with served(site) as address, sync_playwright() as playwright:
@@ -89,7 +86,13 @@ class Silent(SimpleHTTPRequestHandler):
 def listen(page: Page, heard: list[str]) -> None:
     page.on("console", lambda said: heard.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("response", lambda got: heard.append(f"{got.status}: {got.url}") if got.status >= 400 else None)
+    page.on(
+        "response", lambda got: heard.append(f"{got.status}: {got.url}") if failed(got) else None
+    )
+
+
+def failed(response: Response) -> bool:
+    return response.status >= 400
 
 
 def faults_of_layout(page: Page, name: str, screenshots: Path) -> Iterator[str]:
@@ -110,6 +113,6 @@ def searched_in_vain(page: Page, address: str) -> list[str]:
         page.goto(f"{address}/search.html?q={words.replace(' ', '+')}")
         try:
             page.wait_for_selector("#search-results li", timeout=5000)
-        except Exception:
+        except TimeoutError:
             problems.append(f"search.html: nothing is found for {words!r}")
     return problems

@@ -52,7 +52,7 @@ FACTS: tuple[Fact, ...] = (
         instead=(
             ("Sphere", "if the lengths are fixed"),
             ("Scaled", "for a trained scale without the norm"),
-            ("WeightStandardization", "if rows should be centred as well"),
+            ("WeightStandardization", "if rows should be centered as well"),
         ),
         cost=TWO_PASSES,
         launches="weight norm",
@@ -76,7 +76,7 @@ FACTS: tuple[Fact, ...] = (
         "MaxNorm",
         purpose="rows no longer than a bound",
         formula=r"y = x \min\left(1, \frac{\text{bound}}{\lVert x \rVert}\right)",
-        use="For regularisation, also together with dropout: no unit can grow without limit.",
+        use="For regularization, also together with dropout: no unit can grow without limit.",
         instead=(
             ("Sphere", "if all rows must have the same length"),
             ("AbsoluteSums", "for sums of absolute values instead of Euclidean lengths"),
@@ -106,7 +106,7 @@ FACTS: tuple[Fact, ...] = (
             ("Centered", "if only the mean matters"),
             ("WeightNorm", "for trained lengths"),
         ),
-        replaced="replaced by the nearest: each row is standardised",
+        replaced="replaced by the nearest: each row is standardized",
         cost=TWO_PASSES,
         launches="weight standardization",
         functions=("weight_standardization",),

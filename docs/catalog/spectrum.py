@@ -90,7 +90,7 @@ FACTS: tuple[Fact, ...] = (
         ),
         replaced="divided by the root of its determinant, after a negative determinant has been "
         "made positive",
-        cost="9 products, one of them an inverse; a factorisation for the determinant and an "
+        cost="9 products, one of them an inverse; a factorization for the determinant and an "
         "inverse for its gradient.",
         launches="special linear",
         functions=("special_linear",),

@@ -24,7 +24,7 @@ FACTS: tuple[Fact, ...] = (
         "Interval",
         purpose="entries in an interval",
         formula=r"Y = \text{low} + (\text{high} - \text{low})\, \operatorname{sigmoid}(X)",
-        use="For entries between two bounds, such as physical constants. The bounds may be tensors.",
+        use="For entries between two bounds, such as physical constants. Bounds may be tensors.",
         instead=(
             ("UnitInterval", "for the interval from zero to one"),
             ("Positive", "for a lower bound only"),
@@ -58,7 +58,7 @@ FACTS: tuple[Fact, ...] = (
             ("UnitInterval", "for probabilities that need not sum to one"),
             ("AbsoluteSums", "for signed entries with a bounded sum"),
         ),
-        replaced="replaced by the nearest point of the simplex, moved a little towards its centre",
+        replaced="replaced by the nearest point of the simplex, moved a little towards its center",
         cost="The softmax.",
         launches="simplex",
         functions=("simplex",),
@@ -78,8 +78,7 @@ FACTS: tuple[Fact, ...] = (
         "FromDistributions",
         purpose="any constraint of `torch.distributions.constraints`",
         formula=r"Y = \texttt{transform\_to(constraint)}(X)",
-        use="For constraints that torch, Pyro or you have registered with "
-        "`torch.distributions`.",
+        use="For constraints that torch, Pyro or you have registered with `torch.distributions`.",
         instead=(
             ("Positive", "for positive entries: it can be scripted"),
             ("Interval", "for entries in an interval: it can be scripted"),
@@ -95,7 +94,7 @@ FACTS: tuple[Fact, ...] = (
         purpose="numbers of a few bits, trained through the rounding",
         formula=r"Y = s \operatorname{round}\left(\frac{X}{s}\right), \qquad"
         r" s = \frac{\max |X|}{2^{\text{bits} - 1} - 1}",
-        use="For quantisation-aware training: the forward pass sees the rounded weight, the "
+        use="For quantization-aware training: the forward pass sees the rounded weight, the "
         "gradient passes through.",
         instead=(("StraightThrough", "for any other step function"),),
         replaced="rounded",
@@ -138,7 +137,7 @@ FACTS: tuple[Fact, ...] = (
         use="For a trained gain of a layer, or of each of its outputs.",
         instead=(
             ("ReZero", "for a scale that starts at zero"),
-            ("WeightNorm", "if directions are normalised"),
+            ("WeightNorm", "if directions are normalized"),
         ),
         cost="One pass.",
         launches="scaled",

@@ -26,8 +26,10 @@ def write_pages(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     entries = {entry.name: entry for family in GALLERY.values() for entry in family}
     counted_on, launches = read_launches()
-    pages = {fact.page: page_of(fact, entries[fact.name], launches, counted_on)
-             for fact in FACTS.values()} | {"index": index()}
+    pages = {
+        fact.page: page_of(fact, entries[fact.name], launches, counted_on)
+        for fact in FACTS.values()
+    } | {"index": index()}
     for name, text in pages.items():
         write_changed(folder / f"{name}.md", text)
     for path in folder.glob("*.md"):

@@ -10,9 +10,7 @@ FACTS: tuple[Fact, ...] = (
         purpose="several parametrizations where one is expected",
         formula=r"Y = f_k(\dots f_2(f_1(X)))",
         use="For several maps as one, inside `Blocks` or `Flattened`, or to register in one step.",
-        instead=(
-            ("register_parametrization", "called once for each map, which does the same"),
-        ),
+        instead=(("register_parametrization", "called once for each map, which does the same"),),
         replaced="passed through the `right_inverse` of each map, from the last to the first",
         cost="That of the maps.",
         launches="compose",

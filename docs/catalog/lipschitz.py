@@ -56,7 +56,7 @@ FACTS: tuple[Fact, ...] = (
         "Bjorck",
         purpose="orthogonal to an accuracy, of norm never above one",
         formula=r"Y \leftarrow \tfrac{1}{2}\, Y \left(3 I - Y^\mathsf{H} Y\right)",
-        use="To reproduce published Lipschitz networks that orthogonalise by this iteration.",
+        use="To reproduce published Lipschitz networks that orthogonalize by this iteration.",
         instead=(
             ("Orthogonal", "in all other cases: it is faster and exact"),
             ("SpectralNorm", "if only the largest singular value matters"),
@@ -79,7 +79,7 @@ FACTS: tuple[Fact, ...] = (
             ("SpectralNorm", "for the Euclidean norm"),
             ("Simplex", "if the entries must be non-negative and sum to one"),
         ),
-        replaced="scaled, or with `by=\"nearest\"` replaced by the nearest",
+        replaced='scaled, or with `by="nearest"` replaced by the nearest',
         cost='Two passes; `by="nearest"` sorts each row.',
         launches="absolute sums",
         functions=("operator_norm_inf", "operator_norm_1"),
