@@ -17,7 +17,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Blocks",
-        purpose="a parametrization for each gate, head or expert",
+        purpose="one parametrization for each gate, head or expert",
         formula=r"Y = \begin{bmatrix} f_1(X_1) \\ \vdots \\ f_k(X_k) \end{bmatrix}",
         use="For the gates of an LSTM, the heads of attention, or experts, each with a map of its "
         "own.",
@@ -28,7 +28,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Stacked",
-        purpose="one parametrization on blocks of the same size",
+        purpose="the same on blocks of the same size, which is faster",
         formula=r"Y = \begin{bmatrix} f(X_1) \\ \vdots \\ f(X_k) \end{bmatrix}",
         use="For the gates of an LSTM or the heads of attention, all in one batched call.",
         instead=(("Blocks", "for blocks of several sizes, or with different maps"),),
@@ -70,5 +70,6 @@ FACTS: tuple[Fact, ...] = (
         instead=(("tie_weights", "to share one parameter between layers without transposing it"),),
         cost="Nothing: the value is a view.",
         functions=("tie",),
+        variants=(("a tensor that is computed from another one", "tie"),),
     ),
 )

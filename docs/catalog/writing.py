@@ -11,7 +11,7 @@ from gallery.page import write_changed
 from .facts import FACTS
 from .launches import read_launches
 from .page import page_of
-from .purposes import index
+from .purposes import index, tables
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -39,6 +39,10 @@ def write_pages(folder: Path) -> None:
 
 def write_before_reading(app: Sphinx) -> None:
     write_pages(Path(app.srcdir) / FOLDER)
+    included = Path(app.srcdir) / "_generated"
+    included.mkdir(exist_ok=True)
+    for name, text in tables().items():
+        write_changed(included / f"{name}.md", text)
 
 
 def no_edit_link(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:

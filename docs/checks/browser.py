@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Page, Response, TimeoutError, sync_playwright
+from playwright.sync_api import Error, Page, Response, sync_playwright
 
 __all__ = ["look_at"]
 
@@ -113,6 +113,6 @@ def searched_in_vain(page: Page, address: str) -> list[str]:
         page.goto(f"{address}/search.html?q={words.replace(' ', '+')}")
         try:
             page.wait_for_selector("#search-results li", timeout=5000)
-        except TimeoutError:
+        except Error:
             problems.append(f"search.html: nothing is found for {words!r}")
     return problems
