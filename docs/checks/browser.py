@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -25,21 +25,24 @@ FOUND_BY_SEARCH = (
 )  # fmt: skip
 
 READY = "() => window.MathJax?.startup?.promise"
-TOO_WIDE = """() => {
+TOO_WIDE = """async () => {
+    const frame = () => new Promise(requestAnimationFrame);
+    await frame(); await frame();  // tables take their form after the window has its size
     const page = document.scrollingElement, found = [];
     if (page.scrollWidth > window.innerWidth)
         found.push(`the page is ${page.scrollWidth} pixels wide`);
+    const right = element => element.getBoundingClientRect().right;
     for (const table of document.querySelectorAll("article table")) {
-        const box = table.parentElement, text = table.innerText.slice(0, 60);
-        if (box.scrollWidth > box.clientWidth + 1)
-            found.push(`a table is ${box.scrollWidth} pixels wide: ${text}`);
+        const lost = Math.round(right(table) - right(table.parentElement));
+        if (lost > 1)
+            found.push(`${lost} pixels of a table are cut: ${table.innerText.slice(0, 60)}`);
     }
     return found;
 }"""
 
 
-def look_at(site: Path, chromium: str, screenshots: Path) -> list[str]:
-    """Take screenshots, and give a line for each problem."""
+def look_at(site: Path, chromium: str, screenshots: Path, only: Sequence[str] = ()) -> list[str]:
+    """Take screenshots of all pages, or of some, and give a line for each problem."""
     screenshots.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     with served(site) as address, sync_playwright() as playwright:
@@ -47,7 +50,7 @@ def look_at(site: Path, chromium: str, screenshots: Path) -> list[str]:
         page = browser.new_page()
         heard: list[str] = []
         listen(page, heard)
-        for name in pages_of(site):
+        for name in only or pages_of(site):
             page.goto(f"{address}/{name}")
             page.evaluate(READY)
             heard += list(faults_of_layout(page, name, screenshots))
@@ -67,13 +70,20 @@ def pages_of(site: Path) -> list[str]:
 @contextmanager
 def served(site: Path) -> Iterator[str]:
     """The site on this machine alone, for as long as it is looked at."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(site)))
+    server = Server(("127.0.0.1", 0), partial(Silent, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Server(ThreadingHTTPServer):
+    """The browser may leave a page before it has all of it."""
+
+    def handle_error(self, *arguments: Any) -> None:
+        pass
 
 
 class Silent(SimpleHTTPRequestHandler):
