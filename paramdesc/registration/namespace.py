@@ -24,6 +24,7 @@ from paramdesc.registration.copying import ReplicaChains, detach_flat_weights
 from paramdesc.registration.distribution import distribute_originals
 from paramdesc.registration.initialisation import initialise_through_inverses
 from paramdesc.registration.plain_keys import forget_plain
+from paramdesc.registration.post_import import notice_other_libraries
 from paramdesc.torch_internals.lending import lend_through
 from paramdesc.torch_internals.optimizers import watch_captured_steps
 from paramdesc.torch_internals.script import PREPARE, prepare
@@ -54,6 +55,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         initialise_through_inverses()
         refuse_averages_of_moving_originals()
         distribute_originals()
+        notice_other_libraries()
 
     # wrapt's own lookup takes three times as long as object's, on every read of a weight
     __getattribute__ = object.__getattribute__
