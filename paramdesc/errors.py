@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 __all__ = [
+    "AdapterMergeError",
     "AssignmentError",
     "AveragedOriginalsError",
     "BakingError",
@@ -37,6 +38,7 @@ __all__ = [
     "OptimizerError",
     "OriginalError",
     "PlacementError",
+    "RecipeError",
     "ScriptedScopeError",
     "ScriptingError",
     "SelectionError",
@@ -929,4 +931,40 @@ class DeferredGradientError(RuntimeError):
         return cls(
             "this scope defers no gradients: they have reached the originals. To let "
             "scope.backward() run the maps' backward pass, write cached(..., deferred=True)."
+        )
+
+
+class RecipeError(ValueError):
+    """The maps of a model cannot be written to a file, or cannot be made from one."""
+
+    @classmethod
+    def not_described(cls, path: str, parametrization: Module) -> RecipeError:
+        return cls(
+            f"{type(parametrization).__name__}, which parametrizes {path!r}, cannot be described by "
+            "the arguments of its constructor. A map from outside of this library must store each "
+            "argument as an attribute of the same name, and a plain function cannot be stored. "
+            "Register the map in __init__ of the model class instead, or bake the tensor."
+        )
+
+    @classmethod
+    def unknown(cls, name: str) -> RecipeError:
+        return cls(
+            f"the recipe names the map {name!r}, which is not in paramdesc.parametrizations. A "
+            f"file does not choose which code runs. If you trust it, give the class: maps=[...]."
+        )
+
+    @classmethod
+    def other_format(cls, file: str, found: object) -> RecipeError:
+        return cls(f"{file} has format {found!r}, and this version of paramdesc reads format 1.")
+
+
+class AdapterMergeError(RuntimeError):
+    """PEFT was to write to a parametrized tensor, which would have no effect."""
+
+    def __init__(self, call: str, names: Sequence[str], host: str) -> None:
+        super().__init__(
+            f"{call}() writes to {listed(names)} of {host}. The tensor is parametrized, so what is "
+            "written to its value is lost. Call paramdesc.bake(model) first, or "
+            "paramdesc.integrations.peft.merge_and_unload(model), which bakes the layers that "
+            "have adapters."
         )

@@ -13,7 +13,7 @@ from .entry import Entry
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-__all__ = ["GALLERY", "setup", "write_gallery", "write_picture"]
+__all__ = ["GALLERY", "picture", "setup", "write_changed", "write_gallery", "write_picture"]
 
 GALLERY: dict[str, tuple[Entry, ...]] = {
     "Linear structure": linear_structure.ENTRIES,
@@ -46,9 +46,9 @@ def write_picture(entry: Entry, folder: Path) -> None:
     write_changed(folder / f"{entry.file}-dark.svg", on_dark(picture))
 
 
-def section(entry: Entry) -> list[str]:
-    """What the page says of one map."""
-    lines = [f"### {entry.name}", ""]
+def picture(entry: Entry) -> list[str]:
+    """The picture of one map, for light and for dark pages."""
+    lines: list[str] = []
     for mode in ("light", "dark"):
         lines += [
             f"```{{image}} /_generated/{entry.file}-{mode}.svg",
@@ -58,8 +58,13 @@ def section(entry: Entry) -> list[str]:
             "```",
             "",
         ]
-    reference = f"{{py:obj}}`{entry.shown} <paramdesc.parametrizations.{entry.name}>`"
-    return [*lines, f"{reference}: {entry.caption}", ""]
+    return lines
+
+
+def section(entry: Entry) -> list[str]:
+    """What the page says of one map."""
+    page = f"[`{entry.shown}`](parametrizations/{entry.file}.md)"
+    return [f"### {entry.name}", "", *picture(entry), f"{page}: {entry.caption}", ""]
 
 
 def write_changed(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.saved import remember_saved
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
@@ -75,6 +76,10 @@ class Parametrization(Module):
       the stacked tensors. A subclass that overrides `forward` must declare it again.
     - `"never"`: one by one, for a map that looks at numbers or does more than compute a tensor.
 
+    Where originals are sharded, as under tensor parallelism, they are gathered before a map is
+    applied. `cuts(dim, ndim)` says of which parts of them a part of the value is a function. Then
+    nothing is sent. A subclass that overrides `forward` must define it again.
+
     After a step of an optimizer, new numbers are written into the same Parameters and buffers.
     Evaluations never move a base point. Since a graph may outlive the step, `forward` hands a copy
     of the base point to autograd, `self.base.clone()`.
@@ -132,6 +137,14 @@ class Parametrization(Module):
             deviation, tolerance = self.deviation(Y).item(), self.tolerance(Y)
             if not deviation <= tolerance:
                 raise ConstraintError(self, self.constraint, deviation, tolerance)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        """What a part of the value is computed from: some indices of dimension `dim`, of `ndim`.
+
+        Returns along which dimension each original is cut, None if it is needed whole, and which
+        tensors of the map are cut, with the dimension. Returns None if all are needed whole.
+        """
+        return None
 
     def guess(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """A first state for these inputs of `forward`, in the order of `warm_start`."""

@@ -13,6 +13,7 @@ from torch.nn import Module
 from paramdesc.chain.bases import base_names, count_anew, steps_of, watch_base
 from paramdesc.chain.map_names import MAPS, are_alike, map_names
 from paramdesc.chain.saved import is_overwritten
+from paramdesc.chain.shards import apply_sharded, are_sharded
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending, mark_due
 from paramdesc.chain.warm import warm_maps
 from paramdesc.torch_internals.tensors import shares_storage
@@ -57,6 +58,9 @@ def follow_steps(chain: Any) -> None:
 def apply_maps(chain: Any) -> None:
     """Evaluate `chain`, to create or move the states of its maps."""
     values: tuple[Any, ...] = chain.originals()
+    if are_sharded(values):
+        apply_sharded(chain, values)
+        return
     for parametrization in chain.maps():
         values = (parametrization(*values),)
 

@@ -15,6 +15,7 @@ from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import FunctionMap
 from paramdesc.errors import MapResultError, NonFiniteError, OriginalError
 from paramdesc.torch_internals.mode import has_numbers, is_plain
+from paramdesc.torch_internals.shards import gathered
 from paramdesc.torch_internals.tensors import address, is_wrapper
 
 __all__ = [
@@ -90,6 +91,7 @@ def check_element(i: int, original: Tensor, tensor: Any, any_dtype: bool) -> Non
 @torch.no_grad()
 def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
     """Check that `new` and its `right_inverse` go from tensors like `before` to such."""
+    before = gathered(before)
     after = new(before)
     if not isinstance(after, Tensor):
         raise MapResultError.type_of("A parametrization", after)

@@ -26,6 +26,10 @@ from paramdesc.torch_internals.mode import DisableTorchFunction
 __all__ = ["initialise_through_inverses"]
 
 
+LOADED = "_is_hf_initialized"
+"""The mark of transformers on tensors that it has loaded: it does not initialise these."""
+
+
 @cache
 def initialise_through_inverses() -> None:
     """Let the functions of `torch.nn.init` reach parametrized tensors, from now on."""
@@ -45,6 +49,8 @@ def write_and_assign(own: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         chain, value = find_value(tensor)
     if chain is None or value is None:
         return NotImplemented
+    if all(getattr(x, LOADED, False) for x in chain.own_originals().values()):
+        return tensor
     before = value.detach().clone()
     try:
         result = own(tensor, *args, **kwargs)

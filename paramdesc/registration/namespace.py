@@ -21,8 +21,10 @@ from paramdesc.errors import AssignmentError
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.averaging import refuse_averages_of_moving_originals
 from paramdesc.registration.copying import ReplicaChains, detach_flat_weights
+from paramdesc.registration.distribution import distribute_originals
 from paramdesc.registration.initialisation import initialise_through_inverses
 from paramdesc.registration.plain_keys import forget_plain
+from paramdesc.registration.post_import import notice_other_libraries
 from paramdesc.torch_internals.lending import lend_through
 from paramdesc.torch_internals.optimizers import watch_captured_steps
 from paramdesc.torch_internals.script import PREPARE, prepare
@@ -52,6 +54,8 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         watch_captured_steps()
         initialise_through_inverses()
         refuse_averages_of_moving_originals()
+        distribute_originals()
+        notice_other_libraries()
 
     # wrapt's own lookup takes three times as long as object's, on every read of a weight
     __getattribute__ = object.__getattribute__

@@ -27,9 +27,11 @@ from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.loading import load_given
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
+from paramdesc.registration.placing import place_originals, whole_like
 from paramdesc.registration.plain_keys import GIVEN
 from paramdesc.registration.sharing import join
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
+from paramdesc.torch_internals.shards import layout_of
 from paramdesc.torch_internals.tensors import address, alias, replace_data
 
 __all__ = ["ParametrizationList"]
@@ -63,6 +65,8 @@ class ParametrizationList(EditableChain):
     ) -> None:
         self.__dict__.update(tensor_name=tensor_name, host=host)  # errors below are told with them
         self.__dict__[TRANSIENT] = Transient()
+        layout = layout_of(original)
+        original = whole_like(original)
         values: list[Tensor] = []
 
         def forward() -> Tensor:
@@ -80,6 +84,8 @@ class ParametrizationList(EditableChain):
         )
         for value in values:
             check_value(modules[-1], original, value, tensor_name)
+        if layout is not None:
+            place_originals(self, values[-1].shape if values else original.shape, layout)
         join(self)
 
     @classmethod

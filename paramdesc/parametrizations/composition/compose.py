@@ -1,6 +1,6 @@
 """Several maps as one.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from typing import Any
@@ -22,23 +22,23 @@ __all__ = ["Compose", "count_originals"]
 
 
 class Compose(MovesInner):
-    """`layer.weight` will be `maps[-1](... maps[1](maps[0](X)))`: several maps as one.
+    """Apply several maps in turn: `layer.weight` is `maps[-1](... maps[1](maps[0](X)))`.
 
-    Registering the maps one after the other does the same. A composition can stand where one
-    map is asked for, in `Blocks` or `Flattened` say, or be registered in one step, so that no
-    value between two maps need fit the module.
+    Registering the maps one after the other gives the same value. A composition can be used where a
+    single map is expected, for example in `Blocks` or `Flattened`. It is registered in one step, so
+    the intermediate values need not fit the module.
 
-    Shapes and dtypes are those of the maps. The first may take up to three originals.
-    Assigning, and registering on a weight, goes through the `right_inverse` of each, last to
-    first. What that does to a value is theirs to say.
+    Shapes and dtypes are those of the maps. The first map may take up to three originals.
+    Assignment and registration call the `right_inverse` of each map, from last to first; these
+    determine what happens to a value that does not satisfy the constraint.
 
     Args:
-        maps: one at least, modules or functions.
-        strict: whether to refuse a value that the last map does not reach.
+        maps: at least one map, each a module or a function.
+        strict: whether to reject a value that the last map does not reach.
 
     Raises:
         ValueError: if there are no maps.
-        NotImplementedError: at an assignment, if one of them has no `right_inverse`.
+        NotImplementedError: on assignment, if a map has no `right_inverse`.
 
     >>> both = Compose(Symmetric(), torch.matrix_exp)  # symmetric and positive definite
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", both)
@@ -93,7 +93,7 @@ class Compose(MovesInner):
         return self.movable()[0].moved(*originals, steps=steps)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """As the last map has it; zero if that reaches every tensor."""
+        """The deviation from the last map's constraint; zero if it reaches every tensor."""
         return constraint_of(self.maps()[-1], Y)[0]
 
     def tolerance(self, Y: Tensor) -> float:

@@ -67,7 +67,7 @@ class ConvolutionOperator(OperatorNorm):
         return values.amax(-1)
 
     def convolve(self, kernel: Tensor, images: Tensor) -> Tensor:
-        """The layer without its bias, outside of autocast."""
+        """The layer without its bias, outside autocast."""
         # TorchScript needs literal device names
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -106,7 +106,7 @@ class ConvolutionOperator(OperatorNorm):
         return self.some_image(self.convolve(operator, v)), v
 
     def some_image(self, like: Tensor) -> Tensor:
-        """An image of the shape of `like`, the same in each group."""
+        """An image with the shape of `like`, the same in each group."""
         vector = start_vector(like.numel() // self.groups, like)
         return vector.expand(self.groups, -1).reshape(like.shape)
 

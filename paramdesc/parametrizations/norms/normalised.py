@@ -36,7 +36,7 @@ def normalised(X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float, dim:
     """`bound * X / sigma` with `sigma = Re(uᴴ M v)`, or `X` where `sigma` is at most `limit`.
 
     `M` is the weight `X` with its dimension `dim` as rows. The derivatives are those of the
-    formula, of any order. `u` and `v` are not written to as long as these may be asked for.
+    formula, of any order. `u` and `v` are not written to while derivatives may still be needed.
     """
     function: Any = Normalised.apply
     value: Tensor
@@ -90,7 +90,7 @@ class Normalised(torch.autograd.Function):
 
 
 class NormalisedInFewLaunches(torch.autograd.Function):
-    """`normalised` without a look at a number: four operations, and four for the gradient.
+    """`normalised` without reading a number: four operations, and four for the gradient.
 
     Half precision takes three more for each, to compute in float32.
     """

@@ -171,7 +171,7 @@ class OperatorNorm(Parametrization):
 
     @torch.jit.unused
     def asks_nothing(self, operator: Tensor) -> bool:
-        """Whether a step can be made without numbers: tools that only look at shapes see it."""
+        """Whether the tensor has no numbers to test, as in tools that only trace shapes."""
         return self.accuracy is None and is_bound_by_launches(operator)
 
     @torch.jit.unused
@@ -191,5 +191,5 @@ class OperatorNorm(Parametrization):
 
 
 def start_vector(size: int, like: Tensor) -> Tensor:
-    """A fixed unit vector to start from. Without numbers if `like` has none."""
+    """A fixed unit vector to start from. It has no numbers if `like` has none."""
     return like.new_empty(size) if is_placeholder(like) else some_vector(size, like)

@@ -30,9 +30,9 @@ class AlmostOrthogonal(TallMatrices):
     matrix in the band, without a singular value decomposition. Eigenvalues of `H` reach the ends
     of the band at `2 r` and `-2 r`, and return from there beyond.
 
-    Assigning, and registering on a weight, keeps a matrix whose singular values are in the band,
-    and moves the others into it, to 1 % of its width from its end: at the end itself they
-    have no gradient. But for this margin that is the nearest matrix in the Frobenius norm.
+    Assignment and registration keep a matrix whose singular values are in the band and move the
+    others into it, to 1 % of its width from its end: at the end itself they have no gradient. But
+    for this margin that is the nearest matrix in the Frobenius norm.
 
     Cost, forward and backward, of a square matrix: 9 products, and a QR decomposition of twice as
     many rows; together the time of about 26 products.
@@ -40,12 +40,12 @@ class AlmostOrthogonal(TallMatrices):
     Args:
         band: how far singular values may be from one, or the ends of the band.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix with others instead.
+        strict: whether to reject a matrix with others instead of replacing it.
 
     Raises:
         ValueError: if the band is empty or reaches below zero, or the weight is not a matrix; with
-            `strict`, if singular values are outside, with the largest distance of one from
-            the band.
+            `strict`, if singular values are outside; the error's `deviation` is the largest
+            distance of one from the band.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 5), "weight", AlmostOrthogonal(0.1))
     >>> values = torch.linalg.svdvals(linear.weight)

@@ -32,8 +32,8 @@ class Bjorck(Parametrization):
     Take `Orthogonal("polar")` instead for a value that is orthogonal to rounding, for any condition
     number and in fewer products, and `Orthogonal()` for the fastest one.
 
-    Assigning, and registering on a weight, keeps a matrix that is orthogonal to rounding, and
-    replaces any other by the nearest one in the Frobenius norm, its polar factor.
+    Assignment and registration keep a matrix that is orthogonal to rounding and replace any other
+    with the nearest one in the Frobenius norm, its polar factor.
 
     Cost, forward: two products for each iteration, and two for the norm. For `accuracy=1e-3` and
     `condition=100`, 16 iterations at `n = 64`; a condition number ten times as large takes 6 more.
@@ -41,7 +41,7 @@ class Bjorck(Parametrization):
     Args:
         accuracy: how far below one a singular value may be, between 0 and 1.
         condition: the condition number up to which this holds, above 1.
-        strict: whether to refuse a matrix that is not orthogonal to that accuracy instead of
+        strict: whether to reject a matrix that is not orthogonal to that accuracy instead of
             projecting it.
 
     Raises:

@@ -24,15 +24,15 @@ class Grassmann(TallMatrices):
     subspace. So the original has no gradient within the subspace. A square matrix spans
     everything, and stays where it is.
 
-    Assigning, and registering on a weight, keeps an orthonormal basis as it is, and replaces any
-    other matrix by the nearest one in the Frobenius norm, its polar factor. The original becomes
-    zero.
+    Assignment and registration keep an orthonormal basis as it is and replace any other matrix with
+    the nearest one in the Frobenius norm, its polar factor. The original becomes zero.
 
     Cost, forward: four products of `n x k` and `k x k` matrices and an inverse of size `k`.
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix whose columns, or rows, are not orthonormal instead.
+        strict: whether to reject a matrix whose columns, or rows, are not orthonormal instead of
+            replacing it.
 
     Raises:
         ValueError: if the weight is not a matrix; with `strict`, if the Frobenius norm of

@@ -16,7 +16,7 @@ class Oblique(Sphere):
         radius: the length, positive.
         rebase: the number of training steps after which the value becomes the original; None
             for never.
-        strict: whether to refuse columns of another length instead of scaling them.
+        strict: whether to reject columns of another length instead of scaling them.
 
     Raises:
         ValueError: as `Sphere` does.

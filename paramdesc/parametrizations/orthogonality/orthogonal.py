@@ -1,6 +1,6 @@
 """Orthogonal and unitary matrices, and rectangular ones with orthonormal columns or rows.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -53,10 +53,10 @@ class Orthogonal(TallMatrices):
       has no effect. On a GPU and in compiled code it is NaN if the condition number of `X` is
       far above 1e6, or 1e12 in double precision. Of zero it is the identity.
 
-    Assigning, and registering on a weight, keeps an orthogonal matrix as it is, and replaces any
-    other by the nearest one in the Frobenius norm, its polar factor. Where that is not unique, as
-    for the zero matrix, it takes one of them. The original becomes zero, and the base
-    point is set; without one, and for `polar`, the value is put into the original.
+    Assignment and registration keep an orthogonal matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, its polar factor. Where that is not unique, as for the zero
+    matrix, it takes one of them. The original becomes zero, and the base point is set; without one,
+    and for `polar`, the value is put into the original.
 
     Cost of forward and backward, in products of `n x n` matrices for square ones: `cayley` 4,
     `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 12 and
@@ -73,12 +73,12 @@ class Orthogonal(TallMatrices):
             eigenvalue -1, a square matrix of negative determinant for example, and `matrix_exp`
             takes no assignment of rectangular matrices.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not orthogonal instead of projecting it.
+        strict: whether to reject a matrix that is not orthogonal instead of projecting it.
 
     Raises:
         ValueError: for an unknown map; if the weight is not a matrix; without base point, if one
-            that is assigned cannot be reached; with `strict`, if it is not orthogonal, with the
-            Frobenius norm of `Yᴴ Y - I`.
+            that is assigned cannot be reached; with `strict`, if it is not orthogonal; the error's
+            `deviation` is the Frobenius norm of `Yᴴ Y - I`.
         NotImplementedError: if a rectangular matrix is assigned to `matrix_exp` without base point.
 
     Source: M. Lezcano Casado, *Trivializations for gradient-based optimization on manifolds*,

@@ -17,16 +17,15 @@ class SpecialOrthogonal(Orthogonal):
     Shapes `(*, n, n) -> (*, n, n)`, real. Maps, base point and cost are those of `Orthogonal`,
     without `"polar"`, whose determinant changes sign where its original is singular.
 
-    Assigning, and registering on a weight, keeps a rotation as it is, and replaces any other
-    matrix by the nearest one in the Frobenius norm: its polar factor if that has determinant
-    one, and otherwise the polar factor with the direction of the smallest singular value turned
-    round.
+    Assignment and registration keep a rotation as it is and replace any other matrix with the
+    nearest one in the Frobenius norm: its polar factor if that has determinant one, and otherwise
+    the polar factor with the direction of the smallest singular value turned round.
 
     Args:
         orthogonal_map: `"cayley"`, `"matrix_exp"` or `"householder"`.
         trivialization: whether they have a base point, see `Orthogonal`.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is no rotation instead.
+        strict: whether to reject a matrix that is no rotation instead of replacing it.
 
     Raises:
         ValueError: if the matrices are complex or not square; as `Orthogonal` does.

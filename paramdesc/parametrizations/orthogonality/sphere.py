@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import all_above, epsilon, widened
 from paramdesc.linalg.scaled import EXACT_OR_EVEN, scaled_to_norm
@@ -21,8 +22,8 @@ class Sphere(Parametrization):
     short that its square underflows (below 1e-15 in single and 1e-145 in double precision), goes
     to the one with all entries equal, and has gradient zero.
 
-    Assigning, and registering on a weight, keeps vectors of that length, and replaces any other
-    by the nearest, the same divided by its length.
+    Assignment and registration keep vectors of that length and replace any other with the nearest,
+    the same divided by its length.
 
     The gradient is orthogonal to `X`, so each step of an optimizer makes `X` longer, and the next
     steps of the value shorter. After `rebase` steps, the value becomes the original.
@@ -34,11 +35,12 @@ class Sphere(Parametrization):
         dim: the dimension or dimensions that vectors lie along; None for the whole tensor as one.
         rebase: the number of training steps after which the value becomes the original; None
             for never.
-        strict: whether to refuse vectors of another length instead.
+        strict: whether to reject vectors of another length instead of replacing it.
 
     Raises:
         ValueError: if the radius is out of its range, or the weight has no such dimension; with
-            `strict`, if a length differs, with the largest relative difference.
+            `strict`, if a length differs; the error's `deviation` is the largest relative
+            difference.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 2), "weight", Sphere(2.0))
     >>> torch.allclose(linear.weight.norm(dim=-1), torch.tensor(2.0))
@@ -96,6 +98,9 @@ class Sphere(Parametrization):
         inverse = torch.where(is_long, length, math.inf).reciprocal()  # zero for what is short
         other = torch.where(is_long, 0.0, self.radius / math.sqrt(max(count, 1)))
         return torch.addcmul(other.to(X.dtype), X, inverse, value=self.radius)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(None if self.is_whole else self.dim, dim, ndim)
 
     def dims(self, X: Tensor) -> list[int]:
         """The dimensions that vectors lie along."""

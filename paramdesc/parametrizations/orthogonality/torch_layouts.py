@@ -1,6 +1,6 @@
 """Maps whose originals and buffers are those of torch's own, so that checkpoints go both ways.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import torch
@@ -41,21 +41,21 @@ class TorchOrthogonal(Parametrization):
     computed in float32. The cost for square matrices is that of the factor, see
     `paramdesc.linalg`, and a product.
 
-    Assigning, and registering on a weight, keeps an orthogonal matrix, and replaces any other by
-    the factor `Q` of `QR` with positive diagonal of `R`, as torch does. It becomes the base.
-    Without one, only `householder` can be assigned to.
+    Assignment and registration keep an orthogonal matrix and replace any other with the factor `Q`
+    of `QR` with positive diagonal of `R`, as torch does. It becomes the base. Without one, only
+    `householder` can be assigned to.
 
     Args:
         orthogonal_map: one of the three.
         use_trivialization: whether to keep a base, so that training starts from the middle of
             the map's range.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not orthogonal instead.
+        strict: whether to reject a matrix that is not orthogonal instead of replacing it.
 
     Raises:
-        ValueError: if the map is unknown, or a matrix of another shape is assigned; with
-            `strict`, if one is assigned that is not orthogonal, with the Frobenius norm of the
-            difference of `Yᴴ Y` from the identity.
+        ValueError: if the map is unknown, or a matrix of another shape is assigned; with `strict`,
+            if one is assigned that is not orthogonal; the error's `deviation` is the Frobenius norm
+            of the difference of `Yᴴ Y` from the identity.
         NotImplementedError: at an assignment without a base, if the map is not `householder`.
 
     Source: M. Lezcano-Casado, *Trivializations for gradient-based optimization on manifolds*,

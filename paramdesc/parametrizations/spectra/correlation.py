@@ -37,24 +37,23 @@ class Correlation(Parametrization):
     The entries of `X` above the diagonal have no effect and get no gradient. The cost is one
     product of `n x n` matrices, and two for the gradient.
 
-    Assigning, and registering on a weight, keeps a correlation matrix whose eigenvalues are
-    `floor` or more. Any other is replaced by one close to the nearest in the Frobenius norm:
-    by 30 alternating projections onto the matrices of such eigenvalues and onto those of unit
-    diagonal, each an eigendecomposition, of which the last result is scaled to unit diagonal.
-    A covariance matrix becomes the matrix of its correlations if you divide it by the
-    deviations before.
+    Assignment and registration keep a correlation matrix whose eigenvalues are `floor` or more. Any
+    other is replaced by one close to the nearest in the Frobenius norm: by 30 alternating
+    projections onto the matrices of such eigenvalues and onto those of unit diagonal, each an
+    eigendecomposition, of which the last result is scaled to unit diagonal. A covariance matrix
+    becomes the matrix of its correlations if you divide it by the deviations before.
 
     Args:
         floor: the smallest eigenvalue that is allowed, more than zero and less than one.
         rebase: the number of training steps after which `L` becomes the original, as at `Sphere`;
             None for never.
-        strict: whether to refuse what is no correlation matrix instead.
+        strict: whether to reject what is no correlation matrix instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square, or `floor` is out of its range; with
-            `strict`, if one that is assigned is no correlation matrix, with the largest of:
-            its difference from its conjugate transpose, that of its diagonal from one, and
-            what its smallest eigenvalue lacks.
+        ValueError: if the matrices are not square, or `floor` is out of its range; with `strict`,
+            if an assigned matrix is no correlation matrix; the error's `deviation` is the largest
+            of: its difference from its conjugate transpose, that of its diagonal from one, and what
+            its smallest eigenvalue lacks.
 
     Source: N. J. Higham, *Computing the nearest correlation matrix: a problem from finance*,
     IMA J. Numer. Anal. 22 (2002), algorithm 3.3.

@@ -44,10 +44,10 @@ class FixedRank(Parametrization):
     is that of the product, `2 m n rank` operations, and of two such for the gradients; to that
     come `4 (m + n) rank²` and four times `rank³`, and twice that for the gradients.
 
-    Assigning, and registering on a weight, keeps a matrix of that rank whose nonzero singular
-    values are `floor` or more, and replaces any other by the nearest such one in the
-    Frobenius norm: its truncated singular value decomposition, with smaller values raised to
-    `floor`. The value becomes the base point.
+    Assignment and registration keep a matrix of that rank whose nonzero singular values are `floor`
+    or more and replace any other with the nearest such one in the Frobenius norm: its truncated
+    singular value decomposition, with smaller values raised to `floor`. The value becomes the base
+    point.
 
     A checkpoint of an earlier version, which has no `D`, loads with its value. Its formulas have
     `D = I`, and twice the `H` and `K`, until a value is assigned.
@@ -56,11 +56,11 @@ class FixedRank(Parametrization):
         rank: the rank, from one to the smaller side of the matrix.
         floor: the smallest that the nonzero singular values may be, positive.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not in the set instead.
+        strict: whether to reject a matrix that is not in the set instead of replacing it.
 
     Raises:
         ValueError: if an argument does not fit; with `strict`, if a matrix of another rank is
-            assigned, with its distance from the set in the spectral norm.
+            assigned; the error's `deviation` is its distance from the set in the spectral norm.
 
     Source: the charts are those of the Grassmann manifold, P.-A. Absil, R. Mahony and
     R. Sepulchre, *Optimization Algorithms on Matrix Manifolds* (Princeton, 2008), section 3.4;

@@ -28,19 +28,20 @@ class Gram(Parametrization):
     The cost is one product of `n x n` matrices, and two for the gradient. `X = 0` is a
     stationary point of every loss.
 
-    Assigning, and registering on a weight, keeps a positive semidefinite matrix, and replaces
-    any other by the nearest one in the Frobenius norm: its Hermitian part, without the
-    negative eigenvalues; or rather, with `sqrt(eps) / 2` of its norm in their place, since from
-    zero itself no gradient leads away. `X` becomes the positive semidefinite square root.
+    Assignment and registration keep a positive semidefinite matrix and replace any other with the
+    nearest one in the Frobenius norm: its Hermitian part, without the negative eigenvalues; or
+    rather, with `sqrt(eps) / 2` of its norm in their place, since from zero itself no gradient
+    leads away. `X` becomes the positive semidefinite square root.
 
     Args:
         columns: whether columns are multiplied, rather than rows.
-        strict: whether to refuse a matrix that is not positive semidefinite instead.
+        strict: whether to reject a matrix that is not positive semidefinite instead of replacing
+            it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
-            not positive semidefinite, with its largest difference from its conjugate
-            transpose, or minus its smallest eigenvalue, whichever is larger.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            positive semidefinite; the error's `deviation` is its largest difference from its
+            conjugate transpose, or minus its smallest eigenvalue, whichever is larger.
 
     Source: as for `PositiveDefinite`.
 

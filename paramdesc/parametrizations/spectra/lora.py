@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import matmul
 from paramdesc.linalg.shapes import check_matrix
@@ -75,6 +76,15 @@ class LoRA(Parametrization):
             return X
         added = matmul(B, A).reshape(X.shape)
         return torch.add(X, added, alpha=self.alpha / self.rank).to(X.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        if self.lora_A is None:
+            return (dim,), {}
+        if self.flatten:
+            return ((dim,), {"lora_B": 0}) if dim == 0 else None
+        if dim == ndim - 2:
+            return (dim,), {"lora_B": dim}
+        return (dim,), {"lora_A": dim} if dim == ndim - 1 else {"lora_A": dim, "lora_B": dim}
 
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()

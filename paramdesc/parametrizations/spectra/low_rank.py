@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, widened
@@ -22,19 +23,19 @@ class LowRank(Parametrization):
     Real and complex, of any inexact dtype. The cost is that of the product, `2 m n rank`
     operations, and of two such for the gradients.
 
-    Assigning, and registering on a weight, keeps a matrix of that rank, and replaces any other
-    by the nearest one in the Frobenius norm, its truncated singular value decomposition. The
-    factors share the singular values, so that `Aᴴ A = B Bᴴ`. Where a singular value vanishes,
-    `B` has a zero row and `A` a column that is not zero: training can raise the rank again,
-    which it could not from two zeros.
+    Assignment and registration keep a matrix of that rank and replace any other with the nearest
+    one in the Frobenius norm, its truncated singular value decomposition. The factors share the
+    singular values, so that `Aᴴ A = B Bᴴ`. Where a singular value vanishes, `B` has a zero row and
+    `A` a column that is not zero: training can raise the rank again, which it could not from two
+    zeros.
 
     Args:
         rank: the largest rank, from one to the smaller side of the matrix.
-        strict: whether to refuse a matrix of higher rank instead.
+        strict: whether to reject a matrix of higher rank instead of replacing it.
 
     Raises:
-        ValueError: if `rank` does not fit the matrices; with `strict`, if a matrix of higher
-            rank is assigned, with its singular value number `rank + 1`.
+        ValueError: if `rank` does not fit the matrices; with `strict`, if a matrix of higher rank
+            is assigned; the error's `deviation` is its singular value number `rank + 1`.
 
     Source: C. Eckart and G. Young, *The approximation of one matrix by another of lower rank*,
     Psychometrika 1 (1936).
@@ -53,6 +54,11 @@ class LowRank(Parametrization):
 
     def forward(self, A: Tensor, B: Tensor) -> Tensor:
         return matmul(A, B)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        if dim == ndim - 2:
+            return (dim, None), {}
+        return ((None, dim), {}) if dim == ndim - 1 else ((dim, dim), {})
 
     def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
         check_rank(Y, self.rank)

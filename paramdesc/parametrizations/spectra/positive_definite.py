@@ -40,20 +40,21 @@ class PositiveDefinite(Parametrization):
     and the way to the nearest of these is shorter and better conditioned. Otherwise the entries
     of `X` above the diagonal have no effect and get no gradient.
 
-    Assigning, and registering on a weight, keeps a positive definite matrix whose eigenvalues
-    are `floor` or more, and replaces any other by the nearest one in the Frobenius norm: its
-    Hermitian part, with smaller eigenvalues raised to `floor`; or rather, to `sqrt(eps) / 2` times
-    the norm of the given matrix more, since from `floor` itself no gradient leads away.
+    Assignment and registration keep a positive definite matrix whose eigenvalues are `floor` or
+    more and replace any other with the nearest one in the Frobenius norm: its Hermitian part, with
+    smaller eigenvalues raised to `floor`; or rather, to `sqrt(eps) / 2` times the norm of the given
+    matrix more, since from `floor` itself no gradient leads away.
 
     Args:
         floor: the smallest eigenvalue that is allowed, positive.
         triangular: whether the factor is triangular.
-        strict: whether to refuse a matrix that is not positive definite instead.
+        strict: whether to reject a matrix that is not positive definite instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square, or `floor` is not positive; with `strict`,
-            if one that is assigned is not in the set, with its largest difference from its
-            conjugate transpose, or what its smallest eigenvalue lacks, whichever is larger.
+        ValueError: if the matrices are not square, or `floor` is not positive; with `strict`, if an
+            assigned matrix is not in the set; the error's `deviation` is its largest difference
+            from its conjugate transpose, or what its smallest eigenvalue lacks, whichever is
+            larger.
 
     Source: N. J. Higham, *Computing a nearest symmetric positive semidefinite matrix*,
     Linear Algebra Appl. 103 (1988), theorem 2.1.

@@ -26,19 +26,20 @@ class PositiveDeterminant(PolarForm):
     Shapes `(*, n, n) -> (*, n, n)`, real; half precision is computed in float32. The cost is
     four products of `n x n` matrices, one of them for an inverse, and five for the gradient.
 
-    Assigning, and registering on a weight, keeps a matrix of positive determinant. One of
-    negative determinant has the direction of its smallest singular value turned over, which
-    keeps the singular values; then singular values less than `floor` are raised to it.
+    Assignment and registration keep a matrix of positive determinant. One of negative determinant
+    has the direction of its smallest singular value turned over, which keeps the singular values;
+    then singular values less than `floor` are raised to it.
 
     Args:
         floor: the smallest singular value that is allowed, positive.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not in the set instead.
+        strict: whether to reject a matrix that is not in the set instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square or not real, or `floor` is not positive;
-            with `strict`, if the determinant of one that is assigned is not positive, or a
-            singular value is too small, with its distance from the set in the spectral norm.
+        ValueError: if the matrices are not square or not real, or `floor` is not positive; with
+            `strict`, if the determinant of one that is assigned is not positive, or a singular
+            value is too small; the error's `deviation` is its distance from the set in the spectral
+            norm.
 
     Source: N. J. Higham, *Functions of Matrices* (SIAM, 2008), theorem 8.1, for the polar form.
 

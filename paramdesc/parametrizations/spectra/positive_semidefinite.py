@@ -39,23 +39,22 @@ class PositiveSemidefinite(Parametrization):
     `2 n² rank` operations, and of two such for the gradient; `fixed` adds `6 n rank²` and as
     much again for the gradient.
 
-    Assigning, and registering on a weight, keeps a matrix of the set, and replaces any other
-    by the nearest one in the Frobenius norm: its Hermitian part with its `rank` largest
-    eigenvalues, where those below zero, or `floor`, are raised to it; or rather, to
-    `sqrt(eps) / 2` of its norm more, since from zero itself no gradient leads away. `X = 0` is
-    such a point.
+    Assignment and registration keep a matrix of the set and replace any other with the nearest one
+    in the Frobenius norm: its Hermitian part with its `rank` largest eigenvalues, where those below
+    zero, or `floor`, are raised to it; or rather, to `sqrt(eps) / 2` of its norm more, since from
+    zero itself no gradient leads away. `X = 0` is such a point.
 
     Args:
         rank: the rank, from one to `n`. By default it is not bounded.
         fixed: whether the rank is that exactly.
         floor: the smallest that the nonzero eigenvalues may be, if the rank is fixed.
-        strict: whether to refuse what is not in the set instead.
+        strict: whether to reject what is not in the set instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square, or an argument does not fit; with
-            `strict`, if one that is assigned is not in the set, with the largest of: its
-            difference from its conjugate transpose, and what its eigenvalues are away from
-            those that are allowed.
+        ValueError: if the matrices are not square, or an argument does not fit; with `strict`, if
+            an assigned matrix is not in the set; the error's `deviation` is the largest of: its
+            difference from its conjugate transpose, and what its eigenvalues are away from those
+            that are allowed.
 
     Source: as for `PositiveDefinite`; of fixed rank: B. Vandereycken, P.-A. Absil and
     S. Vandewalle, *Embedded geometry of the set of symmetric positive semidefinite matrices

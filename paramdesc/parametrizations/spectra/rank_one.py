@@ -17,16 +17,16 @@ class RankOne(LowRank):
     complex, of any inexact dtype. The cost is one pass over the value, and two for the
     gradients.
 
-    Assigning, and registering on a weight, keeps an outer product, and replaces any other
-    matrix by the nearest one in the Frobenius norm, its leading singular triple. The vectors
-    are then of equal length. From zero, `v` is zero and `u` is not, so that training goes on.
+    Assignment and registration keep an outer product and replace any other matrix with the nearest
+    one in the Frobenius norm, its leading singular triple. The vectors are then of equal length.
+    From zero, `v` is zero and `u` is not, so that training goes on.
 
     Args:
-        strict: whether to refuse a matrix of higher rank instead.
+        strict: whether to reject a matrix of higher rank instead of replacing it.
 
     Raises:
         ValueError: if the weight is not a matrix; with `strict`, if a matrix of higher rank is
-            assigned, with its second singular value.
+            assigned; the error's `deviation` is its second singular value.
 
     Source: as for `LowRank`.
 

@@ -31,22 +31,22 @@ class SpecialLinear(PolarForm):
     four products of `n x n` matrices, one of them for an inverse, and five for the gradient;
     a factorisation for the determinant, and an inverse for its gradient.
 
-    Assigning, and registering on a weight, keeps a matrix of determinant one. Of any other, a
-    negative determinant is made positive by turning over the direction of the smallest
-    singular value, singular values less than the precision times the largest are raised to
-    that, and the matrix is divided by the `n`-th root of its determinant. That is not the
-    nearest matrix, for which there is no closed form. If singular values are less than
-    `floor` allows, they are raised to that, and the matrix is divided once more.
+    Assignment and registration keep a matrix of determinant one. Of any other, a negative
+    determinant is made positive by turning over the direction of the smallest singular value,
+    singular values less than the precision times the largest are raised to that, and the matrix is
+    divided by the `n`-th root of its determinant. That is not the nearest matrix, for which there
+    is no closed form. If singular values are less than `floor` allows, they are raised to that, and
+    the matrix is divided once more.
 
     Args:
         floor: how small singular values may be, relative to their mean; positive. It keeps the
             determinant from being lost in rounding.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix of another determinant instead.
+        strict: whether to reject a matrix of another determinant instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square or not real, or `floor` is not positive;
-            with `strict`, if one that is assigned has another determinant, with its
+        ValueError: if the matrices are not square or not real, or `floor` is not positive; with
+            `strict`, if an assigned matrix has another determinant; the error's `deviation` is its
             difference from one.
 
     Source: as for `PositiveDeterminant`.

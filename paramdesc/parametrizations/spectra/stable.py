@@ -32,22 +32,22 @@ class HurwitzStable(Dissipative):
     Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
     The cost is two products of `n x n` matrices, and four for the gradient.
 
-    Assigning, and registering on a weight, keeps a stable matrix. Of any other the spectrum is
-    moved: it becomes `A - s I`, with the `s` that takes the largest real part to `-margin`
-    minus a hundredth of the spectral radius, or ten times `floor` if that is more. The nearest
-    stable matrix would be a problem without a closed form. The equation is solved in double
-    precision, by 90 products, an inverse and the eigenvalues. Where it is ill-conditioned, for
-    eigenvalues near the bound or far from normal matrices, so is the value in terms of `X`.
+    Assignment and registration keep a stable matrix. Of any other the spectrum is moved: it becomes
+    `A - s I`, with the `s` that takes the largest real part to `-margin` minus a hundredth of the
+    spectral radius, or ten times `floor` if that is more. The nearest stable matrix would be a
+    problem without a closed form. The equation is solved in double precision, by 90 products, an
+    inverse and the eigenvalues. Where it is ill-conditioned, for eigenvalues near the bound or far
+    from normal matrices, so is the value in terms of `X`.
 
     Args:
         margin: how far the real parts are from zero at least, not negative.
         floor: the smallest eigenvalue of `P` that is allowed, positive.
-        strict: whether to refuse a matrix that is not stable instead.
+        strict: whether to reject a matrix that is not stable instead of replacing it.
 
     Raises:
         ValueError: if the matrices are not square, or an argument is out of its range; with
-            `strict`, if one that is assigned is not stable, with the largest real part of its
-            eigenvalues plus `margin`.
+            `strict`, if an assigned matrix is not stable; the error's `deviation` is the largest
+            real part of its eigenvalues plus `margin`.
 
     Source: G.-R. Duan and R. J. Patton, *A note on Hurwitz stability of matrices*, Automatica
     34 (1998), for the form of all stable matrices.
@@ -101,20 +101,20 @@ class SchurStable(Dissipative):
     The cost is two products of `n x n` matrices and an inverse, and six products for the
     gradient.
 
-    Assigning, and registering on a weight, keeps a stable matrix, and scales any other to the
-    spectral radius `0.99 bound`; so it does if the eigenvalues are closer to `bound` than
-    `floor` times that. The nearest stable matrix would be a problem without a closed form. As
-    for `HurwitzStable`, a matrix equation is solved in double precision.
+    Assignment and registration keep a stable matrix and scale any other to the spectral radius
+    `0.99 bound`; so it does if the eigenvalues are closer to `bound` than `floor` times that. The
+    nearest stable matrix would be a problem without a closed form. As for `HurwitzStable`, a matrix
+    equation is solved in double precision.
 
     Args:
         bound: the bound of the spectral radius, positive.
         floor: the smallest eigenvalue of `P` that is allowed, positive.
-        strict: whether to refuse a matrix that is not stable instead.
+        strict: whether to reject a matrix that is not stable instead of replacing it.
 
     Raises:
         ValueError: if the matrices are not square, or an argument is out of its range; with
-            `strict`, if one that is assigned is not stable, with what its spectral radius
-            exceeds `bound` by.
+            `strict`, if an assigned matrix is not stable, with what its spectral radius exceeds
+            `bound` by.
 
     Source: as for `HurwitzStable`, and the Cayley transform, which takes the left half plane
     to the unit disc.

@@ -18,17 +18,17 @@ class Banded(LinearStructure):
     Shapes `(*, m, n) -> (*, m, n)`, of any dtype. The entries of `X` off the band have no
     effect and get no gradient. Cost: two passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a matrix with this band as it is, and
-    replaces any other by the nearest in the Frobenius norm, which drops the other entries.
+    Assignment and registration keep a matrix with this band as it is and replace any other with the
+    nearest one in the Frobenius norm, which drops the other entries.
 
     Args:
         lower: the number of diagonals below the main one.
         upper: the number of diagonals above it.
-        strict: whether to refuse a matrix with entries off the band instead.
+        strict: whether to reject a matrix with entries off the band instead of replacing it.
 
     Raises:
-        ValueError: if a number is negative, or it is not a matrix; with `strict`, if one that
-            is assigned has entries off the band, with the largest.
+        ValueError: if a number is negative, or it is not a matrix; with `strict`, if an assigned
+            matrix has entries off the band; the error's `deviation` is the largest.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 1.2.1.
 

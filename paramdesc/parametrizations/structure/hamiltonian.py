@@ -21,15 +21,16 @@ class Hamiltonian(LinearStructure):
     conjugated. Every entry of `X` has an effect. Half precision is computed in float32. Cost:
     three passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a Hamiltonian matrix as it is, and replaces
-    any other by the nearest in the Frobenius norm, which the formula gives too.
+    Assignment and registration keep a Hamiltonian matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, which the formula also gives.
 
     Args:
-        strict: whether to refuse a matrix that is not Hamiltonian instead.
+        strict: whether to reject a matrix that is not Hamiltonian instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square of even size; with `strict`, if one that
-            is assigned is not Hamiltonian, with half the largest entry of `J Y - (J Y)ᵀ`.
+        ValueError: if the matrices are not square of even size; with `strict`, if an assigned
+            matrix is not Hamiltonian; the error's `deviation` is half the largest entry of `J Y -
+            (J Y)ᵀ`.
 
     Source: C. Paige, C. Van Loan, *A Schur decomposition for Hamiltonian matrices*, Linear
     Algebra Appl. 41 (1981), section 1.

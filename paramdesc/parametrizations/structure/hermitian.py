@@ -20,15 +20,16 @@ class Hermitian(Mirrored):
     `Symmetric` gives. The entries of `X` below the diagonal, and the imaginary parts on it,
     have no effect and get no gradient. Cost: four passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a Hermitian matrix as it is, and replaces
-    any other by the nearest in the Frobenius norm, `(A + Aᴴ) / 2`.
+    Assignment and registration keep a Hermitian matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, `(A + Aᴴ) / 2`.
 
     Args:
-        strict: whether to refuse a matrix that is not Hermitian instead.
+        strict: whether to reject a matrix that is not Hermitian instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned
-            is not Hermitian, with the largest difference from its conjugate transpose.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            Hermitian; the error's `deviation` is the largest difference from its conjugate
+            transpose.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2.
@@ -63,15 +64,15 @@ class SkewHermitian(Mirrored):
     gives. The entries of `X` below the diagonal, and the real parts on it, have no effect
     and get no gradient. Cost: four passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a skew-Hermitian matrix as it is, and
-    replaces any other by the nearest in the Frobenius norm, `(A - Aᴴ) / 2`.
+    Assignment and registration keep a skew-Hermitian matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, `(A - Aᴴ) / 2`.
 
     Args:
-        strict: whether to refuse a matrix that is not skew-Hermitian instead.
+        strict: whether to reject a matrix that is not skew-Hermitian instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned
-            is not skew-Hermitian, with the largest modulus in `Y + Yᴴ`.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            skew-Hermitian; the error's `deviation` is the largest modulus in `Y + Yᴴ`.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2, for `iA`.

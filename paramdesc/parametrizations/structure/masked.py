@@ -1,11 +1,12 @@
 """Tensors with fixed entries under a mask.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_of_broadcast
 from paramdesc.parametrizations.structure.linear_structure import LinearStructure
 
 __all__ = ["Masked"]
@@ -21,18 +22,19 @@ class Masked(LinearStructure):
     shape of `X`. It is a buffer of zeros and ones, saved and moved with the map, and may be
     written to in place to prune more. Cost: one pass over the tensor.
 
-    Assigning, and registering on a weight, keeps a tensor with these entries as it is, and
-    replaces any other by the nearest in the Frobenius norm, which has them filled.
+    Assignment and registration keep a tensor with these entries as it is and replace any other with
+    the nearest one in the Frobenius norm, which has them filled.
 
     Args:
         mask: which entries are free: true, or any number but zero.
         fill: the value of the others.
-        strict: whether to refuse a tensor with other entries there instead.
+        strict: whether to reject a tensor with other entries there instead of replacing it.
 
     Raises:
         TypeError: if `mask` is not a tensor.
-        ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if a tensor
-            that is assigned has other entries where it is false, with the largest difference.
+        ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if a tensor that
+            is assigned has other entries where it is false; the error's `deviation` is the largest
+            difference.
 
     Source: S. Han, J. Pool, J. Tran, W. J. Dally, *Learning both weights and connections for
     efficient neural networks*, NeurIPS 2015, section 3.
@@ -56,6 +58,9 @@ class Masked(LinearStructure):
         # of the dtype that most weights have: a product with booleans takes twice the time
         self.register_buffer("mask", (mask.detach() != 0).to(torch.get_default_dtype()))
         self.fill = float(fill)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return (dim,), cuts_of_broadcast({"mask": self.mask}, dim, ndim)
 
     def project(self, X: Tensor) -> Tensor:
         check_broadcast(self.mask, X)

@@ -47,11 +47,11 @@ class Normal(BasePoint):
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not normal instead.
+        strict: whether to reject a matrix that is not normal instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
-            not normal, with the largest entry of `Y Yᴴ - Yᴴ Y`.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            normal; the error's `deviation` is the largest entry of `Y Yᴴ - Yᴴ Y`.
 
     Source: the combination: H. He, D. Kressner, *A simple, randomized algorithm for
     diagonalizing normal matrices*, arXiv 2405.18399 (2024), algorithm 1; the real form: R. Horn,

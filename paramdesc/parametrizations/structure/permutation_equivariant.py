@@ -22,15 +22,15 @@ class PermutationEquivariant(LinearStructure):
     float32. Every entry of `X` has an effect. The blocks of a layer between `p` and `q`
     features of each element are a weight `(q, p, n, n)`. Cost: three passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a matrix of this form to rounding, and
-    replaces any other by the nearest in the Frobenius norm, which the means give too.
+    Assignment and registration keep a matrix of this form to rounding and replace any other with
+    the nearest one in the Frobenius norm, which the means also give.
 
     Args:
-        strict: whether to refuse a matrix that is not of this form instead.
+        strict: whether to reject a matrix that is not of this form instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
-            not of this form, with the largest difference of an entry from its mean.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not of
+            this form; the error's `deviation` is the largest difference of an entry from its mean.
 
     Source: M. Zaheer et al., *Deep sets*, NeurIPS 2017, lemma 3.
 

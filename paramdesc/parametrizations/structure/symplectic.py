@@ -44,11 +44,11 @@ class Symplectic(BasePoint):
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not symplectic instead.
+        strict: whether to reject a matrix that is not symplectic instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square of even size; with `strict`, if one that
-            is assigned is not symplectic, with the largest entry of `Yᵀ J Y - J`.
+        ValueError: if the matrices are not square of even size; with `strict`, if an assigned
+            matrix is not symplectic; the error's `deviation` is the largest entry of `Yᵀ J Y - J`.
 
     Source: F. Dopico, C. Johnson, *Parametrization of the matrix symplectic group and
     applications*, SIAM J. Matrix Anal. Appl. 31 (2009), section 3; the polar factor: N. Higham,

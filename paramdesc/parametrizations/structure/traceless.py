@@ -18,15 +18,15 @@ class Traceless(LinearStructure):
     These are the generators of matrices of determinant one. Shapes `(*, n, n) -> (*, n, n)`,
     floating point or complex. Cost: two passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a matrix of trace zero to rounding, and
-    replaces any other by the nearest in the Frobenius norm, which the formula gives too.
+    Assignment and registration keep a matrix of trace zero to rounding and replace any other with
+    the nearest one in the Frobenius norm, which the formula also gives.
 
     Args:
-        strict: whether to refuse a matrix of another trace instead.
+        strict: whether to reject a matrix of another trace instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if the trace of one that
-            is assigned is not zero, with `|tr Y| / n`.
+        ValueError: if the matrices are not square; with `strict`, if the trace of one that is
+            assigned is not zero; the error's `deviation` is `|tr Y| / n`.
 
     Source: B. C. Hall, *Lie Groups, Lie Algebras, and Representations*, 2nd ed.,
     proposition 3.23.

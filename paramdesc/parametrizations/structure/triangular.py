@@ -20,17 +20,17 @@ class Triangular(LinearStructure):
     The entries of `X` at these places, and with `unit` those on the diagonal, have no effect
     and get no gradient. Cost: one pass over the matrix, three with `unit`.
 
-    Assigning, and registering on a weight, keeps a matrix of this form as it is, and
-    replaces any other by the nearest in the Frobenius norm, which drops the other entries.
+    Assignment and registration keep a matrix of this form as it is and replace any other with the
+    nearest one in the Frobenius norm, which drops the other entries.
 
     Args:
         upper: whether the entries below the diagonal are zero rather than those above it.
         unit: whether the diagonal is one.
-        strict: whether to refuse a matrix that is not of this form instead.
+        strict: whether to reject a matrix that is not of this form instead of replacing it.
 
     Raises:
-        ValueError: if it is not a matrix; with `strict`, if one that is assigned is not
-            of this form, with the largest entry that differs from its zero or one.
+        ValueError: if it is not a matrix; with `strict`, if an assigned matrix is not of this form;
+            the error's `deviation` is the largest entry that differs from its zero or one.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 3.1.
 

@@ -1,0 +1,263 @@
+"""Saving, loading and resizing parametrized models of transformers.
+
+`save_pretrained` writes `parametrizations.json` beside the weights: the maps of each tensor.
+`from_pretrained` registers them before it loads the weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.nn import Module, Parameter
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.utils import cached_file
+
+from paramdesc.integrations.recipes import (
+    FILE,
+    apply_recipe,
+    load_recipe,
+    paths_of_chains,
+    recipe_of,
+    save_recipe,
+)
+from paramdesc.models.bake import bake
+from paramdesc.models.tying import tie_weights
+
+__all__ = [
+    "SaveParametrizations",
+    "from_pretrained",
+    "keep_ties",
+    "resize_token_embeddings",
+    "save_pretrained",
+]
+
+M = TypeVar("M", bound=Module)
+
+
+def save_pretrained(model: Any, folder: str | Path, **options: Any) -> None:
+    """`model.save_pretrained(folder)`, with the parametrizations in `parametrizations.json`.
+
+    Args:
+        model: a `PreTrainedModel`, with parametrized tensors or without.
+        folder: where to save.
+        options: those of `save_pretrained`.
+
+    Raises:
+        RecipeError: a ValueError, for a map that JSON cannot describe. Nothing is saved.
+    """
+    recipe = recipe_of(model)
+    keep_ties(model)
+    save_recipe(recipe, folder)
+    if "state_dict" not in options:
+        options["state_dict"] = state_dict_without_ties(model)
+    model.save_pretrained(folder, **options)
+
+
+def from_pretrained(
+    model_class: Any,
+    folder: str | Path,
+    *args: Any,
+    maps: Iterable[type[Module]] = (),
+    **options: Any,
+) -> Any:
+    """`model_class.from_pretrained(folder)`, parametrized as the model that was saved.
+
+    The model has the class that `from_pretrained` gives, on the device and in the dtype that the
+    options say. A folder without `parametrizations.json` gives a plain model.
+
+    Args:
+        model_class: a model class of transformers, or an `Auto` class. It may be another one than
+            that of the saved model, as long as one is the base model of the other.
+        folder: the folder, or a name on the hub.
+        args, options: those of `from_pretrained`.
+        maps: classes of maps from outside of this library that the file names.
+
+    Raises:
+        RecipeError: a ValueError, if the file names a map that is not known.
+    """
+    recipe = load_recipe(find_folder(folder, options))
+    if not recipe:
+        return model_class.from_pretrained(folder, *args, **options)
+    listed = list(maps)
+    plain = concrete(model_class, folder, options)
+    left: list[str] = []
+
+    def init(self: Any, *init_args: Any, **init_options: Any) -> None:
+        plain.__init__(self, *init_args, **init_options)
+        left.extend(apply_recipe(self, recipe, listed))
+        tie_as_configured(self)
+        keep_ties(self)
+
+    # transformers makes the model on meta and then loads: the maps must be there in between
+    parametrized = type(
+        plain.__name__, (plain,), {"__init__": init, "__module__": plain.__module__}
+    )
+    loaded: Any = parametrized.from_pretrained(folder, *args, **options)  # type: ignore[attr-defined]
+    model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info=True
+    model.__class__ = plain
+    if left:
+        warnings.warn(
+            f"{plain.__name__} does not have these tensors, which are parametrized in "
+            f"{FILE}: {', '.join(left)}.",
+            stacklevel=2,
+        )
+    return loaded
+
+
+def find_folder(folder: str | Path, options: dict[str, Any]) -> Path:
+    """The folder of `parametrizations.json`, which may be on the hub."""
+    if Path(folder).is_dir():
+        return Path(folder, options.get("subfolder", ""))
+    names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+    file = cached_file(
+        str(folder),
+        FILE,
+        _raise_exceptions_for_missing_entries=False,
+        **{name: options[name] for name in names if name in options},
+    )
+    return Path(folder) if file is None else Path(file).parent
+
+
+def concrete(model_class: Any, folder: str | Path, options: dict[str, Any]) -> Any:
+    """`model_class`, or the class that an `Auto` class chooses for the folder."""
+    if isinstance(model_class, type) and issubclass(model_class, PreTrainedModel):
+        return model_class
+    from transformers import AutoConfig  # noqa: PLC0415  # only needed for these classes
+
+    config = options.get("config") or AutoConfig.from_pretrained(folder)
+    found = model_class._model_mapping[type(config)]
+    listed = found if isinstance(found, (list, tuple)) else [found]
+    names = {each.__name__: each for each in listed}
+    return next((names[x] for x in config.architectures or () if x in names), listed[0])
+
+
+def tie_as_configured(model: Any) -> None:
+    """Tie the tensors that transformers would tie after loading, if one of them is parametrized."""
+    chains = dict(paths_of_chains(model))
+    for target, source in model.all_tied_weights_keys.items():
+        if (target in chains) is not (source in chains):
+            tie_weights(model, *((source, target) if source in chains else (target, source)))
+
+
+def keep_ties(model: M) -> M:
+    """Let transformers tie the originals of tied tensors, and not their values.
+
+    `tie_weights` of transformers assigns one tensor to the other, by the names in the class. This
+    renames the pairs of this model that are parametrized together. `save_pretrained`,
+    `from_pretrained` and `resize_token_embeddings` of this file call it.
+    """
+    chains = dict(paths_of_chains(model))
+    for path, module in model.named_modules():
+        if not isinstance(module, PreTrainedModel):
+            continue
+        untyped: Any = module
+        for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
+            pairs = getattr(module, attribute, None)
+            if isinstance(pairs, dict):
+                renamed = renamed_pairs(pairs, f"{path}." if path else "", chains)
+                if renamed != pairs:
+                    setattr(untyped, attribute, renamed)
+    return model
+
+
+def renamed_pairs(pairs: dict[str, str], prefix: str, chains: dict[str, Any]) -> dict[str, str]:
+    renamed: dict[str, str] = {}
+    for target, source in pairs.items():
+        chain = chains.get(prefix + target)
+        if chain is None or chains.get(prefix + source) is not chain:
+            renamed[target] = source
+            continue
+        for name, _ in chain.named_parameters():
+            renamed[key_in(target, name)] = key_in(source, name)
+    return renamed
+
+
+def key_in(path: str, name: str) -> str:
+    """The key of the tensor `name` of the chain at `path`."""
+    module, _, tensor = path.rpartition(".")
+    return f"{module}.parametrizations.{tensor}.{name}".removeprefix(".")
+
+
+def state_dict_without_ties(model: Module) -> dict[str, Tensor]:
+    """The state_dict, in which buffers of a chain that several modules have are copies.
+
+    transformers leaves out tied Parameters when it saves, and refuses buffers that share memory.
+    """
+    state: dict[str, Tensor] = model.state_dict()
+    seen: set[int] = set()
+    for path, chain in paths_of_chains(model):
+        if id(chain) in seen:
+            for name, _ in chain.named_buffers():
+                key = key_in(path, name)
+                if key in state:
+                    state[key] = state[key].clone()
+        seen.add(id(chain))
+    return state
+
+
+def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
+    """`model.resize_token_embeddings(...)`, which keeps the parametrizations of the embeddings.
+
+    The parametrized embeddings are baked, resized by transformers, and parametrized by the same
+    maps again: the resized value is assigned, so it satisfies their constraint. The originals are
+    new Parameters: make the optimizer afterwards. Called directly, the method of transformers makes
+    a plain embedding.
+
+    Returns:
+        The input embedding, as transformers does.
+    """
+    embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
+    paths = {
+        path: chain
+        for path, chain in paths_of_chains(model)
+        if any(model.get_submodule(path.rpartition(".")[0]) is each for each in embeddings)
+    }
+    if not paths:
+        return model.resize_token_embeddings(*args, **options)
+    whole = recipe_of(model)
+    recipe = {path: whole[path] for path in paths}
+    restore_ties(model)
+    bake(model, *paths)
+    model.resize_token_embeddings(*args, **options)
+    for path in paths:  # the former head may still be held, with the same Parameter
+        module, _, name = path.rpartition(".")
+        old = model.get_parameter(path)
+        new = Parameter(old.detach().clone(), old.requires_grad)
+        setattr(model.get_submodule(module), name, new)
+    model.tie_weights()
+    apply_recipe(model, recipe)
+    keep_ties(model)
+    return model.get_input_embeddings()
+
+
+def restore_ties(model: Module) -> None:
+    """Undo `keep_ties`."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            vars(module).pop("_tied_weights_keys", None)
+            untyped: Any = module
+            untyped.all_tied_weights_keys = untyped.get_expanded_tied_weights_keys(
+                all_submodels=False
+            )
+
+
+class SaveParametrizations(TrainerCallback):  # type: ignore[misc]  # untyped where not installed
+    """Writes `parametrizations.json` into each checkpoint that a `Trainer` saves.
+
+    `Trainer` calls `model.save_pretrained` itself. With this callback, `from_pretrained` of this
+    file loads its checkpoints. To resume, `Trainer` needs no file: its model is parametrized.
+
+    >>> trainer = Trainer(model, ..., callbacks=[SaveParametrizations()])  # doctest: +SKIP
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        keep_ties(given["model"])
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            save_recipe(recipe_of(given["model"]), folder)
