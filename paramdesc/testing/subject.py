@@ -149,4 +149,5 @@ def train(module: Any, optimizer: Callable[..., Any], steps: int, rate: float) -
     for _ in range(steps):
         stepper.zero_grad()
         torch.autograd.backward(loss_of(module.weight))
-        stepper.step()
+        with trained[0].device:  # Adam counts its steps on the default device (torch 2.10, 2.11)
+            stepper.step()

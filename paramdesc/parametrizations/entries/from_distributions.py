@@ -163,17 +163,34 @@ class FromDistributions(Parametrization):
         return ", ".join(shown + ["strict=True"] * self.strict)
 
 
+ATTRIBUTES = (
+    "lower_bound",
+    "upper_bound",
+    "base_constraint",
+    "reinterpreted_batch_ndims",
+    "cseq",
+    "lengths",
+    "dim",
+)
+"""What torch's constraints consist of, where they have numbers or other constraints in them."""
+
+
 def with_bounds(constraint: Any, change: Callable[[Any], Any]) -> Any:
     """A copy of `constraint` with other bounds, also in the constraints that it is composed of."""
-    twin = copy.copy(constraint)
-    state = vars(twin)
+    if type(constraint).__module__ == constraints.__name__:
+        twin = object.__new__(type(constraint))  # torch 2.11 compiles neither copy.copy nor vars
+        for name in ATTRIBUTES:
+            if hasattr(constraint, name):
+                setattr(twin, name, getattr(constraint, name))
+    else:
+        twin = copy.copy(constraint)
     for name in ("lower_bound", "upper_bound"):
-        if name in state:
-            state[name] = change(state[name])
-    if "base_constraint" in state:
-        state["base_constraint"] = with_bounds(state["base_constraint"], change)
-    if "cseq" in state:
-        state["cseq"] = [with_bounds(part, change) for part in state["cseq"]]
+        if hasattr(twin, name):
+            setattr(twin, name, change(getattr(twin, name)))
+    if hasattr(twin, "base_constraint"):
+        twin.base_constraint = with_bounds(twin.base_constraint, change)
+    if hasattr(twin, "cseq"):
+        twin.cseq = [with_bounds(part, change) for part in twin.cseq]
     return twin
 
 

@@ -33,11 +33,17 @@ def without_wait(transform: Any) -> Any:
     if type(transform) is StickBreakingTransform:
         return StickBreaking()
     state = getattr(transform, "__dict__", {})
-    changed = {name: without_wait(state[name]) for name in ("base_transform",) if name in state}
+    changed: dict[str, Any] = {}
+    if "base_transform" in state:
+        base = without_wait(state["base_transform"])
+        if base is not state["base_transform"]:
+            changed["base_transform"] = base
     for name in ("transforms", "parts"):
         if name in state:
-            changed[name] = [without_wait(part) for part in state[name]]
-    if not changed:
+            parts = [without_wait(part) for part in state[name]]
+            if any(new is not old for new, old in zip(parts, state[name], strict=True)):
+                changed[name] = parts
+    if not changed:  # so that torch.compile meets no copy.copy, which it cannot follow (torch 2.11)
         return transform
     twin = copy.copy(transform)
     vars(twin).update(changed)
