@@ -72,7 +72,9 @@ def twin_class(cls: Any, text: str, methods: tuple[tuple[str, str], ...] = ()) -
 
     Kept for good, as TorchScript keeps the types that it made of classes.
     """
-    members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    members: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    if "__firstlineno__" in vars(cls):  # Python 3.13 finds the source of a class by it
+        members["__firstlineno__"] = vars(cls)["__firstlineno__"]
     texts = {
         name: with_source(inspect.unwrap(member), method)
         for name, method in methods

@@ -323,7 +323,7 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (Autocast, "autocast", "under autocast"),
     (Determinism, "determinism", "random numbers"),
     (Counting, "determinism", "changes"),
-    (Copies, "copies", "pickle"),
+    (Copies, "copies", "local object"),
     (Checkpoint, "checkpoint", "state_dict"),
     (Meta, "meta", "meta"),
     (TorchEngine, "torch engine", "not here"),
