@@ -302,7 +302,17 @@ CHANGES: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+# torch 2.11 cannot trace `dict(vars(module))`, which an edit of a chain needs to undo itself
+FAILS_TO_TRACE = pytest.mark.skipif(
+    torch.__version__ < "2.12", reason="fails in torch 2.11's Dynamo"
+)
+CHANGED = [
+    pytest.param(change, id=name, marks=[FAILS_TO_TRACE] if name == "another map" else [])
+    for name, change in CHANGES.items()
+]
+
+
+@pytest.mark.parametrize("change", CHANGED)
 def test_a_change_in_a_compiled_scope_is_seen_in_the_same_graph(change: Change) -> None:
     results: list[Tensor] = []
     for is_compiled in (False, True):

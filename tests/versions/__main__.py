@@ -1,10 +1,11 @@
-"""Run the tests with one version of Python and of torch, and add the result to the page.
+"""Run tests with one version of Python and of torch, and add the result to docs/versions.md.
 
     python -m tests.versions /path/to/python3.12 2.11.0 [TESTS...]
 
 makes a virtual environment in a temporary folder, which takes several gigabytes and is removed,
 installs the package's wheel with this torch and the tools of the tests, and runs the tests, with
-warnings as errors. With `--in FOLDER`, an environment that exists is used, and kept.
+warnings as errors. `--env PYTHON` takes the environment of that interpreter instead, in which all
+that is needed is installed, and keeps it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import datetime as dt
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,71 +24,91 @@ from tests.versions.page import Row, write
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
-    "tests/registration",
-    "tests/jit",
-    "tests/worlds",
-    "tests/graphs",
-    "tests/testing",
     "tests/chain",
-    "tests/parametrizations",
-    "tests/models",
-    "tests/torch_internals",
+    "tests/graphs",
+    "tests/jit",
     "tests/linalg",
+    "tests/models",
+    "tests/parametrizations",
+    "tests/registration",
+    "tests/testing",
+    "tests/torch_internals",
+    "tests/worlds",
 )
 """What is run unless tests are named: what depends on the version."""
 
 
 def main() -> int:
     options = make_parser().parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        python = options.env
-        if python is None:
-            python = Path(folder, "env", "bin", "python")
-            run([options.python, "-m", "venv", Path(folder, "env")])
-            run([python, "-m", "pip", "install", "-q", f"torch=={options.torch}"])
-        run([python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT])
-        (wheel,) = Path(folder).glob("*.whl")
-        run([python, "-m", "pip", "uninstall", "-q", "-y", "paramdesc"])
-        target = f"{wheel}[test,demo]"
-        run([python, "-m", "pip", "install", "-q", target, f"torch=={options.torch}"])
-        tests = options.tests or PARTS
-        paths = [str(ROOT / test) for test in tests]
-        command = [
-            python,
-            "-m",
-            "pytest",
-            "-c",
-            ROOT / "pyproject.toml",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-        ]
-        result = subprocess.run(
-            [*command, "-n", str(options.processes), *paths],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        print(result.stdout[-20_000:])
-        python_version, torch_version = ask(python)
-    counts = dict[str, int]()
-    for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", result.stdout[-500:]):
-        counts[word] = int(count)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wheel = build_wheel(folder)
+        if options.env is None:
+            python = folder / "env" / "bin" / "python"
+            run([options.python, "-m", "venv", folder / "env"])
+            requirements = [f"{wheel}[test,demo]", f"torch=={options.torch}"]
+            run([python, "-m", "pip", "install", "-q", *requirements])
+        else:
+            python = options.env
+            install = [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall"]
+            run([*install, wheel])
+        versions = ask(python)
+        if versions[1].partition("+")[0] != options.torch:
+            raise SystemExit(f"The environment has torch {versions[1]}, not {options.torch}.")
+        tests = options.tests or list(PARTS)
+        output, code = run_tests(python, tests, options.pytest.split(), folder)
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (\w+)", output.splitlines()[-1])}
+    failures = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
     date = dt.datetime.now(dt.timezone.utc).date().isoformat()
-    write(Row(python_version, torch_version, date, ", ".join(tests), counts))
-    return result.returncode
+    words = [re.sub("^tests/", "", test) for test in tests] + options.pytest.split()
+    write(Row(*versions, date, " ".join(words), options.note, counts, failures))
+    return code
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__)
-    parser.add_argument("python", help="the interpreter")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.versions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("python", help="the interpreter to make an environment with")
     parser.add_argument("torch", help="the version of torch")
     parser.add_argument("tests", nargs="*", help=f"files or folders (default: {' '.join(PARTS)})")
     parser.add_argument("--env", type=Path, help="the interpreter of an environment to use")
-    parser.add_argument("--processes", type=int, default=2, help="of pytest")
+    parser.add_argument("--pytest", default="", help="more options of pytest, in one argument")
+    parser.add_argument("--note", default="", help="what else the page says of the run")
     return parser
+
+
+def build_wheel(folder: Path) -> Path:
+    """The package's wheel, built from a copy: nothing is left in the checkout."""
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "paramdesc", source / "paramdesc", ignore=ignored)
+    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source])
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def run_tests(python: Path, tests: list[str], options: list[str], cwd: Path) -> tuple[str, int]:
+    """What pytest prints, and its exit status. The wheel is tested, not the checkout."""
+    command = [python, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-q", "--tb=short"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*map(str, command), "-p", "no:cacheprovider", *options, *(str(ROOT / x) for x in tests)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        lines = []
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+    return "".join(lines), process.returncode
 
 
 def run(command: list[object]) -> None:
