@@ -17,7 +17,7 @@ __all__ = ["look_at"]
 Scheme = Literal["light", "dark"]
 
 WIDTHS = {"wide": 1400, "narrow": 390}
-HEIGHT = 2500  # of a screenshot: what is below is not in it
+HEIGHT = 1600  # of a screenshot: what is below is not in it
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 FOUND_BY_SEARCH = (
     "disable", "pretrained", "weight decay", "Jupyter", "Lightning", "FSDP", "summary", "ONNX",
