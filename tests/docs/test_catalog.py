@@ -111,7 +111,8 @@ def test_a_title_over_two_lines_becomes_a_link(catalog: Any) -> None:
 
 
 def test_a_session_becomes_code_with_the_imports_that_it_needs(catalog: Any) -> None:
-    session = ">>> for i in range(2):\n...     print(Symmetric(), i)\n0\n1\n>>> torch.ones(i)\ntensor([1.])"
+    loop = ">>> for i in range(2):\n...     print(Symmetric(), i)\n0\n1"
+    session = f"{loop}\n>>> torch.ones(i)\ntensor([1.])"
     assert catalog.as_code(session, with_imports=True) == (
         "import torch\nfrom paramdesc.parametrizations import Symmetric\n\n"
         "for i in range(2):\n    print(Symmetric(), i)\n# 0\n# 1\ntorch.ones(i)\n# tensor([1.])"
