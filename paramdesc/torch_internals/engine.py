@@ -1,7 +1,7 @@
 """What paramdesc knows of `torch.nn.utils.parametrize`, whose modules it may meet.
 
 torch's engine gives a module a class of its own, with a property for each name. Modules
-that it parametrizes are recognised by that class, and its functions by their code objects
+that it parametrizes are recognized by that class, and its functions by their code objects
 on the stack: no other trace tells that one of them is asking.
 """
 
