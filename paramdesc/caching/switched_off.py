@@ -1,4 +1,4 @@
-"""What is read in place of the value of a chain that is switched off.
+"""What is read instead of the value of a disabled chain.
 
 A block of `disabled` is a scope like any other, and is found before all others. To the reader it
 holds an entry for each chain that is switched off, and this entry is always current. So a read

@@ -1,4 +1,4 @@
-"""Which chains can be evaluated as one batch: those that differ in the numbers of tensors only."""
+"""Finds the chains that can be evaluated as one batch: those that differ only in tensor entries."""
 
 from __future__ import annotations
 

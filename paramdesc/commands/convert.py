@@ -129,7 +129,7 @@ def check_keys(items: Sequence[Item]) -> None:
     for item in items:
         if item.key in seen:
             raise Refusal(
-                f"two tensors would be named {item.key!r}: the file holds it in two layouts."
+                f"two tensors would be named {item.key!r}: the file stores it in two layouts."
             )
         seen.add(item.key)
 
@@ -177,9 +177,11 @@ def report(tensors: Sequence[CheckpointTensor], source: Source, target: str, out
     ]
     if kept:
         shown = ", ".join(kept[:3]) + (", ..." if len(kept) > 3 else "")
-        lines.append(f"kept as they are, without a form in that layout: {shown}")
+        lines.append(f"kept as they are, as that layout has no form for them: {shown}")
     if any(assumes_bound(tensor) for tensor in tensors) and target == "plain":
-        lines.append("spectral norms were taken to be 1: the file does not store their bounds")
+        lines.append(
+            "spectral norms were assumed to be 1, because the file does not store their bounds"
+        )
     if source.left_out:
         lines.append(f"not copied: {', '.join(source.left_out)}")
     return "\n".join(lines)

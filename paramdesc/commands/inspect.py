@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="a state_dict saved by torch (.pt, .pth, .bin), alone or in a dictionary; "
         "a .safetensors file; or the .index.json of a sharded checkpoint",
     )
-    parser.add_argument("--all", action="store_true", help="show plain tensors, too")
+    parser.add_argument("--all", action="store_true", help="also show plain tensors")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser
 

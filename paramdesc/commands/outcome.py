@@ -29,7 +29,7 @@ def in_one_line(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", INTERRUPTED)
     except (RuntimeError, ValueError) as error:  # tensors that do not belong together
-        return fail(f"the file is damaged, or not what its names say: {error}", WRONG_USE)
+        return fail(f"the file is damaged, or does not hold what its names say: {error}", WRONG_USE)
     except OSError as error:
         where = f" {str(error.filename)!r}" if error.filename else ""
         return fail(f"cannot read or write{where}: {error.strerror or error}", WRONG_USE)

@@ -1,4 +1,4 @@
-"""The parametrized tensors of a model, whoever has parametrized them, and how to bake each."""
+"""The parametrized tensors of a model, for all engines and libraries, and how to bake each."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class Waiting(ParametrizedTensor):
     """By a registration that waits until the tensor has a shape."""
 
     machinery = OURS
-    reason = "it has no shape yet. Call the model once, then bake it"
+    reason = "it has no shape yet: call the model once, then bake it"
 
     def __init__(self, place: Place, pending: PendingRegistration) -> None:
         super().__init__(place)

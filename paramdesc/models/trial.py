@@ -1,4 +1,4 @@
-"""Evaluates a chain without any effect: on a copy, in evaluation mode, outside of every scope."""
+"""Evaluates a chain without side effects: on a copy, in evaluation mode, outside all scopes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ __all__ = ["assign"]
 
 
 def assign(chain: Chain, value: Tensor, *, replace: bool = False, resizes: bool = True) -> None:
-    """Set the originals such that `chain` evaluates to `value`. On an error, none is changed.
+    """Set the originals so that `chain` evaluates to `value`. After an error, none is changed.
 
     Args:
         replace: whether the originals become new tensors, of the dtype and on the device that the

@@ -1,4 +1,4 @@
-"""Warns of optimizers that would go on with Parameters that are no longer part of a module."""
+"""Warns of optimizers that would keep training Parameters that no module has any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps on tensors that have no shape yet."""
+"""Parametrizations of tensors that have no shape yet."""
 
 from __future__ import annotations
 

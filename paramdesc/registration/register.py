@@ -56,26 +56,28 @@ def register_parametrization(
 ) -> M:
     """Make `module.<tensor_name>` equal to `parametrization(original)`, evaluated at each read.
 
-    A second registration on the same name appends its map to the chain. The original is
-    `module.parametrizations.<tensor_name>.original`, the same Parameter object as before,
-    unless the map's `right_inverse` returns a sequence: then the originals are `original0`,
-    `original1`, ..., new Parameters, see `optimizer`. Assigning a tensor,
+    A second registration on the same name appends its parametrization, which is applied to the
+    value of the first. The original is `module.parametrizations.<tensor_name>.original`, the same
+    Parameter object as before. If `right_inverse` returns a sequence, the originals are instead new
+    Parameters `original0`, `original1`, ..., see `optimizer`. Assigning a tensor,
     `module.<tensor_name> = X`, goes through `right_inverse`.
 
     Args:
         module: the module with the tensor.
-        tensor_name: a parameter or buffer of `module`, or the path of one below it,
-            `"encoder.0.weight"`. A lazy tensor is parametrized as soon as the first call of the
-            module has given it a shape.
+        tensor_name: the name of a parameter or buffer of `module`, or the path of one in a
+            submodule, such as `"encoder.0.weight"`. A lazy tensor is parametrized as soon as the
+            first call of the module has given it a shape.
         parametrization: an `nn.Module`, or a function from tensor to tensor. A module without
-            state, or with Parameters to share, may be registered on several tensors.
-        unsafe: whether the map may change the tensor's dtype and shape. Then nothing is
-            checked. By default the map and its `right_inverse` are called once as a test.
-        right_inverse: for a plain function, the function that computes the original at an
-            assignment.
+            state, or with Parameters that are meant to be shared, may be registered on several
+            tensors.
+        unsafe: whether the parametrization may change the dtype and shape of the tensor, without
+            checks. By default, the parametrization and its `right_inverse` are called once as a
+            test.
+        right_inverse: for a plain function, the function that computes the original on assignment.
         optimizer: an existing optimizer that trains the tensor. New Parameters, such as several
-            originals and those of the map, join the group of the tensor. A Parameter that they
-            replace leaves it, and its state passes to the original with the same numbers.
+            originals and the Parameters of the parametrization, are added to the group of the
+            tensor. A replaced Parameter is removed from it, and its state passes to the original
+            with the same entries.
 
     Returns:
         `module`, of the same type.
@@ -86,7 +88,8 @@ def register_parametrization(
             tensor that another module holds, or gives NaN.
         RuntimeError: if FSDP manages `module`.
         TypeError: if `parametrization` is not a map, or `optimizer` is not an optimizer.
-        Exception: whatever the map raises. In all cases `module` stays as it was.
+        Exception: exceptions raised by the parametrization propagate unchanged. In all cases
+            `module` stays as it was.
 
     >>> linear = torch.nn.Linear(3, 3)
     >>> linear = register_parametrization(linear, "bias", torch.neg, right_inverse=torch.neg)

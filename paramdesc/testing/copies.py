@@ -1,4 +1,4 @@
-"""Checks of a parametrized module as an object: copies, files, other devices and engines."""
+"""Checks of a parametrized module as an object: copies, files, devices and engines."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Subject:
         return module
 
     def outside(self) -> Tensor:
-        """Another tensor like the example, in double precision, that satisfies nothing."""
+        """Another random tensor like the example, in double precision, without the constraint."""
         wide = self.example.to(WIDE.get(self.example.dtype, self.example.dtype))
         return random_like(wide, seed=1) + 0.5 * wide
 

@@ -1,4 +1,4 @@
-"""Checks of a map in compiled worlds: scripted, compiled, exported."""
+"""Checks of a map in compiled models: scripted, compiled and exported."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ MISTAKES: dict[str, tuple[Action, type[Exception], list[str], Action]] = {
     "a quantized module": (
         lambda: register(quantized(), "weight", Symmetric()),
         ValueError,
-        ["'weight' is a method there", "Parametrize the module before it is quantized"],
+        ["'weight' is a method there", "Parametrize the module before quantizing it"],
         lambda: register(layer(), "weight", Symmetric()),
     ),
     "a scope over a name": (

@@ -21,7 +21,7 @@ def open_checkpoint(path: Path) -> Source:
         OSError: if it cannot be read.
     """
     if path.is_dir():
-        raise Refusal(f"{str(path)!r} is a folder. Name the file in it, or its *.index.json.")
+        raise Refusal(f"{str(path)!r} is a folder. Pass the file in it, or its *.index.json.")
     if path.name.endswith(".index.json"):
         return ShardedFiles(path, open_one)
     return open_one(path)

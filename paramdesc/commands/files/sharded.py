@@ -25,8 +25,8 @@ class ShardedFiles:
         missing = [key for key, name in places.items() if key not in self.files[name].entries]
         if missing:
             raise Refusal(
-                f"{places[missing[0]]!r} lacks {missing[0]!r}, which {str(path)!r} says is there: "
-                "the index and the files are not of the same checkpoint."
+                f"{places[missing[0]]!r} lacks {missing[0]!r}, which {str(path)!r} says is "
+                "there: the index and the files do not belong to the same checkpoint."
             )
         self.entries = {key: self.files[name].entries[key] for key, name in places.items()}
         formats = {file.format for file in self.files.values()}

@@ -87,8 +87,7 @@ def load(path: Path) -> Any:
 
 def unreadable(path: Path) -> Refusal:
     return Refusal(
-        f"{str(path)!r} is not a file of torch.save: it is damaged, incomplete, or has "
-        "another format."
+        f"{str(path)!r} is not a torch.save file: it is damaged, incomplete, or in another format."
     )
 
 
@@ -114,12 +113,12 @@ def find_state_dict(content: Any, path: Path) -> tuple[str | None, Mapping[str, 
     if nested:
         shown = ", ".join(map(repr, nested))
         raise Refusal(
-            f"{str(path)!r} holds several state_dicts: {shown}. Save the one that you mean: "
+            f"{str(path)!r} holds several state_dicts: {shown}. Save the one that you want: "
             f'torch.save(torch.load("{path}")["{next(iter(nested))}"], "state.pt")'
         )
     raise Refusal(
-        f"{str(path)!r} holds no state_dict: a dictionary of tensors by name is needed, and it is "
-        f"{described(content)}."
+        f"{str(path)!r} does not hold a state_dict, which is a dictionary of tensors by name, "
+        f"but {described(content)}."
     )
 
 

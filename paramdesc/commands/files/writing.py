@@ -20,8 +20,8 @@ def check_writable(path: Path, *, force: bool) -> None:
     """Refuse a path that cannot be written, before any time is spent."""
     if path.suffix not in (*TORCH, SAFETENSORS):
         raise Refusal(
-            f"the name {str(path)!r} does not say in which format to write. "
-            f"Let it end in {SAFETENSORS}, or in .pt, .pth or .bin for a file of torch."
+            f"the name {str(path)!r} does not determine the format. Use a name that ends in "
+            f"{SAFETENSORS}, or in .pt, .pth or .bin for a torch file."
         )
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else "is in a folder that does not exist"

@@ -18,7 +18,7 @@ def normalized(X: Tensor) -> Tensor:
     return value
 
 
-def normalised_columns(X: Tensor) -> Tensor:
+def normalized_columns(X: Tensor) -> Tensor:
     value: Tensor = X / X.norm(dim=0, keepdim=True)
     return value
 
@@ -75,17 +75,17 @@ def columns() -> dict[str, Contestant]:
     return {
         "`Oblique()`": ours(Oblique),
         "`Sphere(dim=0)`": ours(lambda: Sphere(dim=0)),
-        "by hand, `x / |x|`": by_hand(normalised_columns, same),
+        "by hand, `x / |x|`": by_hand(normalized_columns, same),
     }
 
 
 def dictionary() -> Problem:
     numbers = Numbers(12)
-    solution = normalised_columns(numbers.normal(16, 32))
+    solution = normalized_columns(numbers.normal(16, 32))
     codes = numbers.sample(256, 32)
     return Problem(
         "A dictionary of 32 atoms of length one and dimension 16, for given codes.",
-        normalised_columns(numbers.normal(16, 32)),
+        normalized_columns(numbers.normal(16, 32)),
         regression,
         (codes, codes @ solution.mT),
         Oblique().deviation,
@@ -97,9 +97,9 @@ def unit_columns() -> Problem:
     numbers = Numbers(13)
     return Problem(
         "Half the squared distance from a 32 x 8 matrix with columns of length one.",
-        normalised_columns(numbers.normal(32, 8)),
+        normalized_columns(numbers.normal(32, 8)),
         matched,
-        (normalised_columns(numbers.normal(32, 8)),),
+        (normalized_columns(numbers.normal(32, 8)),),
         Oblique().deviation,
         columns(),
     )

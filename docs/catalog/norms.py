@@ -25,6 +25,10 @@ FACTS: tuple[Fact, ...] = (
         "`2 n_power_iterations + 1` more in a training step.",
         launches="spectral norm",
         functions=("spectral_norm", "kernel_spectral_norm"),
+        variants=(
+            ("only an upper bound on the norm", "SpectralNorm(c, only_shrink=True)"),
+            ("a 1-Lipschitz convolution with a cheap, loose bound", "kernel_spectral_norm"),
+        ),
     ),
     Fact(
         "ConvolutionSpectralNorm",
@@ -45,7 +49,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "WeightNorm",
-        purpose="trained lengths and directions of rows",
+        purpose="separately trained norms and directions of rows",
         formula=r"Y = g\, \frac{v}{\lVert v \rVert}",
         use="For training the length and the direction of each row apart, which often speeds up "
         "convergence.",
@@ -60,7 +64,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "FrobeniusNorm",
-        purpose="a weight of fixed Frobenius norm",
+        purpose="a fixed Frobenius norm",
         formula=r"Y = \text{bound} \cdot \frac{X}{\lVert X \rVert_F}",
         use="For a weight whose overall size is fixed, or bounded with `only_shrink=True`.",
         instead=(
@@ -74,7 +78,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "MaxNorm",
-        purpose="rows no longer than a bound",
+        purpose="rows with bounded norm",
         formula=r"y = x \min\left(1, \frac{\text{bound}}{\lVert x \rVert}\right)",
         use="For regularization, also together with dropout: no unit can grow without limit.",
         instead=(
@@ -88,7 +92,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Centered",
-        purpose="rows of mean zero",
+        purpose="rows with mean zero",
         formula=r"y = x - \operatorname{mean}(x)",
         use="For layers that should not react to a constant added to all inputs.",
         instead=(("WeightStandardization", "if rows should have variance one as well"),),
@@ -99,7 +103,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "WeightStandardization",
-        purpose="rows of mean zero and variance one",
+        purpose="rows with mean zero and variance one",
         formula=r"y = \frac{x - \operatorname{mean}(x)}{\sqrt{\operatorname{var}(x) + \epsilon}}",
         use="For convolutional networks with group normalization and small batches.",
         instead=(

@@ -42,7 +42,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Skew",
-        purpose="an antisymmetric matrix, for energy kept by `x' = Y x`",
+        purpose="an antisymmetric matrix, so that `x' = Y x` conserves energy",
         formula=r"Y = \operatorname{triu}(X, 1) - \operatorname{triu}(X, 1)^\mathsf{T}",
         use="For linear dynamics that neither gain nor lose energy, and as the generator of "
         "rotations.",
@@ -151,7 +151,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Toeplitz",
-        purpose="constant along diagonals: a convolution over a sequence",
+        purpose="constant diagonals, convolutions over a sequence",
         formula=r"Y_{ij} = \operatorname{mean} \{ X_{kl} : l - k = j - i \}",
         use="For layers on a sequence that treat every position alike, written as a full matrix.",
         instead=(

@@ -24,7 +24,7 @@ FACTS: tuple[Fact, ...] = (
         "Interval",
         purpose="entries in an interval",
         formula=r"Y = \text{low} + (\text{high} - \text{low})\, \operatorname{sigmoid}(X)",
-        use="For entries between two bounds, such as physical constants. The bounds may be tensors.",
+        use="For entries between two bounds, such as physical constants. Bounds may be tensors.",
         instead=(
             ("UnitInterval", "for the interval from zero to one"),
             ("Positive", "for a lower bound only"),
@@ -51,7 +51,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Simplex",
-        purpose="rows that are distributions",
+        purpose="rows that are probability distributions",
         formula=r"y = \operatorname{softmax}(x)",
         use="For transition matrices, mixture weights and attention over fixed slots.",
         instead=(
@@ -76,10 +76,9 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "FromDistributions",
-        purpose="any constraint of `torch.distributions.constraints`",
+        purpose="a constraint of `torch.distributions.constraints`",
         formula=r"Y = \texttt{transform\_to(constraint)}(X)",
-        use="For constraints that torch, Pyro or you have registered with "
-        "`torch.distributions`.",
+        use="For constraints that torch, Pyro or you have registered with `torch.distributions`.",
         instead=(
             ("Positive", "for positive entries: it can be scripted"),
             ("Interval", "for entries in an interval: it can be scripted"),
@@ -92,7 +91,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Rounded",
-        purpose="numbers of a few bits, trained through the rounding",
+        purpose="numbers of a few bits, with gradients through the rounding",
         formula=r"Y = s \operatorname{round}\left(\frac{X}{s}\right), \qquad"
         r" s = \frac{\max |X|}{2^{\text{bits} - 1} - 1}",
         use="For quantization-aware training: the forward pass sees the rounded weight, the "
@@ -106,7 +105,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "StraightThrough",
-        purpose="any step function, trained through it",
+        purpose="any step function, with gradients through it",
         formula=r"Y = f(X), \qquad \frac{\partial Y}{\partial X} := I",
         use="For binary and ternary weights, and other functions whose gradient is zero almost "
         "everywhere.",

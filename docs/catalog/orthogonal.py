@@ -43,7 +43,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "SpecialOrthogonal",
-        purpose="a rotation, of determinant one",
+        purpose="a rotation, with determinant 1",
         formula=r"Y = B \left(I + \tfrac{1}{2} A\right) \left(I - \tfrac{1}{2} A\right)^{-1},"
         r" \qquad \det Y = 1",
         use="For rotations of space or of features, where reflections are not allowed.",
@@ -58,7 +58,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Grassmann",
-        purpose="a trained subspace",
+        purpose="a trainable subspace",
         formula=r"Y = (2 B + P) \left(I + \tfrac{1}{4} P^\mathsf{H} P\right)^{-1} - B, \qquad"
         r" P = X - B B^\mathsf{H} X",
         use="For projections `Y Yᴴ` and whatever else depends on the subspace alone: training "
@@ -87,7 +87,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Sphere",
-        purpose="rows of length one, or the whole weight",
+        purpose="unit rows, or a weight of norm 1",
         formula=r"y = r\, \frac{x}{\lVert x \rVert}",
         use="For prototypes, embeddings and classifiers that compare directions.",
         instead=(
@@ -102,7 +102,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Oblique",
-        purpose="columns of length one",
+        purpose="unit columns",
         formula=r"y = r\, \frac{x}{\lVert x \rVert} \quad\text{for each column}",
         use="For dictionaries and mixing matrices, whose columns are directions.",
         instead=(
