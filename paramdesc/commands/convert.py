@@ -179,9 +179,7 @@ def report(tensors: Sequence[CheckpointTensor], source: Source, target: str, out
         shown = ", ".join(kept[:3]) + (", ..." if len(kept) > 3 else "")
         lines.append(f"kept as they are, as that layout has no form for them: {shown}")
     if any(assumes_bound(tensor) for tensor in tensors) and target == "plain":
-        lines.append(
-            "spectral norms were assumed to be 1, because the file does not store their bounds"
-        )
+        lines.append("spectral norms were assumed to be 1: the file does not store their bounds")
     if source.left_out:
         lines.append(f"not copied: {', '.join(source.left_out)}")
     return "\n".join(lines)

@@ -147,15 +147,17 @@ def check_inverted(results: Sequence[tuple[Module, Any]], value: Tensor, tensor_
                     tensor_name,
                     count,
                     tensor.numel(),
-                    "Assign a value that the parametrization reaches, before it is registered "
-                    f"too, or let {name}.right_inverse move the value inside, e.g. by clamp().",
+                    "Assign a value that the parametrization can reach, before registering too, "
+                    f"or let {name}.right_inverse move the value inside, for example with "
+                    "clamp().",
                 )
             count = int(tensor.isinf().sum())
             if count:
                 warnings.warn(
-                    f"{name}.right_inverse gives {count} infinite entries of {tensor.numel()} for "
-                    f"a finite {tensor_name!r}. No gradient moves them. Let it move the value "
-                    "inside of what the parametrization reaches, e.g. by clamp().",
+                    f"{name}.right_inverse gives {count} infinite entries of {tensor.numel()} "
+                    f"for a finite {tensor_name!r}, which no gradient can change. Let it move "
+                    "the value inside the range of the parametrization, for example with "
+                    "clamp().",
                     stacklevel=5,
                 )
                 return
@@ -177,7 +179,7 @@ def check_value(parametrization: Module, original: Tensor, value: Tensor, tensor
             tensor_name,
             count,
             value.numel(),
-            f"Assign a value that {name} is defined for, and register it then.",
+            f"Assign a value for which {name} is defined, and then register it.",
         )
 
 

@@ -76,10 +76,10 @@ def is_copied(chain: Any, step: StepMade) -> bool:
             if type(optimizer) not in _WARNED:
                 _WARNED.add(type(optimizer))
                 warnings.warn(
-                    f"the base point of {chain.tensor_name!r} of {chain.host} does not follow the "
-                    f"training: {type(optimizer).__name__} keeps a copy of the original "
-                    f"({name}), which moving the base point would make meaningless. To use this "
-                    "optimizer without this warning, construct the map with rebase=None.",
+                    f"the base point of {chain.tensor_name!r} of {chain.host} stays fixed: "
+                    f"{type(optimizer).__name__} keeps a copy of the original ({name}), which "
+                    "would become meaningless if the base point moved. To silence this warning, "
+                    "construct the map with rebase=None.",
                     stacklevel=2,
                 )
             return True
@@ -100,8 +100,8 @@ def move_base(chain: Any) -> None:
     (group,) = groups_of([chain])
     if not group:
         raise ValueError(
-            f"cannot move the base point of {chain.tensor_name!r} of {chain.host}: another module "
-            "holds the same original."
+            f"cannot move the base point of {chain.tensor_name!r} of {chain.host}: another "
+            "module uses the same original."
         )
     move(group)
     for member in group:

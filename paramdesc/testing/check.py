@@ -94,7 +94,7 @@ def without_consequences(outcomes: list[Outcome]) -> list[Outcome]:
     if not any(x.check == "finite" and x.status == "failed" for x in outcomes):
         return outcomes
     return [
-        Outcome(x.check, "left out", "it fails by what 'finite' has found: mend that first")
+        Outcome(x.check, "left out", "it fails because of the problem in 'finite': fix that first")
         if x.status == "failed" and x.detail.startswith(f"{NonFiniteError.__name__}: ")
         else x
         for x in outcomes

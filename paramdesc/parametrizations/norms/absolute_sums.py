@@ -66,7 +66,7 @@ class AbsoluteSums(Parametrization):
     tensor([2.0000, 2.0000, 2.0000], grad_fn=<SumBackward1>)
     """
 
-    constraint = "within the largest absolute sum"
+    constraint = "within the bound on absolute sums"
 
     def __init__(
         self,
