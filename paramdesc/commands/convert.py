@@ -137,7 +137,7 @@ def check_keys(items: Sequence[Item]) -> None:
 def metadata_for(
     tensors: Sequence[CheckpointTensor], source: Source, target: str
 ) -> dict[str, Mapping[str, Any]]:
-    """The `_metadata` of the new state_dict: nothing of chains that are gone."""
+    """The `_metadata` of the new state_dict, without chains that are no longer in it."""
     metadata = dict(source.metadata)
     for tensor in tensors:
         if changes(tensor, target) == "" or not metadata:

@@ -1,4 +1,4 @@
-"""How a command ends: an exit code, and one line if it could not do what it was asked for."""
+"""How a command ends: with an exit code, and one line after a failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130  # exit codes
 
 
 class Refusal(Exception):  # noqa: N818 # the program is right
-    """The command cannot do what it was asked for; the message says why, and what to do."""
+    """The command cannot be carried out; the message says why, and what to do."""
 
 
 def fail(message: str, code: int) -> int:

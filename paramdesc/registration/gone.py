@@ -21,7 +21,7 @@ _REASONS: dict[int, tuple[str, str]] = {}
 
 
 def note_gone(parameter: Parameter, tensor: str, function: str) -> None:
-    """Note that `function` has put other Parameters in the place of `parameter`."""
+    """Note that `function` has replaced `parameter` with other Parameters."""
     if len(_REASONS) > 2 * len(_GONE) + 100:
         for key in [key for key in _REASONS if key not in _GONE]:
             del _REASONS[key]

@@ -225,7 +225,7 @@ def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) ->
     if not isinstance(chains, ParametrizationDict):
         chains = make_container(module)
     chains[tensor_name] = chain
-    # other threads may read the tensor: the chain answers before the tensor is gone
+    # other threads may read the tensor, so the chain is installed before the tensor is removed
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
     expect_plain(module, tensor_name)
 

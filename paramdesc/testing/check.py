@@ -38,7 +38,7 @@ def check_parametrization(
     without: Mapping[str, str] | None = None,
     raises: bool = True,
 ) -> Report:
-    """Check that a parametrization works in everything that users may do with it.
+    """Check that a parametrization works with everything that users may do with it.
 
     Call this function in your own tests. The parametrization is copied; neither it nor the example
     is changed. For a small example, the checks take about a second, most of it for compilation.

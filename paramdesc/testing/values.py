@@ -37,7 +37,7 @@ def check_schema(subject: Subject) -> str:
 
 
 def check_finite_everywhere(subject: Subject) -> str:
-    """Each map by itself: a registration may refuse what is not finite without naming the map."""
+    """Check each map separately: registration may reject NaN without naming the map."""
     outside = subject.outside()
     given = {"the example": subject.example.to(outside.dtype), "another tensor": outside}
     for what, Y in given.items():

@@ -1,4 +1,4 @@
-"""The parametrized tensors of a checkpoint, and what can be told of them without their maps."""
+"""The parametrized tensors of a checkpoint, and what is known of them without their maps."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CheckpointTensor(NamedTuple):
     def plain_entry(self) -> Entry | None:
         """What a model without parametrizations would have; None if that needs the maps.
 
-        It computes nothing: torch takes a second to prepare for tensors without numbers.
+        It computes nothing: torch takes a second to prepare for meta tensors.
         """
         if not self.is_parametrized:
             return self.entries["value"]
@@ -83,7 +83,7 @@ class CheckpointTensor(NamedTuple):
         return self.maps[0] if self.maps else ""
 
     def renamed(self, target: str) -> dict[str, str]:
-        """The key in the layout `target` of each role, the numbers being the same."""
+        """The key in the layout `target` for each role, for the same data."""
         roles = NORMS[self.norm()]
         layout = target
         if target == "weight_g" and self.norm() == "spectral":

@@ -45,7 +45,7 @@ class TorchFile:
         ]
 
     def read(self, key: str) -> Tensor:
-        if self.n_read > PIECE:  # map the file anew: the pages of the old mapping go
+        if self.n_read > PIECE:  # map the file again: this frees the pages of the old mapping
             self.n_read, self.state_dict = 0, None
         if self.state_dict is None:
             content = load(self.path)
@@ -99,7 +99,7 @@ def culprit(error: Exception) -> str:
 
 
 def find_state_dict(content: Any, path: Path) -> tuple[str | None, Mapping[str, Any]]:
-    """The state_dict in what a file contains, and the key that it has there if it is nested."""
+    """The state_dict in the contents of a file, and its key there if it is nested."""
     if is_state_dict(content):
         return None, content
     nested: dict[str, Mapping[str, Any]] = {}

@@ -26,7 +26,7 @@ class Simplex(Parametrization):
 
     Assignment and registration keep a slice on the simplex as it is, except that zeros become the
     smallest normal number, whose gradient is nearly zero. Any other slice is replaced by the
-    nearest point of the simplex, moved by the fraction `margin` of the way towards the centre,
+    nearest point of the simplex, moved by the fraction `margin` of the way towards the center,
     where all entries have useful gradients.
 
     Args:
