@@ -26,8 +26,8 @@ def largest_singular_triple(
     of `M`; half precision is iterated in float32. A zero matrix has the value zero.
 
     The gradient of `sigma` is exact where the iteration has converged: `u vᴴ`. It is finite
-    also where the value is a multiple one. The vectors are detached, as is the dependence of
-    that gradient on `M`: their derivatives have no bound where singular values meet.
+    also where the singular value is a repeated one. The vectors are detached, as is the
+    dependence of that gradient on `M`: their derivatives have no bound where singular values meet.
 
     Cost of an iteration: one product with `M` and one with `Mᴴ`.
 
@@ -44,7 +44,7 @@ def largest_singular_triple(
         ValueError: if `M` is not a matrix, or a number is out of its range.
 
     Source: G. H. Golub and W. Kahan, *Calculating the singular values and pseudo-inverse of
-    a matrix*, SIAM J. Numer. Anal. 2 (1965), section 3, with all vectors orthogonalised anew.
+    a matrix*, SIAM J. Numer. Anal. 2 (1965), section 3, with all vectors orthogonalized anew.
 
     >>> sigma, u, v = largest_singular_triple(torch.tensor([[3.0, 0.0], [0.0, -5.0]]))
     >>> round(sigma.item(), 4)

@@ -92,7 +92,7 @@ def products_of_matrix(M: Tensor) -> Products:
 
 
 def products_of_map(apply: LinearMap, adjoint: LinearMap) -> Products:
-    """The products with a linear map on vectors `(*, n)`, each two operations."""
+    """The products with a linear map on vectors `(*, n)`. Each takes two operations."""
 
     def scaled(size: Tensor | None) -> tuple[Product, Product]:
         return product(apply, size), product(adjoint, size)

@@ -1,4 +1,4 @@
-"""Captures of CUDA graphs: which one is under way, and what follows each replay.
+"""Captures of CUDA graphs: which one is running, and what follows each replay.
 
 torch only shows whether the current stream is being captured. To distinguish two captures,
 `CUDAGraph.capture_begin` calls this module, and so does `CUDAGraph.replay`, which repeats the
@@ -32,7 +32,7 @@ class Capture:
 
 
 def is_stream_captured() -> bool:
-    # torch.cuda must not be asked before it is initialised, which a fork would not survive
+    # torch.cuda must not be asked before it is initialized, which a fork would not survive
     cuda: Any = torch.cuda
     return bool(cuda.is_initialized() and cuda.is_current_stream_capturing())
 

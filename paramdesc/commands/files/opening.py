@@ -17,7 +17,7 @@ def open_checkpoint(path: Path) -> Source:
     """The checkpoint at `path`, none of whose tensors is read yet.
 
     Raises:
-        Refusal: if it is not a checkpoint, or would have to be executed.
+        Refusal: if it is not a checkpoint, or if loading it would run code.
         OSError: if it cannot be read.
     """
     if path.is_dir():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paramdesc.linalg.precision import matmul, smallest_normal, widened
 from paramdesc.linalg.singular_step import affordable_iterations, improve_pair
-from paramdesc.parametrizations.norms.normalised import is_simple, normalised
+from paramdesc.parametrizations.norms.normalized import is_simple, normalized
 from paramdesc.parametrizations.norms.operator_norm import OperatorNorm, start_vector
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
@@ -107,7 +107,7 @@ class SpectralNorm(OperatorNorm):
             moved = self.take_moved()
             if is_simple(X, self._u, self.dim):
                 u, v = (self._u.clone(), self._v.clone()) if moved is None else moved
-                return normalised(X, u, v, self.bound, self.limit(X), self.dim)
+                return normalized(X, u, v, self.bound, self.limit(X), self.dim)
         return self.divided(X, self.norm(X))
 
     @torch.no_grad()

@@ -64,9 +64,9 @@ class WeightStandardization(Parametrization):
         outputs = self.outputs(X)
         rows = outputs.flatten(1)
         if X.is_complex():
-            centred = rows - rows.mean(1, keepdim=True)
-            variance = (centred * centred.conj()).real.mean(1, keepdim=True)
-            rows = centred * torch.rsqrt(variance + self.eps)
+            centered = rows - rows.mean(1, keepdim=True)
+            variance = (centered * centered.conj()).real.mean(1, keepdim=True)
+            rows = centered * torch.rsqrt(variance + self.eps)
         else:
             rows = layer_norm(rows, [rows.shape[1]], None, None, self.eps)
         return rows.view(outputs.shape).movedim(0, self.dim).to(X.dtype)

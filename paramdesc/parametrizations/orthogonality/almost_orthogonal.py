@@ -117,11 +117,11 @@ class AlmostOrthogonal(TallMatrices):
     def inverse_of_tall(self, Y: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The original, and the base point that goes with it."""
         U, singular, Vh = torch.linalg.svd(Y, full_matrices=False)
-        width, centre = self.high - self.low, (self.low + self.high) / 2
+        width, center = self.high - self.low, (self.low + self.high) / 2
         margin = MARGIN * width
         is_kept = (singular >= self.low - tolerance) & (singular <= self.high + tolerance)
         inside = singular.clamp(self.low + margin, self.high - margin)
-        f = (2 / width * (torch.where(is_kept, singular, inside) - centre)).clamp(-1, 1)
+        f = (2 / width * (torch.where(is_kept, singular, inside) - center)).clamp(-1, 1)
         h = width * f / (1 + (1 - f.square()).sqrt())
         H = (Vh.mH * h.unsqueeze(-2)) @ Vh
         base = U @ Vh

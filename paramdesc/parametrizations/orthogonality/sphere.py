@@ -83,10 +83,10 @@ class Sphere(Parametrization):
         dims = self.dims(X)
         if X.is_complex():  # to real vectors: TorchScript's gradients of complex products are wrong
             real_dims = [d % X.dim() for d in dims] + [X.dim()]
-            return torch.view_as_complex(self.normalised(torch.view_as_real(X), real_dims))
-        return self.normalised(widened(X), dims).to(X.dtype)
+            return torch.view_as_complex(self.normalized(torch.view_as_real(X), real_dims))
+        return self.normalized(widened(X), dims).to(X.dtype)
 
-    def normalised(self, X: Tensor, dims: list[int]) -> Tensor:
+    def normalized(self, X: Tensor, dims: list[int]) -> Tensor:
         length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
         least = shortest(X)
         if all_above(length, least):  # with fewer operations

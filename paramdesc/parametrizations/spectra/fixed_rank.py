@@ -122,7 +122,7 @@ class FixedRank(Parametrization):
     def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
         check_rank(Y, self.rank)
         self.admit(Y)
-        A, B, left, right, scale = self.centred(*truncated(Y, self.rank), Y)
+        A, B, left, right, scale = self.centered(*truncated(Y, self.rank), Y)
         self.left, self.right, self.scale = left, right, scale
         return A, B
 
@@ -135,9 +135,9 @@ class FixedRank(Parametrization):
         is_finite = torch.isfinite(core).all(-1, keepdim=True).all(-2, keepdim=True)
         U, S, Vh = torch.linalg.svd(torch.where(is_finite, core, 0.0))  # raises otherwise
         S = torch.where(is_finite.squeeze(-1), S, math.nan)
-        return self.centred(matmul(Q, U), S, matmul(Vh, P.mH), A)
+        return self.centered(matmul(Q, U), S, matmul(Vh, P.mH), A)
 
-    def centred(self, U: Tensor, S: Tensor, Vh: Tensor, like: Tensor) -> tuple[Tensor, ...]:
+    def centered(self, U: Tensor, S: Tensor, Vh: Tensor, like: Tensor) -> tuple[Tensor, ...]:
         """Originals with this value, followed by the base point, which is the value too."""
         dtype, base_dtype = like.dtype, widened(like).dtype
         A = 2 * U * excess(S, self.floor).sqrt().unsqueeze(-2)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-import paramdesc
 from gallery.entry import Entry
 from gallery.page import picture
+
+import paramdesc
 from paramdesc import parametrizations
 
 from .examples import example_of
@@ -78,7 +79,13 @@ def cost(fact: Fact, launches: dict[str, Launches], counted_on: str) -> str:
 
 def reference(fact: Fact) -> str:
     """The docstrings of the class and of its functions."""
-    lines = ["## Reference", "", "```{eval-rst}", ".. currentmodule:: paramdesc.parametrizations", ""]
+    lines = [
+        "## Reference",
+        "",
+        "```{eval-rst}",
+        ".. currentmodule:: paramdesc.parametrizations",
+        "",
+    ]
     if isinstance(getattr(parametrizations, fact.name), type):
         lines += [f".. autoclass:: {fact.name}", *members(fact.name), ""]
     for name in fact.functions:
