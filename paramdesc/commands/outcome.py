@@ -15,13 +15,13 @@ class Refusal(Exception):  # noqa: N818 # the program is right
 
 
 def fail(message: str, code: int) -> int:
-    """Say `message` in one line on standard error; `code`."""
+    """Print `message` in one line on standard error, and return `code`."""
     print(f"python -m paramdesc: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def in_one_line(command: Callable[[], None]) -> int:
-    """Run `command`; the exit code. Its refusals and interruptions are one line."""
+    """Run `command` and return the exit code. Errors and interrupts print one line."""
     try:
         command()
     except Refusal as refusal:

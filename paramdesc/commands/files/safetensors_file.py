@@ -1,4 +1,4 @@
-"""Files of safetensors."""
+"""Reading safetensors files."""
 
 from __future__ import annotations
 

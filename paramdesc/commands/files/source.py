@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, and how one of its tensors is read."""
+"""The contents of a checkpoint file, and how its tensors are read."""
 
 from __future__ import annotations
 

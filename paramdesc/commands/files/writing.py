@@ -17,7 +17,7 @@ SAFETENSORS = ".safetensors"
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Refuse a path that cannot be written, before any time is spent."""
+    """Reject a path that cannot be written before any time is spent."""
     if path.suffix not in (*TORCH, SAFETENSORS):
         raise Refusal(
             f"the name {str(path)!r} does not determine the format. Use a name that ends in "
