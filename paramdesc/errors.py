@@ -548,7 +548,7 @@ class CacheTargetError(TypeError):
         if callable(target) and not isinstance(target, Tensor):
             hint = " To decorate a function, write @cached(), with parentheses."
         elif isinstance(target, str):
-            hint = f" To select tensors by name, write cached(get_parametrizations(model)[{target!r}])."
+            hint = f" For tensors by name, write cached(get_parametrizations(model)[{target!r}])."
         elif isinstance(target, Tensor):
             return cls(
                 "cached() takes modules, ParametrizationLists, and sets or iterables of them. Got "

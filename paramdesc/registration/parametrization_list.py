@@ -118,7 +118,7 @@ class ParametrizationList(EditableChain):
             holder["original"] = original
 
     def _kept(self) -> Any:
-        """For the guards of compiled code: what a scope keeps of this chain, or None."""
+        """For the guards of compiled code: the value that a scope keeps of this chain, or None."""
         return keep(self)
 
     def _fetched(self) -> Any:
@@ -131,14 +131,12 @@ class ParametrizationList(EditableChain):
         return "" if stand_in is None else stand_in.how
 
     def _stand_in(self) -> Any:
-        """For compiled code: what is read, if this chain is switched off here."""
+        """For compiled code: what reads return if this chain is disabled here."""
         stand_in = find_stand_in(active_scopes(), self)
         return None if stand_in is None else stand_in.value
 
     def _led(self) -> None:
-        """For the guards of compiled code, which ask before each call: nothing, but the states
-        of the maps have followed the training steps then.
-        """
+        """For the guards of compiled code: let the states of the maps follow training steps."""
         with suppress(Exception):  # an exception in a map is raised again at the next evaluation
             follow_steps(self)
 
