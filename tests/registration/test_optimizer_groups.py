@@ -197,7 +197,9 @@ def test_an_optimizer_with_a_parameter_that_is_gone_warns_once(change: str) -> N
         P.register_parametrization(whole, "0.weight", WeightNorm())
     else:
         P.remove_parametrizations(whole, "0.weight")
-    with pytest.warns(UserWarning, match="Adam has a Parameter that is no longer part of a module") as caught:
+    with pytest.warns(
+        UserWarning, match="Adam has a Parameter that is no longer part of a module"
+    ) as caught:
         step(whole, optimizer)
     assert all(x.filename == __file__ for x in caught)
     step(whole, optimizer)

@@ -305,7 +305,7 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (Finite, "finite", "Finite.right_inverse gives "),
     (FiniteForward, "finite", "%) that are infinite or NaN for the example, which is finite"),
     (RightInverse, "right inverse", "differs by"),
-    (Strict, "strict", "without an error"),
+    (Strict, "strict", "accepts a value that violates its constraint"),
     (Constraint, "constraint", "deviates by"),
     (Gradient, "gradient", "Jacobian mismatch"),
     (GradientOfFunction, "gradient", "Jacobian mismatch"),
