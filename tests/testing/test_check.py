@@ -301,11 +301,11 @@ class Compile(Good):
 
 BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (Shape, "shape", "float64"),
-    (Schema, "schema", "no word"),
+    (Schema, "schema", "not constraint"),
     (Finite, "finite", "Finite.right_inverse gives "),
     (FiniteForward, "finite", "%) that are infinite or NaN for the example, which is finite"),
     (RightInverse, "right inverse", "differs by"),
-    (Strict, "strict", "without an error"),
+    (Strict, "strict", "accepts a value that violates its constraint"),
     (Constraint, "constraint", "deviates by"),
     (Gradient, "gradient", "Jacobian mismatch"),
     (GradientOfFunction, "gradient", "Jacobian mismatch"),
