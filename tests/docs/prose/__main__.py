@@ -43,8 +43,9 @@ CLASS_NAME = re.compile(r"\w*[a-z\d][A-Z]\w*")
 
 
 def pages() -> list[Path]:
-    built = ("_build", "_generated")
-    found = [p for p in (ROOT / "docs").rglob("*.md") if not set(built) & set(p.parts)]
+    docs = ROOT / "docs"
+    built = (docs / "_build", docs / "_generated", docs / "parametrizations")
+    found = [p for p in docs.rglob("*.md") if not set(built) & set(p.parents)]
     return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(found)]
 
 
