@@ -124,7 +124,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         return is_ours and (value is None or isinstance(value, Tensor))
 
     def swap(self, name: str, value: Any) -> Any:
-        """Lend the tensor `value` to `name`, or put back what a swap has returned.
+        """Lend the tensor `value` to `name`, or restore what a swap has returned.
 
         Nothing is evaluated or assigned. Returns what was there: the descriptor or a `Lent` for a
         tensor, and the tensor for these. A module at two paths is lent to twice, and the first loan

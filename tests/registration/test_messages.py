@@ -1,5 +1,5 @@
 """Typical mistakes are told with the fact, the cause and the line to write; beside each, its right
-neighbour.
+neighbor.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ MISTAKES: dict[str, tuple[Action, type[Exception], list[str], Action]] = {
     "a quantized module": (
         lambda: register(quantized(), "weight", Symmetric()),
         ValueError,
-        ["'weight' is a method there", "Parametrize the module before it is quantized"],
+        ["'weight' is a method there", "Parametrize the module before quantizing it"],
         lambda: register(layer(), "weight", Symmetric()),
     ),
     "a scope over a name": (
@@ -232,13 +232,13 @@ MISTAKES: dict[str, tuple[Action, type[Exception], list[str], Action]] = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_told_with_what_to_write(name: str) -> None:
-    mistake, error, parts, neighbour = MISTAKES[name]
+    mistake, error, parts, neighbor = MISTAKES[name]
     with pytest.raises(error) as caught:
         mistake()
     message = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     for part in parts:
         assert part in message
-    neighbour()
+    neighbor()
 
 
 def test_a_right_inverse_that_gives_nan_is_not_told_as_a_forward() -> None:

@@ -153,7 +153,7 @@ def test_what_is_not_an_optimizer_is_refused() -> None:
     wrong: Any = "sgd"
     for call in (P.register_parametrization, P.parametrize):
         arguments: Any = ("0.weight", Symmetric()) if call is P.register_parametrization else ({},)
-        with pytest.raises(OptimizerError, match="takes an optimizer of torch"):
+        with pytest.raises(OptimizerError, match="takes a torch optimizer"):
             call(model(), *arguments, optimizer=wrong)
 
 

@@ -464,7 +464,7 @@ def test_maps_of_any_scale_and_with_steps_train(parametrization: nn.Module) -> N
 
 def test_what_cannot_be_trained_is_left_out() -> None:
     report = check_parametrization(Constant(), torch.randn(3, 3), raises=False)
-    assert report["trains"].detail == "nothing that is trained moves the value"
+    assert report["trains"].detail == "no trained tensor changes the value"
     assert report["trains"].status == "left out"
     report = check_parametrization(
         torch.signbit, torch.randn(3, 3), right_inverse="none", unsafe=True, raises=False
