@@ -53,8 +53,8 @@ def test_a_page_has_all_its_parts(catalog: Any, pages: dict[str, str]) -> None:
         page = pages[fact.page]
         for part in (fact.formula, fact.use, "only-light", "only-dark", "Right inverse\n: "):
             assert part in page, fact.name
-        for heading in ("# " + fact.title, "## When to use it", "## Example", "## Reference"):
-            assert f"{heading}\n" in page, fact.name
+        for heading in (f"# {fact.title}", "## When to use it", "## Example", "## Reference"):
+            assert f"\n{heading}\n" in page, fact.name
         assert fact.purpose in pages["index"]
         assert fact.formula.count("{") == fact.formula.count("}"), fact.name
 
