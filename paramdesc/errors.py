@@ -24,6 +24,7 @@ __all__ = [
     "ConstraintError",
     "DeferredGradientError",
     "DisabledError",
+    "DividedBatchError",
     "InitialisationError",
     "LayoutError",
     "MapError",
@@ -641,13 +642,36 @@ class BatchedGraphError(RuntimeError):
     """A backward pass has reached a graph that another one has freed."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
         super().__init__(
-            f"{len(names)} tensors were evaluated together ({shown}), so they share one graph, "
-            "which an earlier backward pass has freed. Read them again after that backward "
+            f"{len(names)} tensors were evaluated together ({shown(names)}), so they share one "
+            "graph, which an earlier backward pass has freed. Read them again after that backward "
             "pass, call backward() once for the sum of the losses or with retain_graph=True, or "
             "write cached(...) without batched=True."
         )
+
+
+class DividedBatchError(RuntimeError):
+    """Processes cannot divide the evaluation of a batch between them."""
+
+    @classmethod
+    def different(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the processes of the group are about to evaluate different tensors; here "
+            f"{shown(names)}. With cached(..., process_group=group), all of them must have the "
+            "same model and read its tensors in the same order. Otherwise write "
+            "cached(...) without process_group=."
+        )
+
+    @classmethod
+    def has_state(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the maps of {shown(names)} have a state that moves in each evaluation, so each "
+            "process must evaluate all of them. Write cached(...) without process_group=."
+        )
+
+
+def shown(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 class LayoutError(ValueError):

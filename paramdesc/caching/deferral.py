@@ -364,6 +364,8 @@ def refuse_sharded_originals(held: Deferred) -> None:
             now = watch.holder[watch.key]
         except LookupError:
             continue
-        is_sharded_again = isinstance(now, Tensor) and is_wrapper(now) and not is_wrapper(watch.tensor)
+        is_sharded_again = (
+            isinstance(now, Tensor) and is_wrapper(now) and not is_wrapper(watch.tensor)
+        )
         if is_sharded_again and gathering_behind(watch.tensor) is None:
             raise DeferredGradientError.sharded(held.collector.name)

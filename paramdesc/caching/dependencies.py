@@ -52,7 +52,9 @@ class Dependencies:
     def _look(self) -> None:
         self.bound = Bound.of(self.chain, self.closely)
         self.watches = [
-            watched for place in self.bound.tensors() for watched in watch_place(place, self.closely)
+            watched
+            for place in self.bound.tensors()
+            for watched in watch_place(place, self.closely)
         ]
         self._check: Callable[[], Cause | None] | None = None
 

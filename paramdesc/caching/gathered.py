@@ -48,7 +48,9 @@ def is_gathered_again(found: Gathering) -> bool:
 def gathering_of(chain: Any, name: str, value: Any) -> Gathering | None:
     """What is known of the original if FSDP2 manages it."""
     transient = transient_of(chain)
-    known: Gathering | None = None if transient.gatherings is None else transient.gatherings.get(name)
+    known: Gathering | None = (
+        None if transient.gatherings is None else transient.gatherings.get(name)
+    )
     if known is not None:
         return known
     now = chain.__dict__.get("_parameters", {}).get(name)

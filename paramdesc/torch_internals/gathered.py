@@ -19,7 +19,15 @@ from torch.nn import Module
 from paramdesc.torch_internals.sample import differs, sample
 from paramdesc.torch_internals.tensors import is_wrapper
 
-__all__ = ["Gathering", "find_gathering", "gather", "gathering_behind", "reduce", "remember", "shard_again"]
+__all__ = [
+    "Gathering",
+    "find_gathering",
+    "gather",
+    "gathering_behind",
+    "reduce",
+    "remember",
+    "shard_again",
+]
 
 _STATES = "torch.distributed._composable_state"
 _FSDP = "torch.distributed.fsdp._fully_shard._fsdp_state"
@@ -76,8 +84,11 @@ def find_gathering(module: Module, name: str) -> Gathering | None:
     fsdp, states = sys.modules.get(_FSDP), sys.modules.get(_STATES)
     if fsdp is None or states is None:
         return None
-    found = {id(state): state for ref in list(states._module_state_mapping.values())
-             if isinstance(state := ref(), fsdp.FSDPState)}
+    found = {
+        id(state): state
+        for ref in list(states._module_state_mapping.values())
+        if isinstance(state := ref(), fsdp.FSDPState)
+    }
     for state in found.values():
         for group in groups_of(state):
             for parameter in getattr(group, "fsdp_params", ()):
