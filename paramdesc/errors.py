@@ -25,6 +25,7 @@ __all__ = [
     "DeferredGradientError",
     "DisabledError",
     "DividedBatchError",
+    "DistributionError",
     "InitialisationError",
     "LayoutError",
     "MapError",
@@ -502,6 +503,18 @@ class DisabledError(RuntimeError):
         return cls(
             f"cannot decorate the generator {name}: between its steps, the block would also "
             "apply to its caller. Write `with disabled(...):` inside it."
+        )
+
+
+class DistributionError(RuntimeError):
+    """A parametrized module was distributed before paramdesc could learn of it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this parametrized module is distributed with torch.distributed.tensor, which was "
+            "imported after the module was parametrized. Write `import "
+            "torch.distributed.tensor.parallel` before register_parametrization(...), or call "
+            "parallelize_module(...) before it."
         )
 
 
