@@ -100,7 +100,7 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     """Inspect what is about to be loaded into `chain`, for `count_loaded`.
 
     Without metadata, a step counts as pending: most programs save after `optimizer.step()`, and
-    under torch's engine states move at each evaluation anyway.
+    under `torch.nn.utils.parametrize` states move at each evaluation anyway.
     """
     own = {**chain._parameters, **chain._buffers}
     originals = {

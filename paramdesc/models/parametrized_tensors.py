@@ -71,7 +71,7 @@ class ParametrizedTensor:
         raise NotImplementedError
 
     def settings(self) -> tuple[Any, ...]:
-        """What tells it from another function of the same tensors."""
+        """What distinguishes it from another function of the same tensors."""
         raise NotImplementedError
 
     def function(self) -> tuple[Any, ...]:
@@ -102,7 +102,7 @@ class ParametrizedTensor:
 
 
 class OfChain(ParametrizedTensor):
-    """By a chain of maps: of paramdesc, or of torch's engine, and what registers through it."""
+    """By a chain of maps, of paramdesc or of `torch.nn.utils.parametrize`."""
 
     def __init__(self, place: Place, chain: Any, machinery: str) -> None:
         super().__init__(place)

@@ -82,14 +82,14 @@ class WeightStandardization(Parametrization):
         """`X` with the outputs first, in a dtype with accurate means."""
         if X.ndim < 2 or not -X.ndim <= self.dim < X.ndim:
             raise ValueError(
-                "a weight to be standardized has dimensions besides that of its outputs, "
+                "a weight to standardize must have other dimensions besides its outputs, "
                 f"dim={self.dim}. Got shape {list(X.shape)}."
             )
         outputs = widened(X).movedim(self.dim, 0)
         if outputs.shape[0] > 0 and outputs[0].numel() == 1:
             raise ValueError(
-                "a single number has no variance: each output needs two weights at least. "
-                f"Got shape {list(X.shape)} and dim={self.dim}."
+                "a single number has no variance: each output needs at least two weights. Got "
+                f"shape {list(X.shape)} and dim={self.dim}."
             )
         return outputs
 

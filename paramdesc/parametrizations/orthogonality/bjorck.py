@@ -57,7 +57,7 @@ class Bjorck(Parametrization):
     True
     """
 
-    constraint = "orthogonal to that accuracy"
+    constraint = "orthogonal to the given accuracy"
     batching = "leading"
 
     def __init__(

@@ -74,7 +74,7 @@ class FixedRank(Parametrization):
     2
     """
 
-    constraint = "of that rank"
+    constraint = "of the given rank"
     base_point = ("left", "right", "scale")
     batching = "leading"
     if TYPE_CHECKING:  # TorchScript takes its type from what it holds
