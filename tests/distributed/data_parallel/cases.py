@@ -13,10 +13,13 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrizations as torch_maps
 
 import paramdesc as P
+from paramdesc import parametrizations as our_maps
 from paramdesc.caching import together
 from paramdesc.parametrizations import orthogonal, spectral_norm
+from tests.caching.deferred.comparing import default_dtype
 from tests.distributed.data_parallel.models import MAKERS, distance, scope_of, train
 from tests.helpers import chain_of, original_of
 
@@ -29,21 +32,25 @@ REPLICATED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("none", "cached", "deferred"),
     ),
 }
-SHARDED: dict[str, dict[str, Any]] = {
-    "FSDP2": {},
-    "FSDP2, `reshard_after_forward=False`": {"reshard_after_forward": False},
-    "FSDP2, `set_requires_gradient_sync(False)`": {},
-    "FSDP2, CPU offload": {"offload_policy": CPUOffloadPolicy(pin_memory=False)},
-    "FSDP2, bfloat16 mixed precision": {"mp_policy": MixedPrecisionPolicy(torch.bfloat16)},
-    "FSDP2, hybrid sharding, 2 x 2": {},
-    "FSDP2, initialised on meta": {},
+FEW = ("none", "deferred")
+SHARDED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "FSDP2": ({}, ("none", "cached", "auto", "batched", "deferred")),
+    "FSDP2, `reshard_after_forward=False`": ({"reshard_after_forward": False}, FEW),
+    "FSDP2, `set_requires_gradient_sync(False)`": ({}, FEW),
+    "FSDP2, CPU offload": ({"offload_policy": CPUOffloadPolicy(pin_memory=False)}, FEW),
+    "FSDP2, bfloat16 mixed precision": ({"mp_policy": MixedPrecisionPolicy(torch.bfloat16)}, FEW),
+    "FSDP2, hybrid sharding, 2 x 2": ({}, FEW),
+    "FSDP2, initialised on meta": ({}, FEW),
 }
+AGAIN = "FSDP2, called twice before the backward pass"
+LATE = "`fully_shard` before registering"
+DIVIDED = "DDP, `process_group=` of {} processes"
 
 
-def outcome(work: Callable[[], Any]) -> Any:
+def outcome(work: Callable[..., Any], *args: Any) -> Any:
     """The result, or the message of an exception. All processes get the same one."""
     try:
-        return work()
+        return work(*args)
     except Exception as error:  # a refusal is an outcome
         return f"{type(error).__name__}: {error}"
 
@@ -75,7 +82,7 @@ def sharded(rank: int, engine: str, title: str, kind: str) -> tuple[float, Any]:
     is_late = "meta" in title
     if is_late:
         model.to("meta")
-    shard(model, mesh, **SHARDED[title])  # type: ignore[arg-type]
+    shard(model, mesh, **SHARDED[title][0])  # type: ignore[arg-type]
     if is_late:
         model.to_empty(device="cpu")
         whole = StateDictOptions(full_state_dict=True)
@@ -181,28 +188,57 @@ def overlap(rank: int, kind: str) -> list[str]:
     model = MAKERS["paramdesc"]()
     parallel: Any = DistributedDataParallel(model, bucket_cap_mb=1e-5)
     log: list[str] = []
+    untyped: Any = distributed
 
     def send(state: Any, bucket: Any) -> Any:
         log.append("sent")
-        future = distributed.all_reduce(bucket.buffer() / COUNT, async_op=True).get_future()
-        return future.then(lambda done: done.value()[0])
+        work = untyped.all_reduce(bucket.buffer() / COUNT, async_op=True)
+        return work.get_future().then(lambda done: done.value()[0])
 
-    train(parallel, scope_of(parallel, kind), rank, COUNT, steps=1)  # buckets in their last form
+    send.__annotations__.clear()  # torch compares them, and these are strings
     parallel.register_comm_hook(None, send)
     for parameter in model.parameters():
         parameter.register_hook(lambda gradient: log.append("arrived"))
-    parallel(torch.ones(2, 8)).sum().backward()
+    for _ in range(2):  # buckets get their last form in the first pass
+        log.clear()
+        with scope_of(parallel, kind)():
+            parallel(torch.ones(2, 8)).sum().backward()
     return log
+
+
+def called_twice(rank: int, engine: str, kind: str) -> tuple[float, Any]:
+    """A model that is called on its own output: the distance of its gradients to one process."""
+    expected, model = MAKERS[engine]().eval(), MAKERS[engine]().eval()
+    inputs = torch.randn(8, 8, generator=torch.Generator().manual_seed(5))
+    shard(model, MESHES["4"])  # type: ignore[arg-type]
+    counts = []
+    with scope_of(model, kind)() as scope:
+        part = inputs.chunk(COUNT)[rank]
+        model(model(part)).square().mean().backward()
+        if scope is not None:
+            counts.append((scope.misses, scope.hits))
+    expected(expected(inputs)).square().mean().backward()
+    pairs = zip(model.parameters(), expected.parameters(), strict=True)
+    return max((value_of(x.grad) - y.grad).abs().max().item() for x, y in pairs), counts  # type: ignore[operator]
+
+
+def registered_late(rank: int, engine: str) -> str:
+    layer = nn.Linear(8, 8)
+    fully_shard(layer, mesh=MESHES["4"])
+    maps: Any = {"torch": torch_maps, "paramdesc": our_maps}[engine]
+    maps.orthogonal(layer)
+    return "registered"
+
+
+def twelve() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*(orthogonal(nn.Linear(8, 8)) for _ in range(12)))
 
 
 def divided(rank: int, size: int, case: str) -> dict[str, Any]:
     """Twelve orthogonal weights, whose evaluation groups of `size` processes divide."""
 
-    def make() -> nn.Sequential:
-        torch.manual_seed(0)
-        return nn.Sequential(*(orthogonal(nn.Linear(8, 8)) for _ in range(12)))
-
-    expected, model = make(), make()
+    expected, model = twelve(), twelve()
     train(expected)
     parallel = DistributedDataParallel(model)
     group = GROUPS[size][rank // size]
@@ -249,20 +285,24 @@ def counted() -> Iterator[list[int]]:
 
 
 def divided_badly(rank: int) -> list[str]:
-    """Processes that do not read the same tensors, and a map that raises in one of them."""
+    """Processes that do not read the same tensors, and an evaluation that fails in one of them."""
     model = nn.Sequential(*(orthogonal(nn.Linear(4, 4)) for _ in range(4)))
-    part = model[:3] if rank == 0 else model
     group = GROUPS[2][rank // 2]
 
     def read(targets: nn.Module) -> str:
         with P.cached(targets, batched=True, process_group=group):
-            return str(model[0].weight.shape)
+            return str(tuple(model[0].weight.shape))
 
-    found = [outcome(lambda: read(part)), outcome(lambda: read(model))]
-    if rank == 0:
-        with torch.no_grad():
-            original_of(model[0]).fill_(float("nan"))
-    return [*found, outcome(lambda: read(model))]
+    found = [outcome(lambda: read(model[:3] if rank == 0 else model))]
+
+    def fail(*args: Any) -> Any:
+        raise ArithmeticError("in one process")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:
+            patch.setattr(together, "evaluate_plainly", fail)
+        found.append(outcome(lambda: read(model)))
+    return found
 
 
 GROUPS: dict[int, list[Any]] = {}
@@ -275,27 +315,25 @@ def work(rank: int) -> dict[str, Any]:
     untyped: Any = distributed
     GROUPS[2] = [untyped.new_group([0, 1]), untyped.new_group([2, 3])]
     GROUPS[4] = [untyped.new_group(range(COUNT))]
-    found: dict[str, Any] = {}
-    for title, (_, kinds) in REPLICATED.items():
-        found[title, "torch", "none"] = outcome(lambda: replicate(rank, "torch", title, "none"))
-        for kind in kinds:
-            found[title, "paramdesc", kind] = outcome(
-                lambda: replicate(rank, "paramdesc", title, kind)
-            )
-    for title in SHARDED:
-        found[title, "torch", "none"] = outcome(lambda: sharded(rank, "torch", title, "none"))
-        for kind in ("none", "cached", "auto", "batched", "deferred"):
-            found[title, "paramdesc", kind] = outcome(
-                lambda: sharded(rank, "paramdesc", title, kind)
-            )
-    found["serving"] = outcome(lambda: serving(rank))
-    found["written"] = outcome(lambda: written_gathered(rank))
-    found["early"] = outcome(lambda: early(rank))
-    found["warm"] = outcome(lambda: warm(rank))
-    for kind in ("none", "cached", "deferred"):
-        found["overlap", kind] = outcome(lambda: overlap(rank, kind))
-    for size in GROUPS:
-        for case in ("cached", "deferred"):
-            found["divided", size, case] = outcome(lambda: divided(rank, size, case))
-    found["divided badly"] = outcome(lambda: divided_badly(rank))
+    found: dict[Any, Any] = {}
+    both: dict[str, Any] = {
+        **dict.fromkeys(REPLICATED, replicate),
+        **dict.fromkeys(SHARDED, sharded),
+    }
+    for title, run in both.items():
+        _, kinds = {**REPLICATED, **SHARDED}[title]
+        for engine, kind in (("torch", "none"), *(("paramdesc", kind) for kind in kinds)):
+            found[title, engine, kind] = outcome(run, rank, engine, title, kind)
+    for engine, kind in (("torch", "none"), ("paramdesc", "none"), ("paramdesc", "cached")):
+        found[AGAIN, engine, kind] = outcome(called_twice, rank, engine, kind)
+    for engine in ("torch", "paramdesc"):
+        found[LATE, engine, "none"] = outcome(registered_late, rank, engine)
+    for work_of in (serving, written_gathered, early, warm, divided_badly):
+        found[work_of.__name__] = outcome(work_of, rank)
+    for kind in ("none", "cached"):
+        found["overlap", kind] = outcome(overlap, rank, kind)
+    with default_dtype(torch.float64):
+        for size in GROUPS:
+            for case in ("cached", "deferred"):
+                found["divided", size, case] = outcome(divided, rank, size, case)
     return found
