@@ -18,7 +18,7 @@ release = version = importlib.metadata.version("paramdesc")
 REPOSITORY = "https://github.com/OWNER/paramdesc"  # the one place that names it
 
 extensions = [
-    "catalogue",
+    "catalog",
     "extensions.docstrings",
     "extensions.links",
     "extensions.sources",

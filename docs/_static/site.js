@@ -1,9 +1,8 @@
 // A table that is too wide for its place shows each row as a card, so that no column is lost.
-function fit(wrapper) {
-  const table = wrapper.querySelector("table");
-  if (!table) return;
+function fit(table) {
   table.classList.remove("stacked");
-  if (wrapper.scrollWidth <= wrapper.clientWidth + 1) return;
+  const right = (element) => element.getBoundingClientRect().right;
+  if (right(table) <= right(table.parentElement) + 1) return;
   const heads = [...table.querySelectorAll("thead th")].map((head) => head.innerText.trim());
   for (const row of table.querySelectorAll("tbody tr"))
     [...row.children].forEach((cell, i) => (cell.dataset.label = heads[i] || ""));
@@ -11,7 +10,7 @@ function fit(wrapper) {
 }
 
 function fitAll() {
-  document.querySelectorAll(".table-wrapper").forEach(fit);
+  document.querySelectorAll("article table").forEach(fit);
 }
 
 window.addEventListener("DOMContentLoaded", fitAll);

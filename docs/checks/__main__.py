@@ -1,4 +1,7 @@
-"""Runs all checks of a built site, and ends with an error if one fails."""
+"""Runs all checks of a built site, and ends with an error if one fails.
+
+Pages that are named after the site are the only ones that are looked at.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def main() -> int:
     if chromium is None:
         print("Chromium is not installed: the pages are not looked at")
     else:
-        problems += look_at(site, chromium, site.parent / "screenshots")
+        problems += look_at(site, chromium, site.parent / "screenshots", sys.argv[2:])
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(problems)} problems in {site}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from catalogue import FACTS, as_code, linked
+from catalog import FACTS, as_code, linked
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
 
-__all__ = ["inventories"]
+__all__ = ["TORCH_NAMES", "inventories"]
 
 GENERATED = "generated/$.html#$"
 TORCH = "https://docs.pytorch.org/docs/stable/"
@@ -59,7 +58,16 @@ TORCH_NAMES = {
 
 PYTHON_NAMES = {
     ("class", "library/functions.html#$"): (
-        "bool", "dict", "float", "frozenset", "int", "list", "object", "set", "tuple", "type",
+        "bool",
+        "dict",
+        "float",
+        "frozenset",
+        "int",
+        "list",
+        "object",
+        "set",
+        "tuple",
+        "type",
     ),
     ("class", "library/stdtypes.html#$"): ("str",),
     ("class", "library/pathlib.html#$"): ("pathlib.Path",),
@@ -112,9 +120,7 @@ def as_inventory(project: str, names: Names) -> bytes:
         "# The remainder of this file is compressed using zlib.\n"
     )
     lines = [
-        line(name, role, address)
-        for (role, address), listed in names.items()
-        for name in listed
+        line(name, role, address) for (role, address), listed in names.items() for name in listed
     ]
     return header.encode() + zlib.compress("".join(lines).encode(), 9)
 

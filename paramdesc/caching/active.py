@@ -147,7 +147,7 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
     names = deferral.drop()
     if names:
         listed = ", ".join(map(repr, names))
-        add_note(error, f"the deferred gradients of {listed} were dropped: .grad is as before")
+        add_note(error, f"the deferred gradients of {listed} were dropped: .grad is unchanged")
 
 
 def open_deferrals() -> list[Deferral]:

@@ -23,9 +23,9 @@ __all__ = ["AUTO", "Scope"]
 class Scope:
     """An active `with cached(...)` block: what it covers, what it keeps, and its statistics.
 
-    `hits` and `misses` count the reads that were answered with a kept value and with a fresh
-    one. A persistent scope counts over all of its blocks. If threads share a scope, counts may
-    be lost, but never values. `report()` has details.
+    `hits` and `misses` count the reads that returned a cached value and those that evaluated a new
+    one. A persistent scope counts over all of its blocks. If threads share a scope, some counts may
+    be lost, but never values. `report()` gives details.
 
     Args:
         covered: the chains, with names for the report; None covers all.
@@ -163,10 +163,10 @@ class Scope:
     def backward(self, retain_graph: bool = False) -> None:
         """Run the backward pass of the maps, for all gradients that are deferred in this scope.
 
-        The results are added to `.grad` of the originals; if a map raises, to none of them. Each
-        value is then evaluated again when it is read next, and a gradient that reaches an old
-        value raises. With `retain_graph=True` the values stay, for more backward passes.
-        Values that belong to an outer scope are left to that scope.
+        The results are added to the `.grad` of the originals; if a map raises, none of them is
+        changed. Each value is then evaluated again when it is next read, and a gradient that
+        reaches an old value raises an error. With `retain_graph=True`, the values stay valid for
+        more backward passes. Values that belong to an outer scope are left to that scope.
 
         Raises:
             RuntimeError: if the scope was not opened with `deferred=True`.
@@ -177,12 +177,12 @@ class Scope:
 
     @property
     def hits(self) -> int:
-        """How many reads a kept value answered."""
+        """The number of reads that returned a cached value."""
         return sum(record.hits for record in self.known())
 
     @property
     def misses(self) -> int:
-        """How many reads were evaluated."""
+        """The number of reads that evaluated a new value."""
         return sum(record.misses for record in self.known())
 
     def known(self) -> list[Record]:
@@ -197,7 +197,7 @@ class Scope:
         return found if self.lasting is None else {**self.lasting.held(), **found}
 
     def report(self) -> CacheReport:
-        """What is kept and since when, why values were dropped, and how long the maps took."""
+        """The cached values and their age, why values were dropped, and how long the maps took."""
         held = {entry.record: entry for entry in self.held().values()}
         return CacheReport([CacheRow.of(record, held.get(record)) for record in self.known()])
 

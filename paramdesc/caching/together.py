@@ -1,4 +1,4 @@
-"""Evaluating together what is alike: the first read in a batched scope serves its whole group.
+"""Evaluating similar chains together: the first read in a batched scope serves its whole group.
 
 Values are kept by the same rules as those of single evaluations. Where a batch is not possible, the
 reader evaluates its chain alone, which also shows the exception of a map where it belongs.
@@ -202,7 +202,7 @@ def mates_of(
             seen.add(chain)
             member = Member.of(chain)
             found = None if member is None else member.form()
-            # whoever is read next needs not look at all of them again
+            # the next read need not search all of them again
             part = parts.setdefault(None if found is None else found[:2], [])
             part.append(chain)
             if member is None or found != form or not member.ends_with(leader):
@@ -218,7 +218,7 @@ def mates_of(
 
 
 def is_kept_in(scope: Scope, chain: Any) -> bool:
-    """Whether `scope` or what belongs to it keeps a current value of `chain`."""
+    """Whether `scope` or its lasting part keeps a current value of `chain`."""
     return is_kept(scope, chain) or (scope.lasting is not None and is_kept(scope.lasting, chain))
 
 
@@ -234,7 +234,7 @@ def listed_in(scope: Scope) -> dict[Any, list[Any]]:
 
 
 def looks_of(chain: Any) -> Any:
-    """What tells most chains apart at a glance: the types of the maps, and a shape."""
+    """A quick way to distinguish most chains: the types of the maps, and a shape."""
     state = vars(chain)
     types = [type(child) for child in state["_modules"].values()]
     for holder in (state["_parameters"], state["_buffers"]):

@@ -1,6 +1,6 @@
 """Evaluating a chain whose originals are sharded, as under tensor parallelism.
 
-A map that says how it cutss is applied to the part in each rank. Before any other map, the
+A map that says how it cuts is applied to the part in each rank. Before any other map, the
 tensors are gathered from all ranks. Then each rank computes the same value, and keeps its part.
 """
 

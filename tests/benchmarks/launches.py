@@ -48,7 +48,7 @@ def tables(quick: bool) -> Iterator[Table]:
         goals,
     )
     yield Table(
-        "Launches of normalised weights",
+        "Launches of normalized weights",
         "The same for square weights of several sizes, whose originals have changed since the last "
         "read. torch makes one power iteration. `SpectralNorm` reaches a twentieth of its error "
         "under drift: to 32 by powers of the Gram matrix, to 1024 by a polynomial of it, and "

@@ -133,7 +133,7 @@ def shortened(message: str) -> str:
     # TorchScript says last, after its own traceback, what was raised
     line = lines[-1 if "in the TorchScript interpreter" in lines[0] else 0] if lines else ""
     for pattern, replacement in (
-        (r"\x1b\[\d+m", ""),  # colours
+        (r"\x1b\[\d+m", ""),  # colors
         (r"\.___torch_mangle_\d+", ""),  # TorchScript counts the classes of a process
         (r"\b0x[0-9a-f]+", "0x..."),
         (r"(?:/[\w.+-]+){2,}", "..."),

@@ -57,6 +57,12 @@ def test_the_page_has_a_row_for_each_world_and_no_other() -> None:
     assert list(ROWS) == [(world.group, world.title) for world in WORLDS]
 
 
+def test_the_readme_counts_the_rows() -> None:
+    text = " ".join((PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    theirs = sum(found[0] == "yes" for found in ROWS.values())
+    assert f"all {len(ROWS)} work; with `torch.nn.utils.parametrize`, {theirs} do." in text
+
+
 def test_a_written_page_is_read_back_with_its_footnotes() -> None:
     reasons = ("no: 8 graphs", "yes", r"no: `E`: a \| b: c", "no: 8 graphs")
     rows = {world: (theirs, "yes") for world, theirs in zip(WORLDS[:4], reasons, strict=True)}

@@ -76,8 +76,8 @@ class Flattened(MovesInner):
         for axis in self.rows:
             if not -ndim <= axis < ndim or axis % ndim in rows:
                 raise ValueError(
-                    f"rows={self.rows} are no {len(self.rows)} axes of a weight of {ndim} "
-                    "dimensions."
+                    f"rows={self.rows} are not {len(self.rows)} different axes of a weight with "
+                    f"{ndim} dimensions."
                 )
             rows.append(axis % ndim)
         return rows + other_axes(rows, ndim)

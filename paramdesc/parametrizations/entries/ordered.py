@@ -93,7 +93,7 @@ class Ordered(Parametrization):
 
 def check_axis(X: Tensor) -> None:
     if X.ndim == 0:
-        raise ValueError("what increases is a row, (*, n). Got a tensor without dimensions.")
+        raise ValueError("Ordered needs rows, (*, n). Got a tensor without dimensions.")
 
 
 def least_step(first: Tensor, steps: Tensor, X: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Simplex(Parametrization):
 
     Assignment and registration keep a slice on the simplex as it is, except that zeros become the
     smallest normal number, whose gradient is nearly zero. Any other slice is replaced by the
-    nearest point of the simplex, moved by the fraction `margin` of the way towards the centre,
+    nearest point of the simplex, moved by the fraction `margin` of the way towards the center,
     where all entries have useful gradients.
 
     Args:
@@ -85,8 +85,8 @@ def placed_on_simplex(Y: Tensor, eps: float, margin: float) -> Tensor:
     distance = (Y.sum(-1, keepdim=True) - 1).abs()
     is_inside = (distance <= 4 * eps * size**0.5) & (Y >= 0).all(-1, keepdim=True)
     nearest = nearest_on_simplex(Y)
-    centred = nearest + margin * (1 / size - nearest)
-    return torch.where(is_inside, Y, centred).clamp(min=smallest_normal(Y))
+    centered = nearest + margin * (1 / size - nearest)
+    return torch.where(is_inside, Y, centered).clamp(min=smallest_normal(Y))
 
 
 def nearest_on_simplex(Y: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class StraightThrough(Parametrization):
     True
     """
 
-    constraint = "left as it is by the function"
+    constraint = "unchanged by the function"
 
     def __init__(self, function: ParametrizationProto | TensorMap, *, strict: bool = False) -> None:
         super().__init__(strict=strict)

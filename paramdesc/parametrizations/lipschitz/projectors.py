@@ -49,8 +49,7 @@ def expanded(K: Tensor, U: Tensor, axis: int, shifts_rest: bool) -> Tensor:
 
 
 def reduced(K: Tensor, U: Tensor, axis: int, shifts_rest: bool) -> Tensor:
-    """The inverse of `expanded`: one tap less along `axis`. The part that does not fit is
-    dropped."""
+    """The inverse of `expanded`: one tap less along `axis`. Whatever does not fit is dropped."""
     still, shifted = split_by(K, U, shifts_rest)
     n = K.shape[axis]
     return still.narrow(axis, 0, n - 1) + shifted.narrow(axis, 1, n - 1)

@@ -17,7 +17,7 @@ __all__ = ["Centered"]
 class Centered(Parametrization):
     """Give the rows of `layer.weight` mean zero: `y = x - mean(x)`.
 
-    The mean is taken along `dim`: `dim=-1` centres each row, `dim=-2` each column, and
+    The mean is taken along `dim`: `dim=-1` centers each row, `dim=-2` each column, and
     `dim=(1, 2, 3)` the weights of each output channel of a 2d convolution.
 
     Shapes `(*) -> (*)`, real and complex; the means of half precision are taken in float32.

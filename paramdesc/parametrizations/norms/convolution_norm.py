@@ -101,11 +101,11 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
             )
         if padding_mode not in ("zeros", "circular"):
             raise ValueError(
-                f"padding_mode must be 'zeros' or 'circular': others are not linear maps with an "
-                f"adjoint known here. Got padding_mode={padding_mode!r}."
+                "padding_mode must be 'zeros' or 'circular'; other modes are not supported. Got "
+                f"padding_mode={padding_mode!r}."
             )
         if transposed and padding_mode != "zeros":
-            raise ValueError("a transposed convolution takes padding_mode='zeros' only.")
+            raise ValueError("a transposed convolution supports only padding_mode='zeros'.")
         self.input_size = size
         self.stride = numbers("stride", stride, len(size), 1)
         self.padding = numbers("padding", padding, len(size), 0)
@@ -135,7 +135,7 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
         read: Any = module
         if not isinstance(module, torch.nn.modules.conv._ConvNd):
             raise TypeError(
-                f"for_module reads a convolution layer of torch. Got {type(module).__name__}. Pass "
+                f"for_module takes a convolution layer. Got {type(module).__name__}. Pass "
                 "stride, padding, ... to ConvolutionSpectralNorm instead."
             )
         size = [input_size] * len(read.kernel_size) if isinstance(input_size, int) else input_size
@@ -146,8 +146,8 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
             total = [d * (k - 1) for d, k in zip(read.dilation, read.kernel_size, strict=True)]
             if any(t % 2 for t in total):
                 raise ValueError(
-                    f"padding='same' of a kernel of size {list(read.kernel_size)} pads more on one "
-                    "side than on the other, which is not supported. Take odd sizes."
+                    f"padding='same' of a kernel of size {list(read.kernel_size)} pads more on "
+                    "one side than on the other, which is not supported. Use odd kernel sizes."
                 )
             padding = [t // 2 for t in total]
         return cls(

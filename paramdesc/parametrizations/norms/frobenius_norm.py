@@ -42,7 +42,7 @@ class FrobeniusNorm(Length):
     2.0
     """
 
-    constraint = "of the norm asked for"
+    constraint = "of the given norm"
 
     def __init__(
         self,
@@ -65,8 +65,7 @@ class FrobeniusNorm(Length):
         return self.scaled(X, self.only_shrink)
 
     def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
-        """The value, as in `Sphere`. Not with `only_shrink`: there, steps do not make `X`
-        longer."""
+        """The value, as in `Sphere`. Not with `only_shrink`: there, `X` does not grow."""
         return (self.forward(X),)
 
     def deviation(self, Y: Tensor) -> Tensor:

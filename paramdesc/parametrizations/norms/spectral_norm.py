@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paramdesc.linalg.precision import matmul, smallest_normal, widened
 from paramdesc.linalg.singular_step import affordable_iterations, improve_pair
-from paramdesc.parametrizations.norms.normalised import is_simple, normalised
+from paramdesc.parametrizations.norms.normalized import is_simple, normalized
 from paramdesc.parametrizations.norms.operator_norm import OperatorNorm, start_vector
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
@@ -52,7 +52,7 @@ class SpectralNorm(OperatorNorm):
             CPU for more than 50 000 entries, where iterations are cheap compared with the passes
             over the weight. With a `tolerance`, the largest number, by default 100.
         tolerance: the relative error of the norm, estimated from the residual, at which the
-            iteration of a training step stops. The test reads numbers, which compiled code cannot
+            iteration of a training step stops. The test reads values, which compiled code cannot
             do: there, a step makes 8 iterations, or `n_power_iterations` if that is fewer.
         only_shrink: whether to leave a weight of smaller norm as it is, so that `bound` is an upper
             bound, as residual flows require.
@@ -107,7 +107,7 @@ class SpectralNorm(OperatorNorm):
             moved = self.take_moved()
             if is_simple(X, self._u, self.dim):
                 u, v = (self._u.clone(), self._v.clone()) if moved is None else moved
-                return normalised(X, u, v, self.bound, self.limit(X), self.dim)
+                return normalized(X, u, v, self.bound, self.limit(X), self.dim)
         return self.divided(X, self.norm(X))
 
     @torch.no_grad()

@@ -64,9 +64,9 @@ class WeightStandardization(Parametrization):
         outputs = self.outputs(X)
         rows = outputs.flatten(1)
         if X.is_complex():
-            centred = rows - rows.mean(1, keepdim=True)
-            variance = (centred * centred.conj()).real.mean(1, keepdim=True)
-            rows = centred * torch.rsqrt(variance + self.eps)
+            centered = rows - rows.mean(1, keepdim=True)
+            variance = (centered * centered.conj()).real.mean(1, keepdim=True)
+            rows = centered * torch.rsqrt(variance + self.eps)
         else:
             rows = layer_norm(rows, [rows.shape[1]], None, None, self.eps)
         return rows.view(outputs.shape).movedim(0, self.dim).to(X.dtype)
@@ -82,14 +82,14 @@ class WeightStandardization(Parametrization):
         """`X` with the outputs first, in a dtype with accurate means."""
         if X.ndim < 2 or not -X.ndim <= self.dim < X.ndim:
             raise ValueError(
-                "a weight to be standardised has dimensions besides that of its outputs, "
+                "a weight to standardize must have other dimensions besides its outputs, "
                 f"dim={self.dim}. Got shape {list(X.shape)}."
             )
         outputs = widened(X).movedim(self.dim, 0)
         if outputs.shape[0] > 0 and outputs[0].numel() == 1:
             raise ValueError(
-                "a single number has no variance: each output needs two weights at least. "
-                f"Got shape {list(X.shape)} and dim={self.dim}."
+                "a single number has no variance: each output needs at least two weights. Got "
+                f"shape {list(X.shape)} and dim={self.dim}."
             )
         return outputs
 

@@ -11,7 +11,7 @@ __all__ = ["Circulant"]
 
 
 class Circulant(ConstantDiagonals):
-    """`layer.weight` will be circulant: `Y[i, j] = c[(j - i) mod n]`.
+    """Make `layer.weight` circulant: `Y[i, j] = c[(j - i) mod n]`.
 
     `c[k]` is the mean of the `n` entries of `X` with `(j - i) mod n = k`. So `Y` is a cyclic
     convolution, it commutes with cyclic shifts, and the Fourier transform makes it diagonal.
@@ -19,8 +19,8 @@ class Circulant(ConstantDiagonals):
     Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; half precision is averaged in
     float32. Every entry of `X` has an effect. Cost: a few passes over the matrix.
 
-    Assignment and registration keep a circulant matrix to rounding and replace any other with the
-    nearest one in the Frobenius norm, which the means also give.
+    Assignment and registration keep a circulant matrix up to rounding and replace any other with
+    the nearest one in the Frobenius norm, which the means also give.
 
     Args:
         strict: whether to reject a matrix that is not circulant instead of replacing it.

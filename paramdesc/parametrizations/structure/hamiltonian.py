@@ -12,10 +12,10 @@ __all__ = ["Hamiltonian", "check_even", "symplectic_adjoint"]
 
 
 class Hamiltonian(LinearStructure):
-    """`layer.weight` will be Hamiltonian, `J Y` symmetric: `Y = (X + J Xᵀ J) / 2`.
+    """Make `layer.weight` Hamiltonian, with `J Y` symmetric: `Y = (X + J Xᵀ J) / 2`.
 
     Here `J = [[0, I], [-I, 0]]`, so that `Y = [[A, B], [C, -Aᵀ]]` with symmetric `B` and `C`.
-    These are the generators of symplectic matrices, and the linear Hamiltonian flows.
+    Hamiltonian matrices generate symplectic matrices and linear Hamiltonian flows.
 
     Shapes `(*, 2n, 2n) -> (*, 2n, 2n)`, floating point or complex; the transpose is not
     conjugated. Every entry of `X` has an effect. Half precision is computed in float32. Cost:
@@ -58,7 +58,7 @@ def symplectic_adjoint(X: Tensor) -> Tensor:
 
 
 def check_even(X: Tensor, kind: str) -> None:
-    """Refuse anything but a square matrix of even size; `kind` names the map in the message."""
+    """Raise an error unless `X` is square of even size; `kind` names the map in the message."""
     if X.ndim < 2 or X.shape[-2] != X.shape[-1] or X.shape[-1] % 2 == 1:
         raise ValueError(
             f"{kind} matrices are square of even size, (*, 2n, 2n). Got shape {list(X.shape)}."

@@ -14,11 +14,11 @@ __all__ = ["Hermitian", "SkewHermitian"]
 
 
 class Hermitian(Mirrored):
-    """`layer.weight` will be Hermitian: `Y = triu(X, 1) + triu(X, 1)ᴴ + Re diag(X)`.
+    """Make `layer.weight` Hermitian: `Y = triu(X, 1) + triu(X, 1)ᴴ + Re diag(X)`.
 
-    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; of a real `X` it is what
-    `Symmetric` gives. The entries of `X` below the diagonal, and the imaginary parts on it,
-    have no effect and get no gradient. Cost: four passes over the matrix.
+    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; for a real `X`, the value is that of
+    `Symmetric`. The entries of `X` below the diagonal, and the imaginary parts on it, have no
+    effect and get no gradient. Cost: four passes over the matrix.
 
     Assignment and registration keep a Hermitian matrix as it is and replace any other with the
     nearest one in the Frobenius norm, `(A + Aᴴ) / 2`.
@@ -57,12 +57,12 @@ class Hermitian(Mirrored):
 
 
 class SkewHermitian(Mirrored):
-    """`layer.weight` will be skew-Hermitian: `Y = triu(X, 1) - triu(X, 1)ᴴ + i Im diag(X)`.
+    """Make `layer.weight` skew-Hermitian: `Y = triu(X, 1) - triu(X, 1)ᴴ + i Im diag(X)`.
 
-    These are the generators of unitary matrices, `i` times the Hermitian ones. Shapes
-    `(*, n, n) -> (*, n, n)`, floating point or complex; of a real `X` it is what `Skew`
-    gives. The entries of `X` below the diagonal, and the real parts on it, have no effect
-    and get no gradient. Cost: four passes over the matrix.
+    Skew-Hermitian matrices generate unitary matrices, and are `i` times Hermitian ones. Shapes `(*,
+    n, n) -> (*, n, n)`, floating point or complex; for a real `X`, the value is that of `Skew`. The
+    entries of `X` below the diagonal, and the real parts on it, have no effect and get no gradient.
+    Cost: four passes over the matrix.
 
     Assignment and registration keep a skew-Hermitian matrix as it is and replace any other with the
     nearest one in the Frobenius norm, `(A - Aᴴ) / 2`.

@@ -13,27 +13,27 @@ __all__ = ["Masked"]
 
 
 class Masked(LinearStructure):
-    """`layer.weight` will be `fill` where `mask` is false: `Y = X` where it is true.
+    """Set `layer.weight` to `fill` where `mask` is false; `Y = X` where it is true.
 
-    It prunes: the entries of `X` that are masked out have no effect and get no gradient, as
-    long as they are finite.
+    This prunes the weight: masked entries of `X` have no effect and get no gradient, as long as
+    they are finite.
 
     Shapes `(*) -> (*)`, of any dtype and number of dimensions. `mask` is broadcast to the
     shape of `X`. It is a buffer of zeros and ones, saved and moved with the map, and may be
     written to in place to prune more. Cost: one pass over the tensor.
 
     Assignment and registration keep a tensor with these entries as it is and replace any other with
-    the nearest one in the Frobenius norm, which has them filled.
+    the nearest one in the Frobenius norm, by filling them.
 
     Args:
-        mask: which entries are free: true, or any number but zero.
-        fill: the value of the others.
-        strict: whether to reject a tensor with other entries there instead of replacing it.
+        mask: a mask of the free entries, which are true or nonzero.
+        fill: the value of the other entries.
+        strict: whether to reject a tensor with other values there instead of replacing it.
 
     Raises:
         TypeError: if `mask` is not a tensor.
-        ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if a tensor that
-            is assigned has other entries where it is false; the error's `deviation` is the largest
+        ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if an assigned
+            tensor has other values where the mask is false; the error's `deviation` is the largest
             difference.
 
     Source: S. Han, J. Pool, J. Tran, W. J. Dally, *Learning both weights and connections for
@@ -75,12 +75,13 @@ class Masked(LinearStructure):
 
 
 def check_broadcast(mask: Tensor, X: Tensor) -> None:
-    """Refuse a mask that is not broadcast to the shape of `X` itself."""
+    """Raise an error unless the mask broadcasts to the shape of `X`."""
     leading = X.ndim - mask.ndim
     fits = leading >= 0
     for dim in range(mask.ndim if fits else 0):
         fits = fits and (mask.shape[dim] == 1 or mask.shape[dim] == X.shape[leading + dim])
     if not fits:
         raise ValueError(
-            f"a mask of shape {list(mask.shape)} is not one for a tensor of shape {list(X.shape)}."
+            f"a mask of shape {list(mask.shape)} does not broadcast to a tensor of shape "
+            f"{list(X.shape)}."
         )

@@ -11,11 +11,11 @@ __all__ = ["Skew", "skew"]
 
 
 class Skew(Mirrored):
-    """`layer.weight` will be skew-symmetric, `Yᵀ = -Y`: `Y = triu(X, 1) - triu(X, 1)ᵀ`.
+    """Make `layer.weight` skew-symmetric, `Yᵀ = -Y`: `Y = triu(X, 1) - triu(X, 1)ᵀ`.
 
-    Shapes `(*, n, n) -> (*, n, n)`, of any signed dtype; complex matrices are skew-symmetric,
-    see `SkewHermitian` for the others. The entries of `X` on and below the diagonal have no
-    effect and get no gradient. Cost: two passes over the matrix.
+    Shapes `(*, n, n) -> (*, n, n)`, of any signed dtype; complex matrices become skew-symmetric,
+    see `SkewHermitian` for the conjugate version. The entries of `X` on and below the diagonal have
+    no effect and get no gradient. Cost: two passes over the matrix.
 
     Assignment and registration keep a skew-symmetric matrix as it is and replace any other with the
     nearest one in the Frobenius norm, `(A - Aᵀ) / 2`.

@@ -11,10 +11,10 @@ __all__ = ["Symmetric", "symmetric"]
 
 
 class Symmetric(Mirrored):
-    """`layer.weight` will be symmetric: `Y = triu(X) + triu(X, 1)ᵀ`.
+    """Make `layer.weight` symmetric: `Y = triu(X) + triu(X, 1)ᵀ`.
 
-    Shapes `(*, n, n) -> (*, n, n)`, of any dtype; complex matrices are symmetric, not
-    Hermitian. The entries of `X` below the diagonal have no effect and get no gradient.
+    Shapes `(*, n, n) -> (*, n, n)`, of any dtype; complex matrices become symmetric, not Hermitian,
+    see `Hermitian`. The entries of `X` below the diagonal have no effect and get no gradient.
 
     Assignment and registration keep a symmetric matrix as it is and replace any other with the
     nearest symmetric one in the Frobenius norm, `(A + Aᵀ) / 2`.

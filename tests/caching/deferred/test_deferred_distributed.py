@@ -36,7 +36,7 @@ LOOKING: dict[str, dict[str, Any]] = {
 
 
 def replicated_gradients(rank: int, deferred: bool, case: str) -> list[Tensor]:
-    """Two steps of four micro-batches each, of which only the last one is synchronised."""
+    """Two steps of four micro-batches each, of which only the last one is synchronized."""
     make, options = REPLICATED[case]
     torch.manual_seed(0)
     model = DistributedDataParallel(make(), **options)

@@ -11,7 +11,7 @@ from gallery.page import write_changed
 from .facts import FACTS
 from .launches import read_launches
 from .page import page_of
-from .purposes import index
+from .purposes import index, tables
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -26,8 +26,10 @@ def write_pages(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     entries = {entry.name: entry for family in GALLERY.values() for entry in family}
     counted_on, launches = read_launches()
-    pages = {fact.page: page_of(fact, entries[fact.name], launches, counted_on)
-             for fact in FACTS.values()} | {"index": index()}
+    pages = {
+        fact.page: page_of(fact, entries[fact.name], launches, counted_on)
+        for fact in FACTS.values()
+    } | {"index": index()}
     for name, text in pages.items():
         write_changed(folder / f"{name}.md", text)
     for path in folder.glob("*.md"):
@@ -37,6 +39,10 @@ def write_pages(folder: Path) -> None:
 
 def write_before_reading(app: Sphinx) -> None:
     write_pages(Path(app.srcdir) / FOLDER)
+    included = Path(app.srcdir) / "_generated"
+    included.mkdir(exist_ok=True)
+    for name, text in tables().items():
+        write_changed(included / f"{name}.md", text)
 
 
 def no_edit_link(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:

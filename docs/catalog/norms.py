@@ -25,6 +25,10 @@ FACTS: tuple[Fact, ...] = (
         "`2 n_power_iterations + 1` more in a training step.",
         launches="spectral norm",
         functions=("spectral_norm", "kernel_spectral_norm"),
+        variants=(
+            ("only an upper bound on the norm", "SpectralNorm(c, only_shrink=True)"),
+            ("a 1-Lipschitz convolution with a cheap, loose bound", "kernel_spectral_norm"),
+        ),
     ),
     Fact(
         "ConvolutionSpectralNorm",
@@ -45,14 +49,14 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "WeightNorm",
-        purpose="trained lengths and directions of rows",
+        purpose="separately trained norms and directions of rows",
         formula=r"Y = g\, \frac{v}{\lVert v \rVert}",
         use="For training the length and the direction of each row apart, which often speeds up "
         "convergence.",
         instead=(
             ("Sphere", "if the lengths are fixed"),
             ("Scaled", "for a trained scale without the norm"),
-            ("WeightStandardization", "if rows should be centred as well"),
+            ("WeightStandardization", "if rows should be centered as well"),
         ),
         cost=TWO_PASSES,
         launches="weight norm",
@@ -60,7 +64,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "FrobeniusNorm",
-        purpose="a weight of fixed Frobenius norm",
+        purpose="a fixed Frobenius norm",
         formula=r"Y = \text{bound} \cdot \frac{X}{\lVert X \rVert_F}",
         use="For a weight whose overall size is fixed, or bounded with `only_shrink=True`.",
         instead=(
@@ -74,9 +78,9 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "MaxNorm",
-        purpose="rows no longer than a bound",
+        purpose="rows with bounded norm",
         formula=r"y = x \min\left(1, \frac{\text{bound}}{\lVert x \rVert}\right)",
-        use="For regularisation, also together with dropout: no unit can grow without limit.",
+        use="For regularization, also together with dropout: no unit can grow without limit.",
         instead=(
             ("Sphere", "if all rows must have the same length"),
             ("AbsoluteSums", "for sums of absolute values instead of Euclidean lengths"),
@@ -88,7 +92,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Centered",
-        purpose="rows of mean zero",
+        purpose="rows with mean zero",
         formula=r"y = x - \operatorname{mean}(x)",
         use="For layers that should not react to a constant added to all inputs.",
         instead=(("WeightStandardization", "if rows should have variance one as well"),),
@@ -99,14 +103,14 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "WeightStandardization",
-        purpose="rows of mean zero and variance one",
+        purpose="rows with mean zero and variance one",
         formula=r"y = \frac{x - \operatorname{mean}(x)}{\sqrt{\operatorname{var}(x) + \epsilon}}",
         use="For convolutional networks with group normalization and small batches.",
         instead=(
             ("Centered", "if only the mean matters"),
             ("WeightNorm", "for trained lengths"),
         ),
-        replaced="replaced by the nearest: each row is standardised",
+        replaced="replaced by the nearest: each row is standardized",
         cost=TWO_PASSES,
         launches="weight standardization",
         functions=("weight_standardization",),

@@ -42,7 +42,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Skew",
-        purpose="an antisymmetric matrix, for energy kept by `x' = Y x`",
+        purpose="an antisymmetric matrix, so that `x' = Y x` conserves energy",
         formula=r"Y = \operatorname{triu}(X, 1) - \operatorname{triu}(X, 1)^\mathsf{T}",
         use="For linear dynamics that neither gain nor lose energy, and as the generator of "
         "rotations.",
@@ -95,7 +95,7 @@ FACTS: tuple[Fact, ...] = (
         use="For layers that scale each input by itself, where the code around them expects a "
         "matrix.",
         instead=(
-            ("Banded", "if neighbours may interact"),
+            ("Banded", "if neighbors may interact"),
             ("Scaled", "for a trained scale of each row of a full weight"),
         ),
         replaced=f"{NEAREST}, which drops the other entries",
@@ -108,7 +108,7 @@ FACTS: tuple[Fact, ...] = (
         purpose="a banded matrix, for example tridiagonal",
         formula=r"Y_{ij} = \begin{cases} X_{ij} & -\text{lower} \le j - i \le \text{upper} \\"
         r" 0 & \text{otherwise} \end{cases}",
-        use="For layers on a sequence or a grid in which only neighbours interact, without "
+        use="For layers on a sequence or a grid in which only neighbors interact, without "
         "sharing weights along the sequence.",
         instead=(
             ("Toeplitz", "if the weights are the same all along the sequence"),
@@ -151,12 +151,12 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Toeplitz",
-        purpose="constant along diagonals: a convolution over a sequence",
+        purpose="constant diagonals, convolutions over a sequence",
         formula=r"Y_{ij} = \operatorname{mean} \{ X_{kl} : l - k = j - i \}",
         use="For layers on a sequence that treat every position alike, written as a full matrix.",
         instead=(
             ("Circulant", "for sequences that close to a circle"),
-            ("Banded", "if positions differ, but only neighbours interact"),
+            ("Banded", "if positions differ, but only neighbors interact"),
         ),
         replaced=NEAREST,
         cost=PASSES,

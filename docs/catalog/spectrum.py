@@ -22,6 +22,7 @@ FACTS: tuple[Fact, ...] = (
         cost="3 products.",
         launches="positive definite",
         functions=("positive_definite",),
+        variants=(("the same, with faster training", "PositiveDefinite(triangular=False)"),),
     ),
     Fact(
         "PositiveSemidefinite",
@@ -79,7 +80,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "SpecialLinear",
-        purpose="volume kept, determinant one",
+        purpose="a volume-preserving matrix, with determinant 1",
         formula=r"Y = P Q B, \qquad P = \frac{H^2 + \text{floor} \cdot m I}"
         r"{\det(H^2 + \text{floor} \cdot m I)^{1/n}}",
         use="For flows and dynamics that keep volume.",
@@ -90,7 +91,7 @@ FACTS: tuple[Fact, ...] = (
         ),
         replaced="divided by the root of its determinant, after a negative determinant has been "
         "made positive",
-        cost="9 products, one of them an inverse; a factorisation for the determinant and an "
+        cost="9 products, one of them an inverse; a factorization for the determinant and an "
         "inverse for its gradient.",
         launches="special linear",
         functions=("special_linear",),

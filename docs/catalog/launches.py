@@ -28,5 +28,7 @@ def read_launches() -> tuple[str, dict[str, Launches]]:
         if found:
             table = rest.partition("\n## ")[0]
             page = path.relative_to(DOCS).with_suffix("").as_posix()
-            return page, {row[1]: Launches(*map(int, row.groups()[1:])) for row in ROW.finditer(table)}
+            return page, {
+                row[1]: Launches(*map(int, row.groups()[1:])) for row in ROW.finditer(table)
+            }
     raise LookupError(f"no page benchmarks.md below {DOCS} has the heading{HEADING}")

@@ -7,7 +7,7 @@ __all__ = ["FACTS"]
 FACTS: tuple[Fact, ...] = (
     Fact(
         "OrthogonalConvolution",
-        purpose="a convolution that keeps lengths, of any stride and groups, transposed or not",
+        purpose="a norm-preserving convolution of any stride and groups, transposed or not",
         formula=r"Y(z) = Q \prod_{\text{axes}} \prod_{i} \left(I - P_i + P_i z\right)",
         use="For deep convolutional networks whose gradients keep their length, and for certified "
         "robustness. `orthogonal_convolution` reads stride and groups from the layer.",
@@ -23,7 +23,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "LipschitzRescaled",
-        purpose="norm at most one, without iterations",
+        purpose="norm of at most 1, without iterations",
         formula=r"Y = X D, \qquad d_i = \Big(\sum_j \left|X^\mathsf{H} X\right|_{ij}\Big)^{-1/2}",
         use="For Lipschitz layers whose bound must hold at each step, without a state. It is "
         "closest to its bound at orthogonal weights, so start from one.",
@@ -40,7 +40,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "LipschitzResidual",
-        purpose="a 1-Lipschitz residual layer",
+        purpose="a 1-Lipschitz residual layer `x - 2 Yᵀ f(Y x + b)`",
         formula=r"x \mapsto x - 2\, Y^\mathsf{T} f(Y x + b), \qquad"
         r" Y = T^{-1/2} X, \quad T_{ii} = \sum_j \left|X X^\mathsf{H}\right|_{ij}"
         r" \frac{q_j}{q_i}",
@@ -54,9 +54,9 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Bjorck",
-        purpose="orthogonal to an accuracy, of norm never above one",
+        purpose="orthogonal up to a given accuracy, never above norm 1",
         formula=r"Y \leftarrow \tfrac{1}{2}\, Y \left(3 I - Y^\mathsf{H} Y\right)",
-        use="To reproduce published Lipschitz networks that orthogonalise by this iteration.",
+        use="To reproduce published Lipschitz networks that orthogonalize by this iteration.",
         instead=(
             ("Orthogonal", "in all other cases: it is faster and exact"),
             ("SpectralNorm", "if only the largest singular value matters"),
@@ -79,10 +79,11 @@ FACTS: tuple[Fact, ...] = (
             ("SpectralNorm", "for the Euclidean norm"),
             ("Simplex", "if the entries must be non-negative and sum to one"),
         ),
-        replaced="scaled, or with `by=\"nearest\"` replaced by the nearest",
+        replaced='scaled, or with `by="nearest"` replaced by the nearest',
         cost='Two passes; `by="nearest"` sorts each row.',
         launches="absolute sums",
         functions=("operator_norm_inf", "operator_norm_1"),
         words="Bounded absolute sums",
+        variants=(("the same for one layer as a whole", "operator_norm_inf"),),
     ),
 )

@@ -10,16 +10,14 @@ FACTS: tuple[Fact, ...] = (
         purpose="several parametrizations where one is expected",
         formula=r"Y = f_k(\dots f_2(f_1(X)))",
         use="For several maps as one, inside `Blocks` or `Flattened`, or to register in one step.",
-        instead=(
-            ("register_parametrization", "called once for each map, which does the same"),
-        ),
+        instead=(("register_parametrization", "called once for each map, which does the same"),),
         replaced="passed through the `right_inverse` of each map, from the last to the first",
         cost="That of the maps.",
         launches="compose",
     ),
     Fact(
         "Blocks",
-        purpose="a parametrization for each gate, head or expert",
+        purpose="one parametrization for each gate, head or expert",
         formula=r"Y = \begin{bmatrix} f_1(X_1) \\ \vdots \\ f_k(X_k) \end{bmatrix}",
         use="For the gates of an LSTM, the heads of attention, or experts, each with a map of its "
         "own.",
@@ -30,7 +28,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Stacked",
-        purpose="one parametrization on blocks of the same size",
+        purpose="the same on blocks of the same size, which is faster",
         formula=r"Y = \begin{bmatrix} f(X_1) \\ \vdots \\ f(X_k) \end{bmatrix}",
         use="For the gates of an LSTM or the heads of attention, all in one batched call.",
         instead=(("Blocks", "for blocks of several sizes, or with different maps"),),
@@ -72,5 +70,6 @@ FACTS: tuple[Fact, ...] = (
         instead=(("tie_weights", "to share one parameter between layers without transposing it"),),
         cost="Nothing: the value is a view.",
         functions=("tie",),
+        variants=(("a tensor that is computed from another one", "tie"),),
     ),
 )

@@ -24,7 +24,7 @@ FACTS: tuple[Fact, ...] = (
         "Interval",
         purpose="entries in an interval",
         formula=r"Y = \text{low} + (\text{high} - \text{low})\, \operatorname{sigmoid}(X)",
-        use="For entries between two bounds, such as physical constants. The bounds may be tensors.",
+        use="For entries between two bounds, such as physical constants. Bounds may be tensors.",
         instead=(
             ("UnitInterval", "for the interval from zero to one"),
             ("Positive", "for a lower bound only"),
@@ -51,14 +51,14 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Simplex",
-        purpose="rows that are distributions",
+        purpose="rows that are probability distributions",
         formula=r"y = \operatorname{softmax}(x)",
         use="For transition matrices, mixture weights and attention over fixed slots.",
         instead=(
             ("UnitInterval", "for probabilities that need not sum to one"),
             ("AbsoluteSums", "for signed entries with a bounded sum"),
         ),
-        replaced="replaced by the nearest point of the simplex, moved a little towards its centre",
+        replaced="replaced by the nearest point of the simplex, moved a little towards its center",
         cost="The softmax.",
         launches="simplex",
         functions=("simplex",),
@@ -76,10 +76,9 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "FromDistributions",
-        purpose="any constraint of `torch.distributions.constraints`",
+        purpose="a constraint of `torch.distributions.constraints`",
         formula=r"Y = \texttt{transform\_to(constraint)}(X)",
-        use="For constraints that torch, Pyro or you have registered with "
-        "`torch.distributions`.",
+        use="For constraints that torch, Pyro or you have registered with `torch.distributions`.",
         instead=(
             ("Positive", "for positive entries: it can be scripted"),
             ("Interval", "for entries in an interval: it can be scripted"),
@@ -92,10 +91,10 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Rounded",
-        purpose="numbers of a few bits, trained through the rounding",
+        purpose="numbers of a few bits, with gradients through the rounding",
         formula=r"Y = s \operatorname{round}\left(\frac{X}{s}\right), \qquad"
         r" s = \frac{\max |X|}{2^{\text{bits} - 1} - 1}",
-        use="For quantisation-aware training: the forward pass sees the rounded weight, the "
+        use="For quantization-aware training: the forward pass sees the rounded weight, the "
         "gradient passes through.",
         instead=(("StraightThrough", "for any other step function"),),
         replaced="rounded",
@@ -106,7 +105,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "StraightThrough",
-        purpose="any step function, trained through it",
+        purpose="any step function, with gradients through it",
         formula=r"Y = f(X), \qquad \frac{\partial Y}{\partial X} := I",
         use="For binary and ternary weights, and other functions whose gradient is zero almost "
         "everywhere.",
@@ -138,7 +137,7 @@ FACTS: tuple[Fact, ...] = (
         use="For a trained gain of a layer, or of each of its outputs.",
         instead=(
             ("ReZero", "for a scale that starts at zero"),
-            ("WeightNorm", "if directions are normalised"),
+            ("WeightNorm", "if directions are normalized"),
         ),
         cost="One pass.",
         launches="scaled",

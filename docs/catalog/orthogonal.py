@@ -9,7 +9,7 @@ POLAR = "replaced by the nearest in the Frobenius norm, its polar factor"
 FACTS: tuple[Fact, ...] = (
     Fact(
         "Orthogonal",
-        purpose="a recurrent kernel that keeps lengths; orthonormal rows or columns",
+        purpose="a recurrent weight that preserves norms; orthonormal rows or columns",
         formula=r"Y = B \left(I + \tfrac{1}{2} A\right) \left(I - \tfrac{1}{2} A\right)^{-1},"
         r" \qquad A = \tfrac{1}{2} (X - X^\mathsf{H})",
         use="For recurrent kernels, whose gradients neither vanish nor explode if all singular "
@@ -43,7 +43,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "SpecialOrthogonal",
-        purpose="a rotation, of determinant one",
+        purpose="a rotation, with determinant 1",
         formula=r"Y = B \left(I + \tfrac{1}{2} A\right) \left(I - \tfrac{1}{2} A\right)^{-1},"
         r" \qquad \det Y = 1",
         use="For rotations of space or of features, where reflections are not allowed.",
@@ -58,7 +58,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Grassmann",
-        purpose="a trained subspace",
+        purpose="a trainable subspace",
         formula=r"Y = (2 B + P) \left(I + \tfrac{1}{4} P^\mathsf{H} P\right)^{-1} - B, \qquad"
         r" P = X - B B^\mathsf{H} X",
         use="For projections `Y Yᴴ` and whatever else depends on the subspace alone: training "
@@ -71,7 +71,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "AlmostOrthogonal",
-        purpose="a layer that nearly keeps lengths",
+        purpose="a layer that nearly preserves norms",
         formula=r"Y = Q F, \qquad F = c I + H \left(I + \frac{H^2}{4 r^2}\right)^{-1}",
         use="For layers that should be well conditioned, with all singular values in a band such "
         "as `[0.9, 1.1]`, but not exactly orthogonal.",
@@ -87,7 +87,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Sphere",
-        purpose="rows of length one, or the whole weight",
+        purpose="unit rows, or a weight of norm 1",
         formula=r"y = r\, \frac{x}{\lVert x \rVert}",
         use="For prototypes, embeddings and classifiers that compare directions.",
         instead=(
@@ -102,7 +102,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Oblique",
-        purpose="columns of length one",
+        purpose="unit columns",
         formula=r"y = r\, \frac{x}{\lVert x \rVert} \quad\text{for each column}",
         use="For dictionaries and mixing matrices, whose columns are directions.",
         instead=(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-import paramdesc
 from gallery.entry import Entry
 from gallery.page import picture
+
+import paramdesc
 from paramdesc import parametrizations
 
 from .examples import example_of
@@ -29,7 +30,7 @@ def page_of(fact: Fact, entry: Entry, launches: dict[str, Launches], counted_on:
         f"## When to use it\n\n{fact.use}\n",
         instead(fact),
         f"## Example\n\n```python\n{example_of(found) or example_of(first_function(fact))}\n```\n",
-        "## Facts\n",
+        "## Right inverse and cost\n",
         right_inverse(fact),
         cost(fact, launches, counted_on),
         reference(fact),
@@ -46,7 +47,7 @@ def instead(fact: Fact) -> str:
     if not fact.instead:
         return ""
     rows = "\n".join(f"- {link_to(name)} {reason}." for name, reason in fact.instead)
-    return f"Take instead:\n\n{rows}\n"
+    return f"Alternatives:\n\n{rows}\n"
 
 
 def link_to(name: str) -> str:
@@ -78,7 +79,13 @@ def cost(fact: Fact, launches: dict[str, Launches], counted_on: str) -> str:
 
 def reference(fact: Fact) -> str:
     """The docstrings of the class and of its functions."""
-    lines = ["## Reference", "", "```{eval-rst}", ".. currentmodule:: paramdesc.parametrizations", ""]
+    lines = [
+        "## Reference",
+        "",
+        "```{eval-rst}",
+        ".. currentmodule:: paramdesc.parametrizations",
+        "",
+    ]
     if isinstance(getattr(parametrizations, fact.name), type):
         lines += [f".. autoclass:: {fact.name}", *members(fact.name), ""]
     for name in fact.functions:

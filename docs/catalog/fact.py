@@ -29,8 +29,15 @@ class Fact(NamedTuple):
     """The case of the counted launches on a GPU that stands for it."""
     functions: tuple[str, ...] = ()
     """The functions that register it, or belong to it."""
+    variants: tuple[tuple[str, str], ...] = ()
+    """Further purposes, each with the call or the function that it takes."""
     words: str = ""
     """The name as words, where it is not the name of the class in small letters."""
+
+    @property
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """All purposes, each with what to take."""
+        return ((self.purpose, self.name), *self.variants)
 
     @property
     def page(self) -> str:

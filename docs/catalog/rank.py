@@ -9,7 +9,7 @@ SVD = "replaced by the nearest in the Frobenius norm, its truncated singular val
 FACTS: tuple[Fact, ...] = (
     Fact(
         "LowRank",
-        purpose="few parameters, rank at most `r`",
+        purpose="few parameters, a rank of at most `r`",
         formula=r"Y = X_0 X_1",
         use="For fewer parameters than a full matrix: two thin factors are trained.",
         instead=(
@@ -24,7 +24,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "FixedRank",
-        purpose="rank exactly `r`",
+        purpose="a rank of exactly `r`",
         formula=r"Y = F G, \qquad U^\mathsf{H} F = P Q, \quad G V = I",
         use="For matrix completion and other problems on the manifold of matrices of one rank.",
         instead=(("LowRank", "if the rank may drop: it takes a quarter of the time"),),
