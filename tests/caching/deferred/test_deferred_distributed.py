@@ -128,11 +128,11 @@ def full(gradient: Any) -> Tensor:
 def test_a_failure_leaves_the_gradients_of_a_sharded_model() -> None:
     class Failing(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        def forward(_ctx: Any, tensor: Tensor) -> Tensor:
             return 2 * tensor
 
         @staticmethod
-        def backward(ctx: Any, *gradients: Tensor) -> Any:
+        def backward(_ctx: Any, *_gradients: Tensor) -> Any:
             raise ArithmeticError("in the backward pass")
 
     class Fails(nn.Module):
