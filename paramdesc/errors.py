@@ -290,8 +290,9 @@ class SharedMapError(ValueError):
         listed = ", ".join(map(repr, names))
         super().__init__(
             f"this {name} already parametrizes {owner}, and its state ({listed}) belongs to that "
-            f"tensor: registering it on {tensor_name!r} would change the value of {owner}. "
-            f"Register another instance, {name}(...) or copy.deepcopy(parametrization)."
+            f"tensor: registering it on another tensor, {tensor_name!r}, would change the value "
+            f"of the first. Register another instance, {name}(...) or "
+            "copy.deepcopy(parametrization)."
         )
 
 

@@ -216,6 +216,8 @@ class ParametrizationList(EditableChain):
     ) -> None:
         given = state_dict.pop(f"{prefix}{GIVEN}", None)
         if given is not None:
+            for hook in self._load_state_dict_pre_hooks.values():  # that of FSDP shards originals
+                hook(state_dict, prefix, local_metadata, *args)
             replace = local_metadata.get("assign_to_params_buffers", False)
             load_given(self, given, state_dict, prefix, replace, args[-1])
             return
