@@ -1,35 +1,63 @@
 """How the site is built. The package is imported as installed, not from the checkout."""
 
 import doctest
-import re
+import importlib.metadata
 import sys
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from sphinx.application import Sphinx
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # for the extensions beside this file
+
+from extensions.inventories import inventories  # noqa: E402
+from extensions.mathjax import mathjax  # noqa: E402
 
 project = "paramdesc"
 author = "The paramdesc authors"
 copyright = "2026, The paramdesc authors"
-release = version = installed_version("paramdesc")
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the gallery alone
+release = version = importlib.metadata.version("paramdesc")
+REPOSITORY = "https://github.com/OWNER/paramdesc"  # the one place that names it
 
 extensions = [
+    "catalog",
+    "extensions.docstrings",
+    "extensions.links",
+    "extensions.sources",
     "gallery",
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "_generated"]
+exclude_patterns = ["_build", "_generated", "**.ipynb_checkpoints"]
 
 html_theme = "furo"
 html_title = f"paramdesc {release}"
 html_show_sphinx = False
+html_favicon = "_static/favicon.svg"
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_theme_options = {
+    "source_repository": REPOSITORY,
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+mathjax_path, mathjax_folder = mathjax()
+html_static_path = ["_static", *mathjax_folder]
+intersphinx_mapping = inventories(HERE / "_generated")
+intersphinx_disabled_reftypes = ["std:*"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+viewcode_line_numbers = True
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+nb_execution_mode = "cache"  # a notebook runs again where it has changed
+nb_execution_timeout = 60
+nb_execution_raise_on_error = True
 
 doctest_default_flags = doctest.ELLIPSIS  # without it, sphinx compares no message of an exception
 default_role = "literal"  # docstrings write `code` as Markdown does
@@ -60,14 +88,3 @@ __name__ = "example"
 sys.modules[__name__] = Example(__name__)
 torch.manual_seed(0)
 """
-
-
-def separate_plurals(*arguments: object) -> None:
-    """Let "`Name`s" be a name and an s: reStructuredText would look for the end of the name."""
-    lines = arguments[-1]
-    assert isinstance(lines, list)
-    lines[:] = [re.sub(r"(`[^`\s][^`]*`)(?=\w)", r"\1\\ ", line) for line in lines]
-
-
-def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-docstring", separate_plurals)

@@ -24,6 +24,8 @@ __all__ = [
     "ConstraintError",
     "DeferredGradientError",
     "DisabledError",
+    "DistributionError",
+    "DividedBatchError",
     "InitialisationError",
     "LayoutError",
     "MapError",
@@ -102,14 +104,14 @@ def hint_for_tensor(module: Module, tensor_name: object) -> str:
     if isinstance(tensor_name, str) and callable(getattr(module, tensor_name, None)):
         return (
             f" {tensor_name!r} is a method there, as in quantized modules, which pack their "
-            "weights. Parametrize the module before it is quantized."
+            "weights. Parametrize the module before quantizing it."
         )
     own = names_of_tensors(module)
     below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
     hint = did_you_mean(tensor_name, [*own, *below])
     if below and not hint:
         more = ", ..." if len(below) > 3 else ""
-        hint = f" A path leads to those of its submodules: {listed(below[:3])}{more}."
+        hint = f" Tensors of submodules are given by their paths: {listed(below[:3])}{more}."
     return f" Its tensors are: {listed(own)}.{hint}"
 
 
@@ -156,9 +158,9 @@ class SeveralOriginalsError(ValueError):
 
     def __init__(self, tensor_name: str, count: int) -> None:
         super().__init__(
-            f"{tensor_name!r} is computed from {count} originals: there is no one tensor that "
-            "leave_parametrized=False could restore. Write "
-            f'remove_parametrizations(module, "{tensor_name}", leave_parametrized=True).'
+            f"{tensor_name!r} is computed from {count} originals, so leave_parametrized=False "
+            "has no single tensor to restore. Write remove_parametrizations(module, "
+            f'"{tensor_name}", leave_parametrized=True).'
         )
 
 
@@ -182,8 +184,8 @@ def hint_for_map(thing: object) -> str:
         return f"It is a class: pass an instance, {name}(...)."
     if not is_built(thing):
         return (
-            f"{name}.__init__ does not call that of its base class: write super().__init__() in "
-            "its first line."
+            f"{name}.__init__ does not call the __init__ of its base class: write "
+            "super().__init__() in its first line."
         )
     if isinstance(thing, Module):
         near = get_close_matches("forward", [x for x in vars(type(thing)) if x != "forward"], 1)
@@ -207,7 +209,7 @@ class ModuleError(TypeError):
     def of_type(cls, function: str, module: object) -> ModuleError:
         what = "a tensor" if isinstance(module, Tensor) else f"a {type(module).__name__}"
         return cls(
-            f"{function}() takes a module and the name of a tensor in it, and got {what}. Write "
+            f"{function}() takes a module and the name of a tensor in it, but got {what}. Write "
             f'{function}(module, "weight", ...).'
         )
 
@@ -217,8 +219,8 @@ class ModuleError(TypeError):
             hint = "The arguments are (module, tensor_name, parametrization), in this order."
         elif isinstance(name, (list, tuple, set)):
             hint = (
-                "Call it for each name, or write paramdesc.parametrize(model, {...}) for several "
-                "tensors at once."
+                "Call it once for each name, or write paramdesc.parametrize(model, {...}) for "
+                "several tensors at once."
             )
         else:
             hint = 'It is a string, such as "weight" or "encoder.0.weight".'
@@ -274,7 +276,7 @@ class NonFiniteError(ValueError):
     def __init__(self, what: str, tensor_name: str, count: int, total: int, hint: str) -> None:
         self.count = count
         super().__init__(
-            f"{what} gives NaN in {count} of {total} entries for a finite {tensor_name!r}. {hint}"
+            f"{what} returns NaN in {count} of {total} entries for a finite {tensor_name!r}. {hint}"
         )
 
 
@@ -287,9 +289,10 @@ class SharedMapError(ValueError):
         name = type(parametrization).__name__
         listed = ", ".join(map(repr, names))
         super().__init__(
-            f"this {name} parametrizes {owner} already, and its state ({listed}) belongs to that "
-            f"tensor: registering it on {tensor_name!r} would change the value there. Register "
-            f"another instance, {name}(...) or copy.deepcopy(parametrization)."
+            f"this {name} already parametrizes {owner}, and its state ({listed}) belongs to that "
+            f"tensor: registering it on another tensor, {tensor_name!r}, would change the value "
+            f"of the first. Register another instance, {name}(...) or "
+            "copy.deepcopy(parametrization)."
         )
 
 
@@ -299,10 +302,10 @@ class TiedParameterError(ValueError):
     def __init__(self, module: Module, tensor_name: str, holder: str) -> None:
         super().__init__(
             f"{tensor_name!r} of {type(module).__name__} is the same tensor as {holder}, and the "
-            "right_inverse of the parametrization would overwrite it there, too. Untie it first: "
+            "right_inverse of the parametrization would overwrite both. Untie it first: "
             f"module.{tensor_name} = torch.nn.Parameter(module.{tensor_name}.detach().clone()). "
-            "To have both modules parametrized and tied, register on the untied one and then "
-            "call paramdesc.transfer_parametrizations_and_params(module, other)."
+            "To parametrize both modules and keep them tied, register on the untied one and "
+            "then call paramdesc.transfer_parametrizations_and_params(module, other)."
         )
 
 
@@ -311,8 +314,8 @@ class ShardedModuleError(RuntimeError):
 
     def __init__(self, module: Module, tensor_name: str, doing: str) -> None:
         super().__init__(
-            f"cannot {doing} {tensor_name!r} of {type(module).__name__}: FSDP manages the module, "
-            "and puts the parameters back that it has sharded, so the change would be bypassed. "
+            f"cannot {doing} {tensor_name!r} of {type(module).__name__}: FSDP manages the module "
+            "and restores the parameters that it has sharded, which would bypass the change. "
             "Register and remove parametrizations first, then call fully_shard(module) or "
             "FullyShardedDataParallel(module)."
         )
@@ -324,15 +327,16 @@ class ChainError(ValueError):
     @classmethod
     def emptied(cls, tensor_name: str, host: str) -> ChainError:
         return cls(
-            f"cannot take the last parametrization off {tensor_name!r} of {host}: nothing would be "
-            f'left to evaluate. Write paramdesc.remove_parametrizations(module, "{tensor_name}").'
+            f"cannot remove the last parametrization of {tensor_name!r} of {host}: nothing would "
+            "be left to evaluate. Write paramdesc.remove_parametrizations(module, "
+            f'"{tensor_name}").'
         )
 
     @classmethod
     def changed(cls, aspect: str, tensor_name: str, before: object, after: object) -> ChainError:
         return cls(
-            f"these parametrizations would change the {aspect} of {tensor_name!r} from {before} to "
-            f"{after}. Remove the chain and register again with unsafe=True, if that is meant: "
+            f"these parametrizations would change the {aspect} of {tensor_name!r} from {before} "
+            f"to {after}. If this is intended, remove them and register again with unsafe=True: "
             f'paramdesc.remove_parametrizations(module, "{tensor_name}").'
         )
 
@@ -340,25 +344,26 @@ class ChainError(ValueError):
     def which(cls, which: str, count: int, tensor_name: str, maps: Sequence[str]) -> ChainError:
         fact = f"{count} parametrizations" if count else "no parametrization"
         return cls(
-            f"{which} is {fact} of {tensor_name!r}, and must be one. There are: {listed(maps)}. "
-            f"Write the index, for example module.parametrizations.{tensor_name}.remove(0)."
+            f"{which} matches {fact} of {tensor_name!r}, and must match exactly one. There are: "
+            f"{listed(maps)}. Write the index, for example "
+            f"module.parametrizations.{tensor_name}.remove(0)."
         )
 
     @classmethod
     def originals(cls, tensor_name: str, fact: str) -> ChainError:
         return cls(
-            f"these parametrizations need other originals for {tensor_name!r} than those that are "
-            f"there: {fact}. To register on new originals, write "
-            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), then '
-            f'paramdesc.register_parametrization(module, "{tensor_name}", ...).'
+            f"these parametrizations need different originals for {tensor_name!r}: {fact}. To "
+            "register on new originals, write paramdesc.remove_parametrizations(module, "
+            f'"{tensor_name}"), then paramdesc.register_parametrization(module, "{tensor_name}", '
+            "...)."
         )
 
     @classmethod
     def held(cls, tensor_name: str, holder: str) -> ChainError:
         return cls(
-            f"cannot keep the value of {tensor_name!r}: its original would get other numbers, and "
-            f"a {holder} holds the same Parameter. Write keep_value=False to keep the original "
-            "instead, or give this tensor an original of its own: "
+            f"cannot keep the value of {tensor_name!r}: its original would be overwritten, and a "
+            f"{holder} uses the same Parameter. Write keep_value=False to keep the original "
+            "instead, or give this tensor its own original: "
             f'paramdesc.remove_parametrizations(module, "{tensor_name}"), then register again.'
         )
 
@@ -382,7 +387,7 @@ class MissingRightInverseError(RuntimeError):
         if is_edit:
             super().__init__(
                 f"cannot keep the value of {tensor_name!r}: parametrization {name} does not "
-                "implement right_inverse, through which it would be assigned. Write "
+                "implement right_inverse, which is needed to assign the value. Write "
                 "keep_value=False to keep the original instead, for example "
                 f"module.parametrizations.{tensor_name}.remove(0, keep_value=False)."
             )
@@ -403,8 +408,8 @@ class AssignmentError(TypeError):
     def replaced(cls, tensor_name: str) -> AssignmentError:
         return cls(
             f"cannot assign an nn.Parameter or nn.Module to {tensor_name!r}: it is parametrized, "
-            "and what is assigned must go through right_inverse. Write "
-            f"`module.{tensor_name} = value.detach()` to set its value, or call "
+            f"and an assigned value must go through right_inverse. Write `module.{tensor_name} = "
+            "value.detach()` to set its value, or call "
             f'paramdesc.remove_parametrizations(module, "{tensor_name}") first.'
         )
 
@@ -429,17 +434,17 @@ class DisabledError(RuntimeError):
     @classmethod
     def several(cls, path: str, count: int) -> DisabledError:
         return cls(
-            f"{path!r} is computed from {count} originals, so there is no one tensor to read while "
-            f"it is disabled. Give one, disabled(model, values={{{path!r}: tensor}}), or leave it "
-            f"out, disabled(model, exclude=[{path!r}])."
+            f"{path!r} is computed from {count} originals, so there is no single tensor to read "
+            f"while it is disabled. Pass one, disabled(model, values={{{path!r}: tensor}}), or "
+            f"leave it out, disabled(model, exclude=[{path!r}])."
         )
 
     @classmethod
     def foreign(cls, path: str) -> DisabledError:
         return cls(
-            f"{path!r} is parametrized by torch.nn.utils.parametrize, which cannot be switched "
-            "off. Call paramdesc.adopt(model) first, or leave it out, "
-            f"disabled(model, exclude=[{path!r}])."
+            f"{path!r} is parametrized by torch.nn.utils.parametrize, which cannot be disabled. "
+            "Call paramdesc.adopt(model) first, or leave it out, disabled(model, "
+            f"exclude=[{path!r}])."
         )
 
     @classmethod
@@ -447,8 +452,8 @@ class DisabledError(RuntimeError):
         names = " or ".join(x.__name__ for x in maps)
         listed = ", ".join(present) or "none"
         return cls(
-            f"no chosen tensor has a parametrization of type {names}. There are: {listed}. Write "
-            "disabled(model, maps=<one of these types>), or disabled(model) for all maps."
+            f"no selected tensor has a parametrization of type {names}. There are: {listed}. "
+            "Write disabled(model, maps=<one of these types>), or disabled(model) for all maps."
         )
 
     @classmethod
@@ -468,36 +473,49 @@ class DisabledError(RuntimeError):
     @classmethod
     def assigned(cls, tensor_name: str, how: str) -> DisabledError:
         other = (
-            f"write to module.parametrizations.{tensor_name}.original in torch.no_grad()"
+            f"write to module.parametrizations.{tensor_name}.original inside torch.no_grad()"
             if how == "original"
             else "open another block with values={...}"
         )
         return cls(
             f"cannot assign to {tensor_name!r} inside disabled(...): the value would go through "
-            "right_inverse, and the tensor would not read as it. Assign outside of the block, or "
-            f"{other}."
+            "right_inverse, and reading the tensor would not return it. Assign outside the "
+            f"block, or {other}."
         )
 
     @classmethod
     def scripted(cls) -> DisabledError:
         return cls(
-            "torch.jit.script was called inside disabled(...), which a TorchScript program cannot "
-            "follow. Call it outside of the block, or script a copy without the parametrizations: "
-            "paramdesc.remove_parametrizations(module, name, leave_parametrized=False)."
+            "torch.jit.script was called inside disabled(...), which TorchScript programs do "
+            "not support. Call it outside the block, or script a copy without the "
+            "parametrizations: paramdesc.remove_parametrizations(module, name, "
+            "leave_parametrized=False)."
         )
 
     @classmethod
     def program(cls, name: str) -> DisabledError:
         return cls(
-            f"{name or 'the model'} is a TorchScript program, in which nothing can be switched "
-            "off. Write disabled(model) for the eager model."
+            f"{name or 'the model'} is a TorchScript program, whose parametrizations cannot be "
+            "disabled. Write disabled(model) for the eager model."
         )
 
     @classmethod
     def generator(cls, name: str) -> DisabledError:
         return cls(
-            f"cannot decorate the generator {name}: between its steps the block would be its "
-            "caller's too. Write `with disabled(...):` inside of it."
+            f"cannot decorate the generator {name}: between its steps, the block would also "
+            "apply to its caller. Write `with disabled(...):` inside it."
+        )
+
+
+class DistributionError(RuntimeError):
+    """A parametrized module was distributed before paramdesc could learn of it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this parametrized module is distributed with torch.distributed.tensor, which was "
+            "imported after the module was parametrized. Write `import "
+            "torch.distributed.tensor.parallel` before register_parametrization(...), or call "
+            "parallelize_module(...) before it."
         )
 
 
@@ -507,8 +525,8 @@ class InitialisationError(RuntimeError):
     def __init__(self, tensor_name: str) -> None:
         self.tensor_name = tensor_name
         super().__init__(
-            f"this tensor is part of the value of {tensor_name!r}, and cannot be told which: it "
-            f"is detached. Write nn.init.zeros_(module.{tensor_name}[0]) or "
+            f"this tensor is a detached part of the value of {tensor_name!r}, so its position in "
+            f"the value is unknown. Write nn.init.zeros_(module.{tensor_name}[0]) or "
             f"nn.init.zeros_(module.{tensor_name}.data[0]), or assign the whole value: "
             f"module.{tensor_name} = value."
         )
@@ -530,9 +548,9 @@ class AveragedOriginalsError(RuntimeError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"the original of {path!r} is relative to a base point that follows the training, so "
-            "an average over several steps is meaningless. Average the values of the weight and "
-            "assign the result, or construct the map with rebase=None before training."
+            f"the original of {path!r} is relative to a base point that moves during training, "
+            "so an average over several steps is meaningless. Average the values of the weight "
+            "and assign the result, or construct the map with rebase=None before training."
         )
 
 
@@ -543,9 +561,9 @@ class CacheTargetError(TypeError):
     def scoped(cls, target: object) -> CacheTargetError:
         hint = ""
         if callable(target) and not isinstance(target, Tensor):
-            hint = " To decorate a function write @cached(), with parentheses."
+            hint = " To decorate a function, write @cached(), with parentheses."
         elif isinstance(target, str):
-            hint = f" For tensors by name write cached(get_parametrizations(model)[{target!r}])."
+            hint = f" For tensors by name, write cached(get_parametrizations(model)[{target!r}])."
         elif isinstance(target, Tensor):
             return cls(
                 "cached() takes modules, ParametrizationLists, and sets or iterables of them. Got "
@@ -559,22 +577,22 @@ class CacheTargetError(TypeError):
     @classmethod
     def persistent(cls) -> CacheTargetError:
         return cls(
-            "cached(persistent=True) needs targets: values that outlive the scope would be kept "
-            "for every parametrization that is ever read. Write cached(model, persistent=True)."
+            "cached(persistent=True) needs targets: without them, it would keep values of every "
+            "parametrization that is ever read. Write cached(model, persistent=True)."
         )
 
     @classmethod
     def batched(cls) -> CacheTargetError:
         return cls(
-            "cached(batched=True) needs targets: the first read of a tensor evaluates all covered "
-            "ones that are alike, and without targets they are not known. Write "
-            "cached(model, batched=True)."
+            "cached(batched=True) needs targets: the first read of a tensor evaluates all "
+            "similar covered tensors, which are unknown without targets. Write cached(model, "
+            "batched=True)."
         )
 
     @classmethod
     def automatic(cls, target: object, is_scripted: bool) -> CacheTargetError:
         hint = (
-            "A TorchScript program keeps values in scopes only: write `with cached(program):` "
+            "A TorchScript program caches values only in blocks: write `with cached(program):` "
             "around its calls."
             if is_scripted
             else "Pass the model."
@@ -592,9 +610,10 @@ class ConstraintError(ValueError):
         self.tolerance = tolerance
         name = type(parametrization).__name__
         super().__init__(
-            f"the value is not {constraint}: it deviates by {deviation:.3g}, where {tolerance:.3g} "
-            f"is allowed for rounding. Assign one that is, or register {name}(...) without "
-            "strict=True: then a nearby one takes its place."
+            f"the value is not {constraint}: it deviates by {deviation:.3g}, and only "
+            f"{tolerance:.3g} is allowed for rounding. Assign a value that satisfies the "
+            f"constraint, or register {name}(...) without strict=True to replace it with a "
+            "nearby one."
         )
 
 
@@ -607,9 +626,9 @@ class ScriptingError(RuntimeError):
         self.name = name
         what = "the chain" if index is None else f"map {index}, {type(refused).__name__},"
         super().__init__(
-            f"TorchScript cannot compile {what} of {name!r}:\n{str(refusal).strip()}\n"
-            "Rewrite that line in TorchScript's part of Python, or let torch.jit.trace, "
-            "torch.compile or torch.export read the model: they take every map."
+            f"TorchScript cannot compile {what} of {name!r}:\n{str(refusal).strip()}\nRewrite "
+            "that line in the subset of Python that TorchScript supports, or use "
+            "torch.jit.trace, torch.compile or torch.export, which work with every map."
         )
 
 
@@ -620,16 +639,16 @@ class ScriptedScopeError(ValueError):
     def unknown(cls, module: Module, call: str, error: NameError) -> ScriptedScopeError:
         return cls(
             f"{call} in a method of {type(module).__name__} cannot be scripted: {error}. Its "
-            "arguments are evaluated when the model is scripted, and may use self and global "
-            "names only. Write cached(self), or cached(self.<name of a module>)."
+            "arguments are evaluated when the model is scripted, and may use only self and "
+            "global names. Write cached(self), or cached(self.<name of a module>)."
         )
 
     @classmethod
     def outside(cls, module: Module, call: str, names: list[str]) -> ScriptedScopeError:
         return cls(
             f"{call} in a method of {type(module).__name__} cannot be scripted: it covers "
-            f"{', '.join(map(repr, names))}, which TorchScript cannot reach from self. Open the "
-            "scope in a module that contains it, or around the call of the scripted program."
+            f"{', '.join(map(repr, names))}, which TorchScript cannot reach from self. Write the "
+            "block in a module that contains it, or around the call of the scripted program."
         )
 
 
@@ -637,13 +656,36 @@ class BatchedGraphError(RuntimeError):
     """A backward pass has reached a graph that another one has freed."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
         super().__init__(
-            f"{len(names)} tensors were evaluated together ({shown}), so they share one graph, and "
-            "an earlier backward pass has freed it. Read them after that backward pass, call "
-            "backward() once for the sum of the losses or with retain_graph=True, or write "
-            "cached(...) without batched=True."
+            f"{len(names)} tensors were evaluated together ({shown(names)}), so they share one "
+            "graph, which an earlier backward pass has freed. Read them again after that backward "
+            "pass, call backward() once for the sum of the losses or with retain_graph=True, or "
+            "write cached(...) without batched=True."
         )
+
+
+class DividedBatchError(RuntimeError):
+    """Processes cannot divide the evaluation of a batch between them."""
+
+    @classmethod
+    def different(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the processes of the group are about to evaluate different tensors; here "
+            f"{shown(names)}. With cached(..., process_group=group), all of them must have the "
+            "same model and read its tensors in the same order. Otherwise write "
+            "cached(...) without process_group=."
+        )
+
+    @classmethod
+    def has_state(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the maps of {shown(names)} have a state that moves in each evaluation, so each "
+            "process must evaluate all of them. Write cached(...) without process_group=."
+        )
+
+
+def shown(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 class LayoutError(ValueError):
@@ -668,9 +710,9 @@ class CheckpointError(RuntimeError):
     ) -> CheckpointError:
         return cls(
             f'"{key}" of the checkpoint cannot be the value of a tensor that is parametrized by '
-            f"{', '.join(maps)}: {error} To let the maps change what is loaded, load the "
-            "checkpoint before the tensor is parametrized. To load originals, name them "
-            f"{', '.join(map(repr, originals))} in the checkpoint."
+            f"{', '.join(maps)}: {error} To let the parametrizations replace the value with a "
+            "nearby one, load the checkpoint before registering them. To load originals, store "
+            f"them as {', '.join(map(repr, originals))}."
         )
 
     @classmethod
@@ -684,15 +726,15 @@ class CheckpointError(RuntimeError):
     @classmethod
     def no_adapters(cls) -> CheckpointError:
         return cls(
-            "the state_dict has no adapters: no key ends in .lora_A. Pass what "
-            "adapter_state_dict(model) returned before merge_lora(model)."
+            "the state_dict has no adapters: no key ends in .lora_A. Pass the result of "
+            "adapter_state_dict(model) from before merge_lora(model)."
         )
 
     @classmethod
     def unmerged(cls, path: str, problem: str) -> CheckpointError:
         return cls(
-            f"the adapter of {path!r} cannot be taken out of the model: {path!r} {problem}. Pass "
-            "what adapter_state_dict(model) returned before merge_lora(model)."
+            f"the adapter of {path!r} cannot be unmerged: {path!r} {problem}. Pass the result of "
+            "adapter_state_dict(model) from before merge_lora(model)."
         )
 
     @classmethod
@@ -711,14 +753,16 @@ class SelectionError(ValueError):
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         return cls(
             f"{selector!r:.200} matches no tensor of the model.{hint} A pattern is compared with "
-            "the path of a tensor, 'encoder.0.weight', and with its own name, 'weight'."
+            "the path of a tensor, such as 'encoder.0.weight', and with its name, such as "
+            "'weight'."
         )
 
     @classmethod
     def of_type(cls, selector: object) -> SelectionError:
         return cls(
-            "tensors are chosen by a pattern ('encoder.*.weight'), a type of module (nn.Linear), "
-            f"or a submodule. Got {selector!r:.200} of type {type(selector).__name__}."
+            "tensors are selected by a pattern ('encoder.*.weight'), a type of module "
+            f"(nn.Linear), or a submodule. Got {selector!r:.200} of type "
+            f"{type(selector).__name__}."
         )
 
 
@@ -729,9 +773,8 @@ class TyingError(ValueError):
     def parametrized(cls, module: Module, tensor_name: str, path: str) -> TyingError:
         return cls(
             f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: it is "
-            "parametrized itself. Remove that first, "
-            f'paramdesc.remove_parametrizations(module, "{tensor_name}"), or name it first, as '
-            "the tensor that stays."
+            "parametrized itself. Call paramdesc.remove_parametrizations(module, "
+            f'"{tensor_name}") first, or pass its path as the first one, which is kept.'
         )
 
     @classmethod
@@ -740,15 +783,15 @@ class TyingError(ValueError):
     ) -> TyingError:
         return cls(
             f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: its {aspect} is "
-            f"{own}, and that of {path!r} is {other}. To tie a tensor to a function of another, "
-            "use paramdesc.parametrizations.tie."
+            f"{own}, and that of {path!r} is {other}. To make a tensor a function of another "
+            "one, use paramdesc.parametrizations.tie."
         )
 
     @classmethod
     def buffer(cls, module: Module, tensor_name: str, path: str) -> TyingError:
         return cls(
             f"cannot tie {tensor_name!r} of {type(module).__name__} to {path!r}: one of them is "
-            "a buffer. Only Parameters and parametrized tensors are tied."
+            "a buffer. Only Parameters and parametrized tensors can be tied."
         )
 
 
@@ -758,10 +801,10 @@ class PlacementError(ValueError):
     @classmethod
     def not_callable(cls, selector: object, value: object) -> PlacementError:
         return cls(
-            f"the value for {selector!r:.100} must make a map for each tensor. Got {value!r:.200} "
-            f"of type {type(value).__name__}. Write a class, a function without arguments, such as "
-            "`lambda: SpectralNorm(0.9)`, or a function (module, tensor_name), such as "
-            "`orthogonal`."
+            f"the value for {selector!r:.100} must create a map for each tensor. Got "
+            f"{value!r:.200} of type {type(value).__name__}. Write a class, a function without "
+            "arguments, such as `lambda: SpectralNorm(0.9)`, or a function (module, "
+            "tensor_name), such as `orthogonal`."
         )
 
     @classmethod
@@ -778,35 +821,35 @@ class PlacementError(ValueError):
     def one_map(cls, selector: object, value: Module, paths: Sequence[str]) -> PlacementError:
         name = type(value).__name__
         return cls(
-            f"{selector!r:.100} chooses {len(paths)} tensors ({listed(paths[:3])}"
-            f"{', ...' if len(paths) > 3 else ''}), and its value is one map, a {name}. Each "
-            f"tensor needs a map of its own: write `lambda: {name}(...)`."
+            f"{selector!r:.100} selects {len(paths)} tensors "
+            f"({listed(paths[:3])}{', ...' if len(paths) > 3 else ''}), but its value is a "
+            f"single map, a {name}. Each tensor needs its own map: write `lambda: {name}(...)`."
         )
 
     @classmethod
     def parametrized(cls, path: str) -> PlacementError:
         return cls(
-            f"{path!r} is parametrized already. Write parametrize(..., append=True) to put the map "
-            f'after those that are there, or paramdesc.remove_parametrizations(model, "{path}") '
-            "first."
+            f"{path!r} is already parametrized. Write parametrize(..., append=True) to add the "
+            "map after the existing ones, or call paramdesc.remove_parametrizations(model, "
+            f'"{path}") first.'
         )
 
     @classmethod
     def unused(cls, selector: object, path: str) -> PlacementError:
         return cls(
-            f"every tensor that {selector!r:.100} chooses, {path!r} for example, is chosen by an "
-            "earlier key. Put the special keys before the general ones."
+            f"every tensor that {selector!r:.100} selects, for example {path!r}, is selected by "
+            "an earlier key. Put the specific keys before the general ones."
         )
 
     @classmethod
     def no_map(cls, selector: object, path: str) -> PlacementError:
-        return cls(f"the function for {selector!r:.100} has put no map on {path!r}.")
+        return cls(f"the function for {selector!r:.100} did not register a map on {path!r}.")
 
     @classmethod
     def tied_lazy(cls, path: str, other: str) -> PlacementError:
         return cls(
-            f"{path!r} is the same tensor as {other!r}, and has no shape yet. Call the model once, "
-            "then parametrize it."
+            f"{path!r} is the same tensor as {other!r} and has no shape yet. Call the model "
+            "once, then parametrize it."
         )
 
     @classmethod
@@ -819,8 +862,8 @@ class PlacementError(ValueError):
     @classmethod
     def original(cls, path: str, other: str) -> PlacementError:
         return cls(
-            f"{path!r} is the original of {other!r}, which is parametrized. To have both read the "
-            f'value, write paramdesc.tie_weights(model, "{other}", "{path}").'
+            f"{path!r} is the original of {other!r}, which is parametrized. To make both read "
+            f'the value, write paramdesc.tie_weights(model, "{other}", "{path}").'
         )
 
 
@@ -830,15 +873,15 @@ class OptimizerError(TypeError):
     @classmethod
     def of_type(cls, optimizer: object) -> OptimizerError:
         return cls(
-            "optimizer= takes an optimizer of torch, whose groups are to train the new "
-            f"Parameters. Got {optimizer!r:.200} of type {type(optimizer).__name__}."
+            "optimizer= takes a torch optimizer, to whose groups the new Parameters are added. "
+            f"Got {optimizer!r:.200} of type {type(optimizer).__name__}."
         )
 
     @classmethod
     def lazy(cls) -> OptimizerError:
         return cls(
-            "optimizer= needs a tensor with a shape, and this one has none before the first call "
-            "of its module. Call the module once, then register, or create the optimizer "
+            "optimizer= needs a tensor with a shape, but this one has none before the first "
+            "call of its module. Call the module once, then register, or create the optimizer "
             "afterwards."
         )
 
@@ -849,16 +892,16 @@ class BakingError(RuntimeError):
     @classmethod
     def of_program(cls, path: str, machinery: str) -> BakingError:
         return cls(
-            f"cannot bake {path!r}: it is inside a program of {machinery}, whose code computes it. "
-            "Bake the model from which the program was made, paramdesc.bake(model), then make "
-            "the program again."
+            f"cannot bake {path!r}: it is inside a {machinery} program, whose code computes it. "
+            "Bake the model from which the program was created, paramdesc.bake(model), then "
+            "create the program again."
         )
 
     @classmethod
     def changed(cls, path: str) -> BakingError:
         return cls(
-            f"cannot bake {path!r}: the plain tensor does not read as the value that was "
-            "evaluated. Does the module define __getattr__, or a property of that name?"
+            f"cannot bake {path!r}: reading the plain tensor does not return the evaluated "
+            "value. Does the module define __getattr__, or a property of that name?"
         )
 
 
@@ -868,9 +911,9 @@ class DeferredGradientError(RuntimeError):
     @classmethod
     def late(cls, name: str) -> DeferredGradientError:
         return cls(
-            f"a gradient has reached {name!r} after the backward pass of its maps had run, at "
-            "the end of cached(..., deferred=True) or in scope.backward(); it would be lost. "
-            "Call loss.backward() before, inside of the scope."
+            f"a gradient has reached {name!r} after the backward pass of its maps ran, at the "
+            "end of cached(..., deferred=True) or in scope.backward(), and would be lost. Call "
+            "loss.backward() earlier, inside the block."
         )
 
     @classmethod
@@ -878,9 +921,9 @@ class DeferredGradientError(RuntimeError):
         return cls(
             f"backward(create_graph=True) has reached {name!r} in cached(..., deferred=True). "
             "There the graph ends at the value, so derivatives of these gradients would lack "
-            "what leads through the maps. Write cached(...) without deferred=True around this "
-            "backward pass, or torch.autograd.grad(outputs, inputs, create_graph=True), which "
-            "differentiates by the inputs alone."
+            "the part that goes through the maps. Write cached(...) without deferred=True "
+            "around this backward pass, or torch.autograd.grad(outputs, inputs, "
+            "create_graph=True), which differentiates only with respect to the inputs."
         )
 
     @classmethod
@@ -888,15 +931,15 @@ class DeferredGradientError(RuntimeError):
         return cls(
             f"{what} while gradients wait in cached(..., deferred=True), of "
             f"{', '.join(map(repr, names))}: they have not reached the originals yet. Leave the "
-            "scope, or call scope.backward(), before all that reads or clears .grad: "
+            "block, or call scope.backward(), before anything that reads or clears .grad: "
             "zero_grad(), clipping, scaler.unscale_(optimizer), optimizer.step()."
         )
 
     @classmethod
     def unused(cls, name: str) -> DeferredGradientError:
         return cls(
-            f"{name!r} was read with deferred gradients inside of DistributedDataParallel with "
-            "find_unused_parameters=True or static_graph=True, which takes its originals for "
+            f"{name!r} was read with deferred gradients inside DistributedDataParallel with "
+            "find_unused_parameters=True or static_graph=True, which considers its originals "
             "unused and would not average their gradients. Write DistributedDataParallel(model) "
             "without them, or cached(...) without deferred=True."
         )
@@ -912,25 +955,26 @@ class DeferredGradientError(RuntimeError):
     def captured(cls, name: str) -> DeferredGradientError:
         return cls(
             f"the capture of a CUDA graph began or ended between the evaluation of {name!r} in "
-            "cached(..., deferred=True) and the use of its deferred gradient. What is computed in "
-            "a capture has no numbers until the graph is replayed. Open and leave the scope inside "
-            "of torch.cuda.graph(...), or write cached(...) without deferred=True."
+            "cached(..., deferred=True) and the use of its deferred gradient. Tensors computed "
+            "in a capture have no values until the graph is replayed. Enter and leave the block "
+            "inside torch.cuda.graph(...), or write cached(...) without deferred=True."
         )
 
     @classmethod
     def split(cls, name: str) -> DeferredGradientError:
         return cls(
             f"{name!r} has deferred gradients in a pipeline whose backward passes are split into "
-            "one for inputs and one for parameters, which would leave it out. Write cached(...) "
-            "without deferred=True, or take a schedule without that split, such as "
+            "one for inputs and one for parameters, so they would be lost. Write cached(...) "
+            "without deferred=True, or use a schedule without this split, such as "
             "ScheduleInterleaved1F1B."
         )
 
     @classmethod
     def not_deferred(cls) -> DeferredGradientError:
         return cls(
-            "this scope defers no gradients: they have reached the originals. To let "
-            "scope.backward() run the maps' backward pass, write cached(..., deferred=True)."
+            "this scope does not defer gradients, so they have already reached the originals. "
+            "To let scope.backward() run the backward pass of the maps, write cached(..., "
+            "deferred=True)."
         )
 
 
@@ -940,22 +984,23 @@ class RecipeError(ValueError):
     @classmethod
     def not_described(cls, path: str, parametrization: Module) -> RecipeError:
         return cls(
-            f"{type(parametrization).__name__}, which parametrizes {path!r}, cannot be described by "
-            "the arguments of its constructor. A map from outside of this library must store each "
-            "argument as an attribute of the same name, and a plain function cannot be stored. "
-            "Register the map in __init__ of the model class instead, or bake the tensor."
+            f"{type(parametrization).__name__}, which parametrizes {path!r}, cannot be described "
+            "by the arguments of its constructor. A map from another library must store each "
+            "argument as an attribute of the same name, and plain functions cannot be stored. "
+            "Register the map in the __init__ of the model class instead, or bake the tensor."
         )
 
     @classmethod
     def unknown(cls, name: str) -> RecipeError:
         return cls(
-            f"the recipe names the map {name!r}, which is not in paramdesc.parametrizations. A "
-            f"file does not choose which code runs. If you trust it, give the class: maps=[...]."
+            f"the recipe names the map {name!r}, which is not in paramdesc.parametrizations. For "
+            "safety, a file cannot choose which code runs. If you trust it, pass the class: "
+            "maps=[...]."
         )
 
     @classmethod
     def other_format(cls, file: str, found: object) -> RecipeError:
-        return cls(f"{file} has format {found!r}, and this version of paramdesc reads format 1.")
+        return cls(f"{file} has format {found!r}, but this version of paramdesc reads format 1.")
 
 
 class AdapterMergeError(RuntimeError):

@@ -1,6 +1,6 @@
-"""Colours of light and of dark pages, told apart by colour-blind readers.
+"""Colors of light and of dark pages, told apart by color-blind readers.
 
-A picture is drawn in those of light pages. Its text names each colour as `#rrggbb`, so the picture
+A picture is drawn in those of light pages. Its text names each color as `#rrggbb`, so the picture
 for dark pages is the same text with others.
 """
 
@@ -38,7 +38,7 @@ REPLACED = {
 
 
 def on_dark(svg: str) -> str:
-    """The same picture in the colours of dark pages."""
+    """The same picture in the colors of dark pages."""
     return re.sub(r"#[0-9a-f]{6}\b", lambda found: REPLACED.get(found[0], found[0]), svg)
 
 

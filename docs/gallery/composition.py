@@ -31,7 +31,7 @@ ENTRIES: tuple[Entry, ...] = (
         "Flattened(Orthogonal(), rows=0)",
         FILTERS,
         singular_values(1),
-        "A convolution as a matrix with a row for each output channel; it is drawn so.",
+        "A convolution, treated and drawn as a matrix with one row for each output channel.",
     ),
     Entry(
         "Orthogonal()",

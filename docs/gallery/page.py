@@ -13,7 +13,7 @@ from .entry import Entry
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-__all__ = ["GALLERY", "setup", "write_gallery", "write_picture"]
+__all__ = ["GALLERY", "picture", "setup", "write_changed", "write_gallery", "write_picture"]
 
 GALLERY: dict[str, tuple[Entry, ...]] = {
     "Linear structure": linear_structure.ENTRIES,
@@ -27,14 +27,15 @@ GALLERY: dict[str, tuple[Entry, ...]] = {
 }
 
 
-def write_gallery(folder: Path) -> None:
-    """All pictures, and what `gallery.md` includes."""
+def write_gallery(folder: Path, *, redraw: bool = True) -> None:
+    """All pictures, or those that are missing, and what `gallery.md` includes."""
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     for family, entries in GALLERY.items():
         lines += [f"## {family}", ""]
         for entry in entries:
-            write_picture(entry, folder)
+            if redraw or not (folder / f"{entry.file}-dark.svg").exists():
+                write_picture(entry, folder)
             lines += section(entry)
     write_changed(folder / "gallery.md", "\n".join(lines))
 
@@ -46,9 +47,9 @@ def write_picture(entry: Entry, folder: Path) -> None:
     write_changed(folder / f"{entry.file}-dark.svg", on_dark(picture))
 
 
-def section(entry: Entry) -> list[str]:
-    """What the page says of one map."""
-    lines = [f"### {entry.name}", ""]
+def picture(entry: Entry) -> list[str]:
+    """The picture of one map, for light and for dark pages."""
+    lines: list[str] = []
     for mode in ("light", "dark"):
         lines += [
             f"```{{image}} /_generated/{entry.file}-{mode}.svg",
@@ -58,8 +59,13 @@ def section(entry: Entry) -> list[str]:
             "```",
             "",
         ]
-    reference = f"{{py:obj}}`{entry.shown} <paramdesc.parametrizations.{entry.name}>`"
-    return [*lines, f"{reference}: {entry.caption}", ""]
+    return lines
+
+
+def section(entry: Entry) -> list[str]:
+    """What the page says of one map."""
+    page = f"[`{entry.shown}`](parametrizations/{entry.file}.md)"
+    return [f"### {entry.name}", "", *picture(entry), f"{page}: {entry.caption}", ""]
 
 
 def write_changed(path: Path, text: str) -> None:
@@ -69,7 +75,8 @@ def write_changed(path: Path, text: str) -> None:
 
 
 def write_before_reading(app: Sphinx) -> None:
-    write_gallery(Path(app.srcdir) / "_generated")
+    # drawing takes longer than all else that is generated, and examples do not show pictures
+    write_gallery(Path(app.srcdir) / "_generated", redraw=app.builder.name != "doctest")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

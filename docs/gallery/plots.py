@@ -130,8 +130,8 @@ def eigenvalues(
             found = np.linalg.eigvals(matrix)
             axes.plot(found.real, found.imag, "o", markersize=5, **look)
             if mean:
-                centre = found.mean()
-                axes.plot(centre.real, centre.imag, "+", markersize=13, color=look["color"])
+                center = found.mean()
+                axes.plot(center.real, center.imag, "+", markersize=13, color=look["color"])
         axes.margins(0.12)
         if circle is not None:
             angle = np.linspace(0, 2 * np.pi, 100)

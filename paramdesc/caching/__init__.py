@@ -1,1 +1,1 @@
-"""The cache: scopes, what cached values depend on, and the ways in which a tensor is read."""
+"""The cache: scopes, the dependencies of cached values, and how tensors are read."""

@@ -14,7 +14,7 @@ from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.early import refuse_early
 from paramdesc.caching.expiry import expire
 from paramdesc.caching.left_open import left_open
-from paramdesc.caching.pipelines import watch_pipelines
+from paramdesc.caching.pipelines import OpenScopes, watch_pipelines
 from paramdesc.caching.record import Reason
 from paramdesc.caching.scopes import AUTO, Scope
 from paramdesc.caching.switched_off import DisablingScope
@@ -54,7 +54,7 @@ def open_scope(scope: Scope) -> None:
         return
     if scope.deferral is not None:
         refuse_early(open_deferrals)
-        watch_pipelines(deferred_scopes)
+    watch_pipelines(_OPEN)
     for ended in left_open(active_scopes(), scope.frame):
         end_scope(ended, error=KeyboardInterrupt())
     scope.opened = TRACED.opened
@@ -147,7 +147,7 @@ def settle(deferral: Deferral, error: BaseException | None) -> None:
     names = deferral.drop()
     if names:
         listed = ", ".join(map(repr, names))
-        add_note(error, f"the deferred gradients of {listed} were dropped: .grad is as before")
+        add_note(error, f"the deferred gradients of {listed} were dropped: .grad is unchanged")
 
 
 def open_deferrals() -> list[Deferral]:
@@ -199,3 +199,17 @@ def rerun(disabling: tuple[DisablingScope, ...], run: Rerun) -> Iterator[None]:
         yield
     finally:
         _SCOPES.set(before)
+
+
+@contextmanager
+def without_scopes() -> Iterator[None]:
+    """A block in which no scope is open but those that switch chains off."""
+    before = active_scopes()
+    try:
+        _SCOPES.set(tuple(scope for scope in before if scope.disables))
+        yield
+    finally:
+        _SCOPES.set(before)
+
+
+_OPEN = OpenScopes(active_scopes, deferred_scopes, without_scopes)

@@ -42,27 +42,26 @@ def auto_cache(
 ) -> Scope:
     """Make `model` cache the values of its parametrized tensors, without `with cached(...)`.
 
-    In evaluation without gradients, `model.eval()` and `torch.no_grad()` or
-    `torch.inference_mode()`, a value is evaluated once, for all threads, and kept until
-    something that it depends on changes. With gradients, or in training mode, it is evaluated
-    once in each call of `model` and released at the end of the call: from then on only the
-    graph holds it, until the backward pass. Values are reused by the rules of `cached`.
+    In evaluation without gradients (`model.eval()` and `torch.no_grad()` or
+    `torch.inference_mode()`), a value is evaluated once, for all threads, and kept until something
+    that it depends on changes. With gradients or in training mode, it is evaluated once in each
+    call of `model` and released at the end of the call; after that, only the graph holds it, until
+    the backward pass. Values are reused under the same conditions as in `cached`.
 
-    The setting is copied and pickled with the model; values never are. To cover tensors that
-    are parametrized later, call `auto_cache` again; repeated calls do no harm.
+    The setting is copied and pickled with the model; cached values are not. To cover tensors that
+    are parametrized later, call `auto_cache` again; repeated calls are harmless.
 
     Args:
-        model: a module whose calls are the forward passes. All parametrizations below it are
-            cached.
-        enabled: False switches caching off for `model` and everything below it, and frees the
-            values.
-        check_contents: whether values that outlive a call are compared with their tensors
-            at each call of `model`, as `cached` does at each entry.
-        batched: whether tensors that are parametrized alike are evaluated together in a call of
-            `model`, as in `cached(model, batched=True)`.
+        model: a module whose calls are the forward passes. All parametrizations in it and its
+            submodules are cached.
+        enabled: False turns caching off for `model` and its submodules, and frees the values.
+        check_contents: whether each call of `model` checks that the tensors behind the kept values
+            have not changed, as `cached` does at each entry.
+        batched: whether tensors with the same kind of parametrization are evaluated together in a
+            call of `model`, as in `cached(model, batched=True)`.
 
     Returns:
-        A scope with the counters of the model: `print(auto_cache(model).report())`.
+        A scope with the statistics of the model: `print(auto_cache(model).report())`.
 
     Raises:
         TypeError: if `model` is not a module, or is a TorchScript program.
@@ -94,7 +93,7 @@ def auto_cache(
 
 
 def switch_hooks(module: Any, enabled: bool, batched: bool = False) -> None:
-    """Make calls of `module` open a scope, or stop doing so."""
+    """Make each call of `module` open a scope, or stop doing so."""
     before, after = module._forward_pre_hooks, module._forward_hooks
     if enabled:
         before[HOOK] = enter_batched_forward_pass if batched else enter_forward_pass

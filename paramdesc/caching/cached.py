@@ -32,52 +32,59 @@ _FIRST_ENTRY = ProcessLock()
 class cached:
     """Evaluate each parametrized tensor at most once inside the block, and free it at the end.
 
-    A value is used again only while a fresh evaluation would give the same one: while the
-    originals and whatever the maps use are unchanged, and grad mode, inference mode, autocast,
-    training flags, tracing and transforms are the same; and only until a backward pass has gone
-    through it. Otherwise it is evaluated again. So optimizer steps, further backward passes,
-    assignments and conversions are fine inside the block.
+    A value is reused only while a new evaluation would give the same result. This requires that the
+    originals and everything else that the parametrizations use are unchanged, that grad mode,
+    inference mode, autocast, training flags, tracing and transforms are the same, and that no
+    backward pass has gone through the value. Otherwise it is evaluated again. So optimizer steps,
+    several backward passes, assignments and conversions all work inside the block.
 
-    A scope is visible to the thread or asyncio task that opens it, and to tasks started
-    inside. Scopes nest: a value belongs to the outermost scope that covers it, and outlives
-    the inner ones. An iterable is read when `cached` is called, and the targets are searched when
-    the block is entered: parametrizations that are registered inside it are covered only by a
-    scope without targets. An object that is entered again searches again if a parametrization
-    was made meanwhile; otherwise entering it takes the same time for all models.
+    A block applies to the thread or asyncio task that enters it, and to tasks started inside.
+    Blocks can be nested: a value belongs to the outermost block that covers it, and outlives the
+    inner ones. Iterables are read when `cached` is called, and targets are searched when the block
+    is entered, so parametrizations that are registered inside are covered only by a block without
+    targets. Entering the same object again repeats the search only if a parametrization was
+    registered in the meantime; otherwise the time to enter does not depend on the size of the
+    model.
 
     Args:
-        targets: modules (all parametrizations below them), `ParametrizationList`s, and sets
-            or iterables of them. Without targets, every parametrization is covered; an empty
-            set covers none.
-        persistent: whether values that need no gradient, of maps in evaluation mode, outlive
-            the block. They are kept in this object until something that they depend on changes,
-            and are shared by all threads and tasks that enter it: one evaluates, the others
-            wait. Needs targets, which are searched once.
-        check_contents: whether values that outlive the block are compared with their tensors
-            at each entry, by a sample of about 64 entries of each tensor. This finds writes that
-            torch does not count: through `.data`, or by a collective. By default, tensors on a
-            CPU are compared (some microseconds each); with True also those on other devices,
-            which waits for the device.
-        deferred: whether values that need a gradient are handed out as leaves. Backward
-            passes end there and add up; the end of the block, or `scope.backward()`, runs the
-            backward pass of the maps once. If an exception ends the block, the sums are dropped,
-            and the `.grad` of the originals is as before. Backward passes must reach the values
-            inside the block. Call `scope.backward()` before anything that reads or clears
-            `.grad` of originals: `zero_grad`, clipping, `GradScaler.unscale_`,
-            `Optimizer.step`.
-        batched: whether tensors that are parametrized alike are evaluated together: the same maps
-            with the same settings, and the same shapes, dtypes and devices. The first read of one
-            evaluates all of them that are covered, by `torch.func.vmap` or in the batch dimension
-            of the maps; on a CPU, only those small enough for it to pay. What cannot be evaluated
-            together is evaluated one by one. The values share one graph: a backward pass through
-            one of them frees the graph of all. Needs targets.
+        targets: modules (with all parametrizations in them and their submodules),
+            `ParametrizationList`s, and sets or iterables of these. Without targets, every
+            parametrization is covered; an empty set covers none.
+        persistent: whether values outlive the block if they need no gradient and their maps are in
+            evaluation mode. They are kept in this object until something that they depend on
+            changes, and are shared by all threads and tasks that enter it: one evaluates, and the
+            others wait. Requires targets, which are searched once.
+        check_contents: whether each entry checks that the tensors behind the values that outlive
+            the block have not changed, by comparing a sample of about 64 entries of each tensor.
+            This detects writes that do not increase the tensor's version, such as writes through
+            `.data` or by a collective. By default, only tensors on a CPU are compared (a few
+            microseconds each); with True, those on other devices are too, which synchronizes with
+            the device.
+        deferred: whether reads return leaf tensors for values that need a gradient. Backward passes
+            stop there and their gradients are summed; at the end of the block, or in
+            `scope.backward()`, the backward pass of the maps runs once. If an exception ends the
+            block, the sums are discarded, and the `.grad` of the originals is unchanged. Backward
+            passes must reach the values inside the block. Call `scope.backward()` before anything
+            that reads or clears the `.grad` of originals: `zero_grad`, clipping,
+            `GradScaler.unscale_`, `Optimizer.step`.
+        batched: whether to evaluate tensors together if they have the same maps with the same
+            settings, and the same shapes, dtypes and devices. The first read of one evaluates all
+            covered tensors of its group, with `torch.func.vmap` or in the batch dimension of the
+            maps; on a CPU, this is done only for tensors small enough to benefit. All others are
+            evaluated one by one. The values share one graph, so a backward pass through one of them
+            frees the graph of all. Requires targets.
+        process_group: processes that hold the same model, as under DistributedDataParallel, and run
+            the same code. With `batched`, each of them evaluates a part of the tensors of a group
+            and receives the values of the others. After averaging over the processes, the gradients
+            are the same as without this option. Values that outlive the block, maps with a warm
+            start, and your own maps are evaluated by each process.
 
     Raises:
-        TypeError: if a target is anything else.
-        RuntimeError: with `deferred`, where gradients would be wrong or lost: a backward pass
-            after the scope, or with `create_graph=True`; a step, `zero_grad`, unscaling or
-            clipping before `scope.backward()`; DistributedDataParallel that looks for unused
-            parameters; a gradient that enters or leaves the capture of a CUDA graph.
+        TypeError: if a target is of another type.
+        RuntimeError: with `deferred`, where gradients would be wrong or lost: for a backward pass
+            after the block or with `create_graph=True`; for a step, `zero_grad`, unscaling or
+            clipping before `scope.backward()`; in DistributedDataParallel with a search for unused
+            parameters; and for a gradient that enters or leaves the capture of a CUDA graph.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
     >>> with cached(linear) as scope:
@@ -85,7 +92,7 @@ class cached:
     >>> first is second, scope.misses, scope.hits, len(scope)
     (True, 1, 1, 0)
 
-    As a decorator, each call of the function has a scope of its own:
+    As a decorator, it opens a new scope for each call of the function:
 
     >>> @cached()
     ... def loss(linear, inputs):
@@ -99,22 +106,29 @@ class cached:
         deferred: bool = False,
         check_contents: bool | None = None,
         batched: bool = False,
+        process_group: Any = None,
     ) -> None:
+        if process_group is not None and not batched:
+            raise TypeError(
+                "process_group= divides batches between processes. Write cached(model, "
+                "batched=True, process_group=group)."
+            )
         if persistent and not targets:
             raise CacheTargetError.persistent()
         if batched and not targets:
             raise CacheTargetError.batched()
         if check_contents is not None and not persistent:
             raise TypeError(
-                "check_contents= is about values that outlive the block, and these are kept with "
-                "persistent=True only. Write cached(..., persistent=True, check_contents="
-                f"{check_contents})."
+                "check_contents= applies to values that outlive the block, which requires "
+                "persistent=True. Write cached(..., persistent=True, "
+                f"check_contents={check_contents})."
             )
         self._targets = Search.of(targets) if targets else None
         self._persistent = persistent
         self._deferred = deferred
         self._check_contents = check_contents
         self._batched = batched
+        self._process_group = process_group
         self._lasting: Scope | None = None
         self._scopes: list[Scope] = []
 
@@ -137,7 +151,12 @@ class cached:
         deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
         records = None if lasting is None else lasting.records
         scope = Scope(
-            covered, lasting=lasting, deferral=deferral, records=records, batched=self._batched
+            covered,
+            lasting=lasting,
+            deferral=deferral,
+            records=records,
+            batched=self._batched,
+            process_group=self._process_group,
         )
         if is_dynamo_compiling():
             self._scopes.append(scope)
@@ -206,19 +225,23 @@ class cached:
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
-                f"cannot decorate the generator {function.__qualname__}: between its steps the "
-                "scope would be its caller's too. Write `with cached(...):` inside of it."
+                f"cannot decorate the generator {function.__qualname__}: between its steps, the "
+                "block would also apply to its caller. Write `with cached(...):` inside it."
             )
 
         targets = () if self._targets is None else (self._targets,)
-        deferred, kept = self._deferred, self if self._persistent else None
-        batched = self._batched
+        kept = self if self._persistent else None
+        options: Any = {
+            "deferred": self._deferred,
+            "batched": self._batched,
+            "process_group": self._process_group,
+        }
         run: Any
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-                with kept or cached(*targets, deferred=deferred, batched=batched):
+                with kept or cached(*targets, **options):
                     return await function(*args, **kwargs)
 
             run = run_coroutine
@@ -228,7 +251,7 @@ class cached:
             def run_function(*args: Any, **kwargs: Any) -> Any:
                 # a new one: torch.compile cannot enter a context manager made earlier
                 older = None if is_dynamo_compiling() else kept
-                with older or cached(*targets, deferred=deferred, batched=batched):
+                with older or cached(*targets, **options):
                     return function(*args, **kwargs)
 
             run = run_function
@@ -236,6 +259,6 @@ class cached:
 
 
 def shorten(names: Sequence[str]) -> str:
-    """The first names, and how many there are."""
+    """The first names, followed by the number of all of them."""
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "nothing"

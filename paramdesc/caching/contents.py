@@ -1,4 +1,4 @@
-"""Detects writes that torch does not count, by comparing a sample of the entries.
+"""Detects writes that do not increase a tensor's version, by comparing a sample of the entries.
 
 Writes through `.data`, as when averaged weights are swapped in, do not raise the version of a
 tensor, and neither do collectives. So values that outlive their block are compared with their

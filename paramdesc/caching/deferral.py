@@ -12,9 +12,8 @@ during the accumulation, but not while hooks run.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -26,22 +25,32 @@ from paramdesc.caching.origin import Origin, origin_of
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.errors import DeferredGradientError
 from paramdesc.torch_internals.captures import current_capture
+from paramdesc.torch_internals.gathered import (
+    Gathering,
+    gather,
+    gathering_behind,
+    reduce,
+    shard_again,
+)
 from paramdesc.torch_internals.tensors import is_wrapper
 
 __all__ = ["Deferral"]
 
 
 class Collector:
-    """Sums the gradients that reach one leaf. The leaf refers to it, and not vice versa."""
+    """Sums the gradients that reach one leaf. The leaf refers to it, and not vice versa.
 
-    __slots__ = ("capture", "ended", "lock", "name", "origin", "total")
+    Gradients may arrive in several threads. A thread takes the sum out of `sums`, adds to it and
+    puts it back, so that no other thread has it meanwhile, and needs no lock, which an interrupt
+    could leave locked.
+    """
+
+    __slots__ = ("capture", "ended", "name", "sums")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lock = threading.Lock()
         self.capture = current_capture()
-        self.total: Tensor | None = None
-        self.origin: Origin | None = None  # of the sum
+        self.sums: list[Sum] = []  # more than one only while threads add at the same time
         self.ended = False
 
     def watch(self, leaf: Tensor) -> Node:
@@ -69,24 +78,22 @@ class Collector:
 
     def add(self, gradient: Tensor, is_shared: bool) -> None:
         """Add `gradient` to the sum. A shared one may be written to by others later."""
-        with self.lock:
-            if self.ended:
-                raise DeferredGradientError.late(self.name)
-            if torch.is_grad_enabled():  # by create_graph=True
-                raise DeferredGradientError.with_graph(self.name)
-            self.arrive()
-            if gradient.dtype in (torch.float16, torch.bfloat16):
-                gradient = gradient.float()  # a sum of sixteen in half precision loses four bits
-            if self.total is None:
-                self.total = gradient.clone() if is_shared else gradient
-            elif self.total.layout == gradient.layout == torch.strided:
-                self.total.add_(gradient)
-            else:
-                self.total = self.total + gradient
-            self.origin = origin_of(self.total)
+        if self.ended:
+            raise DeferredGradientError.late(self.name)
+        if torch.is_grad_enabled():  # by create_graph=True
+            raise DeferredGradientError.with_graph(self.name)
+        if gradient.dtype in (torch.float16, torch.bfloat16):
+            gradient = gradient.float()  # a sum of sixteen in half precision loses four bits
+            is_shared = False
+        total = self.take()
+        if total is None:
+            total = gradient.clone() if is_shared else gradient
+        else:
+            total = added(total, gradient)
+        self.sums.append(Sum(total, origin_of(total)))
 
-    def arrive(self) -> None:
-        """Make the sum usable on the current stream.
+    def take(self) -> Tensor | None:
+        """The sum, usable on the current stream. The next one starts anew.
 
         Raises:
             DeferredGradientError: if a capture of a CUDA graph has begun or ended since the leaf
@@ -94,15 +101,30 @@ class Collector:
         """
         if current_capture() is not self.capture:
             raise DeferredGradientError.captured(self.name)
-        if self.origin is not None:
-            self.origin.arrive()
-
-    def take(self) -> Tensor | None:
-        """The sum, which starts anew."""
-        with self.lock:
-            self.arrive()
-            total, self.total, self.origin = self.total, None, None
+        total: Tensor | None = None
+        while self.sums:
+            try:
+                part = self.sums.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if part.origin is not None:
+                part.origin.arrive()
+            total = part.tensor if total is None else added(total, part.tensor)
         return total
+
+
+class Sum(NamedTuple):
+    """A sum of gradients to which nobody else refers, and where it was computed."""
+
+    tensor: Tensor
+    origin: Origin | None
+
+
+def added(total: Tensor, gradient: Tensor) -> Tensor:
+    """The sum, in the memory of `total` if possible."""
+    if total.layout == gradient.layout == torch.strided:
+        return total.add_(gradient)
+    return total + gradient
 
 
 class Deferred:
@@ -122,8 +144,8 @@ class Deferral:
     """The values of one scope whose gradients are deferred."""
 
     def __init__(self) -> None:
-        self.values: list[Deferred] = []
-        self.lock = threading.Lock()  # for changes of `values`
+        # by identity: threads add and remove without a lock
+        self.held: dict[int, Deferred] = {}
         self.capture = current_capture()
 
     @property
@@ -152,14 +174,16 @@ class Deferral:
 
         entry.why_stale = why_stale
         deferred = Deferred(value, entry, collector)
-        with self.lock:
+        for held in self.values:
             # no gradient can reach a leaf that has been freed
-            self.values = [
-                held
-                for held in self.values
-                if held.collector.total is not None or held.leaf() is not None
-            ]
-            self.values.append(deferred)
+            if not held.collector.sums and held.leaf() is None:
+                self.held.pop(id(held), None)
+        self.held[id(deferred)] = deferred
+
+    @property
+    def values(self) -> list[Deferred]:
+        """The values, in the order of their evaluation."""
+        return list(self.held.values())
 
     def waiting(self) -> list[Deferred]:
         """The values whose leaves a gradient has reached."""
@@ -192,13 +216,15 @@ class Deferral:
 
         With `parameters`, only for the values that lead to one of them.
         """
-        values = list(self.values)
+        values = self.values
         if parameters is not None:
             values = self.leading_to(parameters, values)
         waiting = waiting_in(values)
         if waiting:
             for held in values:
                 refuse_sharded_originals(held)
+            gatherings = gatherings_below(values)
+            gather(gatherings)
             kept = Gradients(held.value for held in values)
             try:
                 while waiting:
@@ -207,7 +233,9 @@ class Deferral:
             except BaseException:
                 kept.restore()
                 self.drop()
+                shard_again(gatherings)
                 raise
+            reduce(gatherings)
         if not retain_graph:
             self.end(values)
 
@@ -215,7 +243,7 @@ class Deferral:
         """Drop the sums. Returns the names of the tensors whose gradients are lost."""
         names = [held.collector.name for held in self.waiting()]
         for held in self.values:
-            held.collector.total = held.collector.origin = None
+            held.collector.sums.clear()
         self.end(self.values)
         return names
 
@@ -224,14 +252,12 @@ class Deferral:
         for held in values:
             held.expiry.cause = Cause(Reason.CONSUMED)
             held.collector.ended = True
-        ended = set(map(id, values))
-        with self.lock:
-            self.values = [held for held in self.values if id(held) not in ended]
+            self.held.pop(id(held), None)
 
 
 def waiting_in(values: list[Deferred]) -> list[Deferred]:
     """The elements of `values` whose leaves a gradient has reached."""
-    return [held for held in values if held.collector.total is not None]
+    return [held for held in values if held.collector.sums]
 
 
 def first_of(waiting: list[Deferred], values: list[Deferred]) -> list[Deferred]:
@@ -302,11 +328,21 @@ def leaves_below(value: Tensor) -> list[Tensor]:
         if node.name() == "torch::autograd::AccumulateGrad":
             leaf: Any = node
             found[id(leaf.variable)] = leaf.variable
+            behind = gathering_behind(leaf.variable)
+            if behind is not None:  # where its gradient goes
+                found[id(behind.shard)] = behind.shard
         for below, _ in node.next_functions:
             if below is not None and below not in seen:
                 seen.add(below)
                 nodes.append(below)
     return list(found.values())
+
+
+def gatherings_below(values: list[Deferred]) -> list[Gathering]:
+    """What is known of the originals of `values` that FSDP2 gathers."""
+    leaves = (leaf for held in values for leaf in leaves_below(held.value))
+    found = (gathering_behind(leaf) for leaf in leaves)
+    return list({id(x): x for x in found if x is not None}.values())
 
 
 def refuse_unused_parameters(name: str) -> None:
@@ -328,5 +364,8 @@ def refuse_sharded_originals(held: Deferred) -> None:
             now = watch.holder[watch.key]
         except LookupError:
             continue
-        if isinstance(now, Tensor) and is_wrapper(now) and not is_wrapper(watch.tensor):
+        is_sharded_again = (
+            isinstance(now, Tensor) and is_wrapper(now) and not is_wrapper(watch.tensor)
+        )
+        if is_sharded_again and gathering_behind(watch.tensor) is None:
             raise DeferredGradientError.sharded(held.collector.name)

@@ -1,4 +1,4 @@
-"""Refuses calls that read or clear `.grad` while gradients of the same parameters are deferred.
+"""Rejects calls that read or clear `.grad` while gradients of the same parameters are deferred.
 
 Deferred gradients are not in `.grad` yet: a step would miss them, they would be added unscaled or
 unclipped to a gradient that was unscaled or clipped, and they would survive `zero_grad`. From the

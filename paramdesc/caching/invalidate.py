@@ -13,20 +13,19 @@ __all__ = ["invalidate"]
 
 
 def invalidate(*targets: Target) -> None:
-    """Compute the parametrized tensors of `targets` anew when they are read next.
+    """Discard the cached values of `targets`, so that the next read evaluates them again.
 
     Call it after a write that cannot be detected, such as a collective on a GPU, or a write to a
-    NumPy array that shares memory with a tensor. The section "What is noticed" of the guide to the
-    cache (docs/guide/cache.md) lists all cases. Values expire in every open scope of every thread,
-    and so do those that outlive their block. For maps with a warm start, the call counts as a
-    training step.
+    NumPy array that shares memory with a tensor. The guide to the cache (docs/guide/cache.md) lists
+    all cases. Values are discarded in every open scope of every thread, including persistent ones.
+    For maps with a warm start, the call counts as a training step.
 
     Args:
-        targets: modules, `ParametrizationList`s, and sets or iterables of them, as `cached`
-            takes them. Without targets: every parametrization that has kept values.
+        targets: modules, `ParametrizationList`s, and sets or iterables of these, as in `cached`.
+            Without targets, all cached values are discarded.
 
     Raises:
-        TypeError: if a target is anything else.
+        TypeError: if a target is of another type.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
     >>> with cached(linear) as scope:

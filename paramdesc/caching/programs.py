@@ -1,7 +1,7 @@
 """The chains of scripted programs: finding them, and opening scopes on them.
 
 A scripted program keeps its values itself, because it reads them without running Python. Its chains
-are recognised by the name of their class, so that loaded programs work too.
+are recognized by the name of their class, so that loaded programs work too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report of a scope: an object, which prints as a table."""
+"""The report of a scope: an object that prints as a table."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ class CacheRow:
     Attributes:
         name: Its path in the target, such as `encoder.0.weight`. Without targets, its name after
             the class of the module, `Linear.weight`.
-        hits: How many reads a kept value answered.
-        misses: How many reads were evaluated.
-        seconds: The total time of each map; on a GPU, until the work was queued.
-        value: Shape, dtype and device of the kept value; empty if none is kept.
-        bytes: The size of the kept value.
-        since: When the kept value was evaluated.
-        dropped: Why the last value was dropped, as a read has found out.
-        dropped_at: When that read was.
-        together: How many values the last evaluation gave, this one included.
+        hits: The number of reads that returned a cached value.
+        misses: The number of reads that evaluated a new value.
+        seconds: The total time of each map; on a GPU, the time to launch the work.
+        value: Shape, dtype and device of the cached value; empty if there is none.
+        bytes: The size of the cached value.
+        since: When the cached value was evaluated.
+        dropped: Why the last value was dropped, as found by a later read.
+        dropped_at: The time of that read.
+        together: The number of values that the last evaluation gave, including this one.
     """
 
     name: str
@@ -69,7 +69,7 @@ TITLES = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last
 
 
 class CacheReport(Sequence[CacheRow]):
-    """The rows of one scope, in the order of its targets. Printed, it is a table."""
+    """The rows of one scope, in the order of its targets, printed as a table."""
 
     def __init__(self, rows: Sequence[CacheRow]) -> None:
         self._rows = tuple(rows)
@@ -116,7 +116,7 @@ def shown_times(row: CacheRow) -> str:
 
 
 def show(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """A time in a suitable unit."""
     if seconds >= 1:
         return f"{seconds:.3g} s"
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"

@@ -23,9 +23,9 @@ __all__ = ["AUTO", "Scope"]
 class Scope:
     """An active `with cached(...)` block: what it covers, what it keeps, and its statistics.
 
-    `hits` and `misses` count the reads that were answered with a kept value and with a fresh
-    one. A persistent scope counts over all of its blocks. If threads share a scope, counts may
-    be lost, but never values. `report()` has details.
+    `hits` and `misses` count the reads that returned a cached value and those that evaluated a new
+    one. A persistent scope counts over all of its blocks. If threads share a scope, some counts may
+    be lost, but never values. `report()` gives details.
 
     Args:
         covered: the chains, with names for the report; None covers all.
@@ -37,6 +37,7 @@ class Scope:
         check_contents: whether values that outlive their block are compared with their tensors;
             None compares tensors on a CPU.
         batched: whether chains that are alike are evaluated together.
+        process_group: the processes between which these evaluations are divided.
     """
 
     is_call = False
@@ -60,6 +61,7 @@ class Scope:
         "owns_records",
         "parts",
         "place",
+        "process_group",
         "programs",
         "records",
         "refused",
@@ -77,6 +79,7 @@ class Scope:
         records: Any = None,
         check_contents: bool | None = None,
         batched: bool = False,
+        process_group: Any = None,
     ) -> None:
         self._covered = covered
         self.lasts = lasts
@@ -89,6 +92,7 @@ class Scope:
         self.ahead: Any = ()  # chains evaluated for a later read in compiled code
         self.refused: Any = ()  # chains whose values compiled code cannot use
         self.batched = batched
+        self.process_group = process_group
         self.groups: Any = None  # the covered chains, by what they look like
         self.parts: dict[Any, Any] = {}  # for each chain, those that are alike
         self.traced: dict[Any, Any] = {}
@@ -159,10 +163,10 @@ class Scope:
     def backward(self, retain_graph: bool = False) -> None:
         """Run the backward pass of the maps, for all gradients that are deferred in this scope.
 
-        The results are added to `.grad` of the originals; if a map raises, to none of them. Each
-        value is then evaluated again when it is read next, and a gradient that reaches an old
-        value raises. With `retain_graph=True` the values stay, for more backward passes.
-        Values that belong to an outer scope are left to that scope.
+        The results are added to the `.grad` of the originals; if a map raises, none of them is
+        changed. Each value is then evaluated again when it is next read, and a gradient that
+        reaches an old value raises an error. With `retain_graph=True`, the values stay valid for
+        more backward passes. Values that belong to an outer scope are left to that scope.
 
         Raises:
             RuntimeError: if the scope was not opened with `deferred=True`.
@@ -173,12 +177,12 @@ class Scope:
 
     @property
     def hits(self) -> int:
-        """How many reads a kept value answered."""
+        """The number of reads that returned a cached value."""
         return sum(record.hits for record in self.known())
 
     @property
     def misses(self) -> int:
-        """How many reads were evaluated."""
+        """The number of reads that evaluated a new value."""
         return sum(record.misses for record in self.known())
 
     def known(self) -> list[Record]:
@@ -193,7 +197,7 @@ class Scope:
         return found if self.lasting is None else {**self.lasting.held(), **found}
 
     def report(self) -> CacheReport:
-        """What is kept and since when, why values were dropped, and how long the maps took."""
+        """The cached values and their age, why values were dropped, and how long the maps took."""
         held = {entry.record: entry for entry in self.held().values()}
         return CacheReport([CacheRow.of(record, held.get(record)) for record in self.known()])
 

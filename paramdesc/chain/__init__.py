@@ -1,1 +1,1 @@
-"""What a parametrization is, and how a chain of them is evaluated."""
+"""Parametrizations, and how a chain of them is evaluated."""

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.chain.evaluation import take_clock
 from paramdesc.chain.explain import explain
+from paramdesc.chain.shards import apply_sharded, are_sharded
 from paramdesc.chain.steps import has_stepped, mark_due
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
@@ -73,6 +74,8 @@ class Chain(torch_engine.ParametrizationList):
         values: tuple[Any, ...] = self.originals()
         if clock is not None:
             clock.start()  # not counted: originals that are parametrized themselves
+        if are_sharded(values):
+            return self.evaluate_sharded(values, clock)
         parametrization = None
         try:
             for place, parametrization in enumerate(self.maps()):
@@ -84,6 +87,23 @@ class Chain(torch_engine.ParametrizationList):
             raise
         value: Tensor = values[0]
         return value
+
+    def evaluate_sharded(self, originals: tuple[Any, ...], clock: Any) -> Tensor:
+        """The value, where originals are sharded."""
+        maps = list(self.maps())
+        done = 0
+
+        def lap(place: int, parametrization: Module) -> None:
+            nonlocal done
+            done = place + 1
+            if clock is not None:
+                clock.lap(place, parametrization)
+
+        try:
+            return apply_sharded(self, originals, lap)
+        except Exception as error:
+            explain(error, self, "evaluating", maps[done] if done < len(maps) else None)
+            raise
 
 
 def is_inherited(cls: type[Chain], *names: str) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from paramdesc.chain.clock import Clock
 from paramdesc.chain.explain import explain
+from paramdesc.chain.shards import are_sharded
 from paramdesc.chain.steps import has_stepped, mark_due
 from paramdesc.torch_internals.dynamo import answered_by_tracer
 from paramdesc.torch_internals.module_call import (
@@ -62,6 +63,7 @@ def evaluate(chain: Any, clock: Clock | None = None) -> Any:
     if (
         # several originals, some of them buffers or parametrized themselves
         (value is None and len(parameters) != state["ntensors"])
+        or (type(value) is not Parameter and are_sharded(parameters.values()))
         or Module.__call__ is not CALL
         or "forward" in state  # set by offloading, to fetch the originals
         or "_call_impl" in state
@@ -124,6 +126,7 @@ def is_applied_only(chain: Any) -> bool:
     modules = [chain, *chain._modules.values()]
     return (
         "original" in chain._parameters
+        and not are_sharded(chain._parameters.values())
         and type(chain).is_applied_plainly
         and vars(chain).keys().isdisjoint(("_steps", "forward"))
         and not any(map(does_more_when_called, modules))

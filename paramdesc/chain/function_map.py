@@ -62,8 +62,8 @@ def as_map(
             raise MapError(parametrization)
         if right_inverse is not None:
             raise TypeError(
-                "right_inverse= stands beside a plain function. "
-                f"Define {type(parametrization).__name__}.right_inverse(self, X) instead."
+                "right_inverse= is only for plain functions. Define "
+                f"{type(parametrization).__name__}.right_inverse(self, X) instead."
             )
         return parametrization
     if isinstance(parametrization, ParametrizationProto):

@@ -104,7 +104,7 @@ def plain_value(
         stored: the tensor.
         tensors: the tensors of the checkpoint, by role.
         dim: the dimension that a weight norm or a spectral norm keeps; None for the whole tensor.
-            A `g` with one dimension that is not 1 tells the dimension itself.
+            If only one dimension of `g` is not 1, it is that dimension.
         map_name: the name of the map of a tensor in torch's layout, `WeightNorm` for example, if
             it is known.
 
@@ -118,12 +118,12 @@ def plain_value(
     if stored.layout == "weight_g":
         return scaled(tensors["g"], tensors["v"], dim)
     if stored.layout == "spectral_norm":
-        return normalised(tensors["orig"], tensors["u"], tensors["v"], dim)
+        return normalized(tensors["orig"], tensors["u"], tensors["v"], dim)
     norm = norm_of(stored, {role: tensor.shape for role, tensor in tensors.items()}, map_name)
     if norm == "weight":
         return scaled(tensors["original0"], tensors["original1"], dim)
     if norm == "spectral":
-        return normalised(tensors["original"], tensors["0._u"], tensors["0._v"], dim)
+        return normalized(tensors["original"], tensors["0._u"], tensors["0._v"], dim)
     raise LayoutError(stored.path, list(stored.keys.values()))
 
 
@@ -164,7 +164,7 @@ def scaled(g: Tensor, v: Tensor, dim: int | None) -> Tensor:
     return value
 
 
-def normalised(weight: Tensor, u: Tensor, v: Tensor, dim: int | None) -> Tensor:
+def normalized(weight: Tensor, u: Tensor, v: Tensor, dim: int | None) -> Tensor:
     """`weight / (uᴴ M v)`, for the matrix `M` with that dimension as rows."""
     if u.numel() == weight.shape[0] or dim is None:
         dim = 0  # a transposed convolution has its outputs in dimension 1

@@ -42,7 +42,8 @@ SAME = {
 def are_alike(stored: list[str], present: list[str]) -> bool:
     """Whether originals for the maps `stored` may be meant for the maps `present`.
 
-    They are if one of them only has more maps at its end: a `LoRA` that was added since, say.
+    They may be if one of them only has additional maps at its end, such as a `LoRA` that was added
+    later.
     """
     pairs = zip(stored, present, strict=False)
     return all(SAME.get(one, one) == SAME.get(other, other) for one, other in pairs)

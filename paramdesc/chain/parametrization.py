@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.saved import remember_saved
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
@@ -23,41 +24,43 @@ Move = tuple[tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]
 class Parametrization(Module):
     """Base class of maps. Subclasses define `forward`, see `ParametrizationProto`.
 
-    A map that does not reach every tensor of its shape declares which tensors it reaches:
+    A map that does not reach every tensor of its shape declares its constraint:
 
-    - `constraint` is a word for them that completes an error message, such as "symmetric".
+    - `constraint` is a phrase that completes the error message "the value is not ...", such as
+      "symmetric".
     - `deviation(Y)` measures how far a tensor is from the constraint, and `tolerance(Y)` is the
       deviation that rounding may cause. `paramdesc.testing` checks values with them.
-    - `right_inverse(Y)` calls `self.admit(Y)` first, which refuses other values if the map is
-      `strict`. If it is not, `right_inverse` continues with a nearby value.
+    - `right_inverse(Y)` first calls `self.admit(Y)`, which raises an error for other values if the
+      map is `strict`. Otherwise, `right_inverse` continues with a nearby value.
 
-    A map that computes its value by iteration is faster if it starts from its last result. It
+    A map that computes its value iteratively is faster if it starts from its last result. It
     declares this state, and the base class keeps it up to date:
 
-    - `warm_start` names the tensors of the state. They are buffers of the map, so that they
-      are saved, loaded and moved with it. `ParametrizationSet.warm_start_names` returns their
-      names in a model: copy these buffers when you average models, since the average of two
-      solutions is not a solution.
+    - `warm_start` names the tensors of the state. They are buffers of the map, so they are saved,
+      loaded and moved with it. `ParametrizationSet.warm_start_names` returns their names in a
+      model: copy these buffers instead of averaging them when you average models, since the average
+      of two solutions is not a solution.
     - `guess(X)` returns a first state, and `refine(X, *state)` a better one.
     - `forward(X)` calls `self.follow(X)` first, and then reads the state.
 
-    Under torch's own engine, each call of `follow` counts as a step if its input is not a leaf.
+    With `torch.nn.utils.parametrize`, each call of `follow` counts as a step if its input is not a
+    leaf.
 
     The state moves once per **training step**: at the first evaluation in training mode after
     an original was written to. All reads until the next step see the same state, also over
     several forward passes, and when activations are recomputed. In evaluation mode it never
     moves.
 
-    - The step of an optimizer counts, fused and sharded ones included, if the original had a
-      gradient. So does a write that raises the `_version` of an original.
+    - An optimizer step counts, including fused and sharded ones, if the original had a gradient. So
+      does a write that increases the `_version` of an original.
     - On a CPU, a write through `.data` counts too. It is found by comparing a sample of the
       entries. On other devices, call `paramdesc.invalidate` after such a write.
-    - Registering, assigning and `reset` start from a new state, and so does loading originals
+    - Registration, assignment and `reset` start from a new state, and so does loading originals
       without their state.
-    - Copies and state_dicts hold the state, and whether a step is pending that it has not
-      followed. So a resumed run gives the same numbers as one that was not interrupted.
+    - Copies and state_dicts include the state, and whether it has yet to follow a pending step. So
+      a resumed run gives the same numbers as an uninterrupted one.
 
-    A map may be a good chart of its set near one point only. It can let this base point follow the
+    A map may be a good chart of its set only near one point. It can let this base point follow the
     training:
 
     - `base_point` names the tensors of the base point. They are buffers of the map.
@@ -65,19 +68,25 @@ class Parametrization(Module):
       same value. Often the value becomes the base point, and zero the original.
     - `rebase` is the number of training steps between two moves; None means never.
 
-    A subclass that overrides `forward` must override `recenter` too. Otherwise its base point
-    stays, since the inherited `recenter` may not fit.
+    A subclass that overrides `forward` must override `recenter` too. Otherwise its base point never
+    moves, since the inherited `recenter` may not fit.
 
-    A scope with `batched=True` evaluates maps that are alike together. `batching` says how:
+    A scope with `batched=True` evaluates similar maps together. `batching` says how:
 
-    - `"vmap"`, for most maps, by `torch.func.vmap`.
-    - `"leading"`: `forward` treats all dimensions before the last two as a batch, so it is given
-      the stacked tensors. A subclass that overrides `forward` must declare it again.
-    - `"never"`: one by one, for a map that looks at numbers or does more than compute a tensor.
+    - `"vmap"`, for most maps, uses `torch.func.vmap`.
+    - `"leading"` passes the stacked tensors to `forward`, which treats all dimensions before the
+      last two as batch dimensions. A subclass that overrides `forward` must declare it again.
+    - `"never"` evaluates them one by one, for a map that branches on tensor values or has side
+      effects.
 
-    After a step of an optimizer, new numbers are written into the same Parameters and buffers.
-    Evaluations never move a base point. Since a graph may outlive the step, `forward` hands a copy
-    of the base point to autograd, `self.base.clone()`.
+    Where originals are sharded, as under tensor parallelism, they are gathered before a map is
+    applied, unless the map can be applied to the shards. `cuts(dim, ndim)` returns the parts of the
+    originals on which a part of the value depends; then nothing is communicated. A subclass that
+    overrides `forward` must define it again.
+
+    The base point moves after an optimizer step, when new numbers are written into the same
+    Parameters and buffers. Evaluations never move it. Since a graph may outlive the step, `forward`
+    passes a copy of the base point to autograd, `self.base.clone()`.
 
     >>> class Balanced(Parametrization):  # divides each row by an estimate of its length
     ...     warm_start = ("length",)
@@ -108,22 +117,22 @@ class Parametrization(Module):
         self.strict = strict
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """How far `Y` is from what `forward` reaches: a real scalar, zero where it is reached.
+        """How far `Y` is from the values of `forward`: a real scalar, zero for such a value.
 
-        The docstring of a map says which norm of which equation this is. A map that reaches
-        every tensor does not define it.
+        The docstring of each map says how it is measured. A map that reaches every tensor does not
+        define it.
         """
         raise NotImplementedError(f"{type(self).__name__} declares no constraint.")
 
     def tolerance(self, Y: Tensor) -> float:
-        """The deviation that rounding may cause in a value of the dtype and shape of `Y`."""
+        """The deviation that rounding may cause in a value with the dtype and shape of `Y`."""
         return 20 * epsilon(Y) * math.sqrt(Y.shape[-2:].numel())
 
     def extra_repr(self) -> str:
         return "strict=True" if self.strict else ""
 
     def admit(self, Y: Tensor) -> None:
-        """Refuse a value that `forward` does not reach, if the map is `strict`.
+        """Raise an error for a value that `forward` does not reach, if the map is `strict`.
 
         Raises:
             ConstraintError: a ValueError, with the deviation.
@@ -133,23 +142,31 @@ class Parametrization(Module):
             if not deviation <= tolerance:
                 raise ConstraintError(self, self.constraint, deviation, tolerance)
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        """What a part of the value is computed from: some indices of dimension `dim`, of `ndim`.
+
+        Returns along which dimension each original is cut, None if it is needed whole, and which
+        tensors of the map are cut, with the dimension. Returns None if all are needed whole.
+        """
+        return None
+
     def guess(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """A first state for these inputs of `forward`, in the order of `warm_start`."""
+        """An initial state for these inputs of `forward`, in the order of `warm_start`."""
         raise NotImplementedError(
             f"{type(self).__name__} declares warm_start={self.warm_start}: define guess()."
         )
 
     def refine(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """A better state, from the inputs of `forward` followed by the last state."""
+        """A better state, computed from the inputs of `forward` and the last state."""
         return self.guess(*args[: -len(self.warm_start)])
 
     is_led = False  # whether a chain of paramdesc sets `is_due`
     is_due = False  # whether a step was made since the state moved last
 
     def follow(self, *originals: Tensor) -> None:
-        """Create the state if there is none, and move it if a step was made.
+        """Create the state if there is none, and update it after a training step.
 
-        Under torch's own engine, changes of the inputs count as steps.
+        With `torch.nn.utils.parametrize`, changes of the inputs count as steps.
         """
         if not self.has_state():
             self.reset(*originals)
@@ -194,7 +211,7 @@ class Parametrization(Module):
             tensor.copy_(better)
 
     def recenter(self, *originals: Any) -> tuple[Tensor, ...]:
-        """Other originals and another base point with the same value, as flat tuple."""
+        """Other originals and another base point with the same value, as a flat tuple."""
         raise NotImplementedError(f"{type(self).__name__} defines no recenter().")
 
     def can_move(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a map must be: the contract between a map and whoever registers it."""
+"""The protocols of maps: the contract between a map and the code that registers it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ TensorMap = Callable[..., Tensor]
 
 @runtime_checkable
 class ParametrizationProto(Protocol):
-    """Computes a tensor from one original, or from several.
+    """Computes a tensor from one or several originals.
 
-    Every `nn.Module` with a `forward` of its own satisfies it, and so does any other object
-    with such a method. A map whose tensors are to be trained, saved and moved must be an
-    `nn.Module`; derive from `paramdesc.Parametrization` to get the rest of the schema.
+    Every `nn.Module` with a `forward` method satisfies this protocol, and so does any other object
+    with such a method. A map whose tensors must be trained, saved and moved has to be an
+    `nn.Module`; derive from `paramdesc.Parametrization` for constraints, warm starts and base
+    points.
     """
 
     @property
@@ -28,13 +29,12 @@ class ParametrizationProto(Protocol):
 
         - It takes as many tensors as there are originals: one, unless `right_inverse`
           returns a sequence. A later map in a chain takes the one value before it.
-        - It returns one tensor of the shape and dtype of the tensor that it stands for,
-          unless it is registered with `unsafe=True`.
-        - It is a function of its arguments, of the tensors and attributes that the map
-          owns, and of `self.training`: a value in a cache scope is used again while these
-          are unchanged.
-        - It may be called at any time and any number of times, so a call changes nothing
-          that a later call would notice.
+        - It returns one tensor with the shape and dtype of the parametrized tensor, unless it is
+          registered with `unsafe=True`.
+        - Its result depends only on its arguments, on the tensors and attributes of the map, and on
+          `self.training`: `cached` reuses a value while these are unchanged.
+        - It may be called at any time and any number of times, so a call must not have side effects
+          that change the result of a later call.
         """
         ...
 
@@ -44,15 +44,15 @@ class InvertibleParametrizationProto(ParametrizationProto, Protocol):
     """A map whose value can be assigned: `module.weight = X`."""
 
     def right_inverse(self, X: Tensor, /) -> Tensor | Sequence[Any]:
-        """Originals for which `forward` gives `X`, or the value nearest to it that it reaches.
+        """Return originals for which `forward` gives `X`, or a value near it.
 
         - One tensor: it becomes `original`, with the dtype and device of `X`, in the same
           Parameter object. A sequence of tensors, even of length one: they become
           `original0`, `original1`, ..., new Parameters where the tensor was one. Only the
           first map of a chain may return a sequence.
-        - It runs without gradients, when the map is registered and at each assignment.
-        - It raises ValueError if `X` is outside of what `forward` reaches, or projects it;
-          its docstring says which.
-        - It raises NotImplementedError to be taken for the identity at registration.
+        - It runs without gradients, at registration and at each assignment.
+        - If `forward` does not reach `X`, it raises ValueError or projects `X`; its docstring says
+          which.
+        - If it raises NotImplementedError at registration, it is treated as the identity.
         """
         ...

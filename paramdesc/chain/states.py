@@ -13,6 +13,7 @@ from torch.nn import Module
 from paramdesc.chain.bases import base_names, count_anew, steps_of, watch_base
 from paramdesc.chain.map_names import MAPS, are_alike, map_names
 from paramdesc.chain.saved import is_overwritten
+from paramdesc.chain.shards import apply_sharded, are_sharded
 from paramdesc.chain.steps import count_steps, has_stepped, is_step_pending, mark_due
 from paramdesc.chain.warm import warm_maps
 from paramdesc.torch_internals.tensors import shares_storage
@@ -57,6 +58,9 @@ def follow_steps(chain: Any) -> None:
 def apply_maps(chain: Any) -> None:
     """Evaluate `chain`, to create or move the states of its maps."""
     values: tuple[Any, ...] = chain.originals()
+    if are_sharded(values):
+        apply_sharded(chain, values)
+        return
     for parametrization in chain.maps():
         values = (parametrization(*values),)
 
@@ -96,7 +100,7 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     """Inspect what is about to be loaded into `chain`, for `count_loaded`.
 
     Without metadata, a step counts as pending: most programs save after `optimizer.step()`, and
-    under torch's engine states move at each evaluation anyway.
+    under `torch.nn.utils.parametrize` states move at each evaluation anyway.
     """
     own = {**chain._parameters, **chain._buffers}
     originals = {
@@ -129,9 +133,10 @@ def warn_of_other_maps(chain: Any, metadata: Any) -> None:
     if stored is not None and not are_alike(stored, present):
         warnings.warn(
             f"the checkpoint stores the original of {chain.tensor_name!r} of {chain.host} for "
-            f"{', '.join(stored)}, and it is loaded into {', '.join(present)}. So the weight will "
-            "be another one than that which was saved. Load it into a model with the maps of the "
-            "checkpoint, and its paramdesc.plain_state_dict(...) into this one.",
+            f"{', '.join(stored)}, but it is loaded into {', '.join(present)}, so the weight "
+            "will differ from the saved one. Load the checkpoint into a model with its own "
+            "parametrizations, and then the paramdesc.plain_state_dict(...) of that model into "
+            "this one.",
             stacklevel=2,
         )
 
@@ -144,8 +149,8 @@ def warn_of_missing_base(chain: Any, state_dict: Any, prefix: str) -> None:
         if f"{prefix}{name}" not in state_dict:
             warnings.warn(
                 f"the original of {chain.tensor_name!r} of {chain.host} is loaded without its base "
-                f"point {name!r}, which follows the training. So the weight will be another one "
-                "than that which was saved. Load it from the same state_dict.",
+                f"point {name!r}, which moves during training, so the weight will differ from the "
+                "saved one. Load the base point from the same state_dict.",
                 stacklevel=2,
             )
 

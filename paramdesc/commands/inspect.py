@@ -1,4 +1,4 @@
-"""`python -m paramdesc inspect`: what a checkpoint file holds."""
+"""`python -m paramdesc inspect`: shows what a checkpoint file contains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNKNOWN = "needs its map"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what the file holds; the exit code."""
+    """Print the contents of the file, and return the exit code."""
     options = make_parser().parse_args(arguments)
     return in_one_line(lambda: inspect(options.file, as_json=options.json, everything=options.all))
 
@@ -38,13 +38,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="a state_dict saved by torch (.pt, .pth, .bin), alone or in a dictionary; "
         "a .safetensors file; or the .index.json of a sharded checkpoint",
     )
-    parser.add_argument("--all", action="store_true", help="show plain tensors, too")
+    parser.add_argument("--all", action="store_true", help="also show plain tensors")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser
 
 
 def inspect(path: Path, *, as_json: bool, everything: bool) -> None:
-    """Print what the file at `path` holds."""
+    """Print the contents of the file at `path`."""
     source = open_checkpoint(path)
     tensors = find_tensors(source)
     if as_json:

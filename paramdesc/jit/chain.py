@@ -1,4 +1,4 @@
-"""A chain of maps as TorchScript knows it: everything here is compiled by `torch.jit.script`.
+"""A chain of maps in TorchScript: everything here is compiled by `torch.jit.script`.
 
 No `from __future__ import annotations` and no imports for types only: TorchScript reads the
 annotations, and knows `List`.
@@ -32,12 +32,12 @@ def product_dtype(tensor: Tensor) -> torch.dtype:
 class ScriptedParametrizationList(nn.ModuleList):
     """The twin of one `ParametrizationList` in a scripted program.
 
-    It keeps its value while scopes are open on it, and counts them: what the outermost one
-    covers stays until that ends. A value is used again under the rules of the eager cache,
-    as far as TorchScript can tell: the mode, and for each tensor of the chain its version,
-    its memory and whether it needs a gradient. That a backward pass has gone through the
-    value it cannot tell, so `cached` tells it, by `forget`. A value of full precision is used
-    under autocast on the CPU too, where a fresh one would have less.
+    It keeps its value while scopes are open on it, and counts them: the value stays until the
+    outermost one ends. A value is reused under the same conditions as in eager code, as far as
+    TorchScript can check them: the mode, and for each tensor of the chain its version, its memory
+    and whether it requires a gradient. TorchScript cannot see that a backward pass has gone through
+    the value, so `cached` calls `forget`. Under autocast on the CPU, a value in full precision is
+    reused, although a new evaluation would have lower precision.
 
     A subclass is generated for each form of chain. It defines `evaluate`, and what knows the
     tensors of the chain: `is_counted`, `remember`, `is_same` and `forget_memory`. The reads go
@@ -77,7 +77,7 @@ class ScriptedParametrizationList(nn.ModuleList):
         kept = self.kept
         if self.is_current(kept):
             return kept
-        self.forget()  # the old value must be gone before the new one is made
+        self.forget()  # the old value must be freed before the new one is created
         value = self.evaluate()
         if self.is_counted():
             self.remember()
@@ -98,7 +98,7 @@ class ScriptedParametrizationList(nn.ModuleList):
 
     def is_current(self, kept: Tensor) -> bool:
         current = self.is_kept & self.is_same() & (torch.is_grad_enabled() == self.kept_grad)
-        if self.kept_inference:  # nothing but a new tensor tells that mode in TorchScript
+        if self.kept_inference:  # in TorchScript, only a new tensor reveals that mode
             current = current & kept.new_empty(0).is_inference()
         else:
             current = current & (version(kept) == self.kept_version)

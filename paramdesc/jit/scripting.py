@@ -1,4 +1,4 @@
-"""Scripting a model with parametrized modules, and what is wrong with a map that cannot be."""
+"""Scripting a model with parametrized modules, and explaining why a map cannot be scripted."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["script"]
 
 
 def script(model: Module) -> torch.jit.ScriptModule:
-    """A TorchScript program that evaluates parametrized tensors as `model` does.
+    """Compile `model` to a TorchScript program that evaluates its parametrized tensors.
 
-    It has the parameters and buffers of `model` itself, under the same names in its
-    `state_dict`, and trains them. `model` is only read. `torch.jit.script(model)` gives the
-    same, if a module of `model` is parametrized.
+    The program shares the parameters and buffers of `model`, with the same names in its
+    `state_dict`, and can train them. `model` is not changed. `torch.jit.script(model)` gives the
+    same result if a module of `model` is parametrized.
 
-    `with paramdesc.cached(...)` may stand in the methods that are scripted, and around the
-    calls of the program and of one that was saved and loaded.
+    `with paramdesc.cached(...)` can be used in scripted methods, and around calls of the program,
+    also after it was saved and loaded.
 
     Raises:
-        DisabledError: a RuntimeError, in a block of `disabled`: a program cannot follow it.
-        ScriptingError: a RuntimeError, if TorchScript refuses a map. It names the map, the
+        DisabledError: a RuntimeError, inside a `disabled` block, which a program cannot follow.
+        ScriptingError: a RuntimeError, if TorchScript cannot compile a map. It names the map, the
             tensor and the line.
-        Exception: whatever else TorchScript refuses, as torch raises it.
+        Exception: other errors of TorchScript propagate unchanged.
     """
     if disabling_scopes(active_scopes()):
         raise DisabledError.scripted()

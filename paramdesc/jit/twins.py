@@ -45,7 +45,7 @@ class Twins:
         )
 
     def twin(self, module: Module) -> Module:
-        """The twin of `module`, or `module` itself if nothing there needs one."""
+        """The twin of `module`, or `module` itself if nothing in it needs one."""
         if isinstance(module, torch.jit.ScriptModule):
             return module
         if module not in self.made:

@@ -1,7 +1,7 @@
 """The polar factor in few operations, for devices where each costs the host time.
 
-Nothing depends on numbers here. The polynomials are those of `polar_steps`; the gradient solves its
-matrix equation by doubling.
+Nothing depends on tensor values here. The polynomials are those of `polar_steps`; the gradient
+solves its matrix equation by doubling.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Polar:
 
     @staticmethod
     def value(X: Tensor, complete: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        Z, scale, is_zero = normalised(X, complete)
+        Z, scale, is_zero = normalized(X, complete)
         is_double = Z.dtype in (torch.float64, torch.complex128)
         if X.dtype == Z.dtype:
             Y, inner = after(Z, fast_steps(15 if is_double else 5))
@@ -93,7 +93,7 @@ class Polar:
 
     @staticmethod
     def formula(X: Tensor, complete: bool) -> Tensor:
-        Z = normalised(X, complete)[0]
+        Z = normalized(X, complete)[0]
         is_double = Z.dtype in (torch.float64, torch.complex128)
         Y, _ = approached(Z, gentle_steps(is_double))
         return (Y.mH if is_wide(X) else Y).to(X.dtype)
@@ -110,7 +110,7 @@ def raised(twice: Tensor, least: float) -> Tensor:
     return torch.add(twice, half_inverse, alpha=4 * least**2)
 
 
-def normalised(X: Tensor, complete: bool) -> tuple[Tensor, Tensor, Tensor]:
+def normalized(X: Tensor, complete: bool) -> tuple[Tensor, Tensor, Tensor]:
     """A tall matrix of norm one at most, what `X` is divided by, and whether `X` is zero."""
     Z = widened(X.mH if is_wide(X) else X)
     # far from overflow first: the bound of the norm is within n^(1/8) of it

@@ -92,7 +92,7 @@ def approached(
 
 
 def derivative(Y: Tensor, rounds: List[Round], G: Tensor) -> Tensor:  # noqa: UP006
-    """How the polar factor `Y` changes if the matrix changes by `G`, and also its gradient for `G`.
+    """How the polar factor `Y` changes if the matrix changes by `G`, and its gradient for `G`.
 
     It is its own adjoint. The part of `G` along `Y` is `Y C`; with `X = Y P`, the value is `Y D`
     for the solution of `P D + D P = C - Cᴴ`, and the rest is divided by `P`.

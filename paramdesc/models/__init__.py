@@ -1,1 +1,1 @@
-"""What is done to all parametrizations of a model at once."""
+"""Operations on all parametrizations of a model at once."""

@@ -38,37 +38,38 @@ M = TypeVar("M", bound=Module)
 def bake(
     model: M, *selectors: Selector, exclude: Iterable[Selector] = (), copy: bool = False
 ) -> Baked[M]:
-    """Replace the parametrized tensors of `model` by their values, whoever has parametrized them.
+    """Replace the parametrized tensors of `model` with plain tensors that have their values.
 
-    That is paramdesc, torch's engine (`torch.nn.utils.parametrize`, `parametrizations`, and
-    libraries such as geotorch that use them), the older `torch.nn.utils.weight_norm` and
-    `spectral_norm`, and the masks of `torch.nn.utils.prune`. Each tensor becomes a plain
-    Parameter, or a buffer if its originals are buffers, with the value that the model reads now, in
-    the mode that it is in. Hooks, attributes and classes that belong to the parametrizations
-    are removed. A pickle of a baked model can be loaded without paramdesc.
+    This covers parametrizations of paramdesc, of `torch.nn.utils.parametrize` (including
+    `torch.nn.utils.parametrizations` and libraries such as geotorch that use it), the older
+    `torch.nn.utils.weight_norm` and `spectral_norm`, and the masks of `torch.nn.utils.prune`. Each
+    tensor becomes a plain Parameter, or a buffer if its originals are buffers, with the value that
+    the model reads now, in its current mode. Hooks, attributes and classes that belong to the
+    parametrizations are removed. A pickle of a baked model can be loaded without paramdesc.
 
-    - Each tensor is evaluated once, and that is its value, for maps with a random part or a warm
-      start too. The iteration of torch's own spectral norms does not move.
-    - A tensor with one original is the same Parameter object afterwards. With several originals,
-      or if another tensor holds the original too, it is a new Parameter, which requires a gradient
-      if one of the originals does. See `Baked.new_parameters` for what an optimizer then lacks.
+    - Each tensor is evaluated exactly once, also for maps with randomness or a warm start. The
+      power iteration of torch's own spectral norms does not advance.
+    - A tensor with one original becomes that same Parameter object. With several originals, or if
+      another tensor uses the original too, it becomes a new Parameter, which requires a gradient if
+      one of the originals does. `Baked.new_parameters` lists the Parameters that an existing
+      optimizer does not have.
     - Tied tensors, with the same originals and equal values, stay tied.
 
     Args:
         model: the model.
-        selectors: which tensors are meant: patterns, types of modules, submodules, see
-            `Selector`. All, if there are none.
-        exclude: what to leave out, in the same form.
-        copy: whether to bake a deep copy, and to leave `model` as it is.
+        selectors: the tensors to bake: patterns, types of modules, or submodules, see `Selector`.
+            By default, all.
+        exclude: the tensors to leave out, in the same form.
+        copy: whether to bake a deep copy and leave `model` unchanged.
 
     Returns:
-        What has been done, with the model as `.model`. `print` shows a table.
+        A record of what was done, with the model as `.model`. It prints as a table.
 
     Raises:
         ValueError: if a selector matches no tensor of the model.
-        RuntimeError: if FSDP manages a module, or if the tensor is computed by a TorchScript
-            program.
-        Exception: whatever the maps raise. In all cases the model stays as it was.
+        RuntimeError: if FSDP manages a module, or if a tensor is computed by a TorchScript program.
+        Exception: exceptions raised by the maps propagate unchanged. In all cases the model stays
+            as it was.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
     >>> _ = register_parametrization(model[0], "weight", Symmetric())
@@ -106,7 +107,7 @@ def place_in(model: Module, selector: Selector) -> tuple[Selector, str | None]:
 
 
 def copied(model: M) -> M:
-    """A deep copy. Values in plain attributes have graphs, and would be refused as they are."""
+    """A deep copy, also of values in plain attributes, whose graphs `copy.deepcopy` rejects."""
     memo: dict[int, Any] = {}
     for tensor in find_parametrized(model):
         state = tensor.place.module.__dict__
@@ -119,7 +120,7 @@ def copied(model: M) -> M:
 def choose(
     model: Module, selectors: tuple[Selector, ...], exclude: tuple[Selector, ...]
 ) -> tuple[list[ParametrizedTensor], list[LeftTensor]]:
-    """The parametrized tensors that are meant, and the others.
+    """The selected parametrized tensors, and the others.
 
     Raises:
         SelectionError: for a selector that names no tensor of the model, parametrized or not.
@@ -185,7 +186,7 @@ def replace_all(model: Module, chosen: list[ParametrizedTensor]) -> list[Value]:
 def touched(
     chosen: list[ParametrizedTensor], cached: list[Module]
 ) -> tuple[list[Module], list[Tensor], list[Tensor]]:
-    """The modules, the tensors whose data, and those whose numbers baking may change."""
+    """The modules that baking may change, the tensors with new `.data`, and those written to."""
     chains = [x for x in chosen if isinstance(x, OfChain)]
     hosts = dict.fromkeys(x.place.module for x in chosen)
     containers = [x.place.module._modules["parametrizations"] for x in chains]
@@ -197,7 +198,7 @@ def touched(
 
 
 def reads_as(module: Module, name: str, tensor: Tensor) -> bool:
-    """Whether `module.<name>` has the numbers of `tensor`."""
+    """Whether `module.<name>` equals `tensor`."""
     found: Any = getattr(module, name, None)
     return isinstance(found, Tensor) and found.dtype == tensor.dtype and not differs(found, tensor)
 

@@ -1,4 +1,4 @@
-"""What `bake` has done, tensor by tensor."""
+"""The result of `bake`, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ M = TypeVar("M", bound=Module)
 
 @dataclass(frozen=True)
 class BakedTensor:
-    """A tensor that `bake` has replaced by its value."""
+    """A tensor that `bake` has replaced with its value."""
 
     name: str
     """Its path in the model, `encoder.0.weight`."""
@@ -42,7 +42,7 @@ class LeftTensor:
 
 @dataclass(frozen=True)
 class Baked(Generic[M]):
-    """The result of `bake`: the model, and what has been done to it."""
+    """The result of `bake`: the model, and what was done to it."""
 
     model: M
     """The model that was given, or its copy."""
@@ -56,9 +56,9 @@ class Baked(Generic[M]):
         return [tensor.name for tensor in self.tensors]
 
     def new_parameters(self) -> list[str]:
-        """The paths of the tensors that are new objects, which no optimizer has.
+        """The paths of the tensors that are new objects, which no existing optimizer has.
 
-        An optimizer that trained their originals must be made again, if it is to go on.
+        To continue training, create the optimizer again.
         """
         return [x.name for x in self.tensors if not x.keeps_parameter and x.tied_to is None]
 

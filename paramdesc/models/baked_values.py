@@ -158,7 +158,7 @@ def is_alone(value: Tensor, tensor: ParametrizedTensor) -> bool:
 
 
 def same_memory(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same numbers at the same place."""
+    """Whether two tensors are the same entries in the same memory."""
     if a is b or a.shape != b.shape or a.dtype != b.dtype or a.is_meta or b.is_meta:
         return a is b
     if a.layout != torch.strided or b.layout != torch.strided or is_wrapper(a) or is_wrapper(b):

@@ -11,10 +11,10 @@ __all__ = ["without_collector"]
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Inside, the garbage collector does not start by itself.
+    """Disable automatic garbage collection inside the block.
 
-    A large model makes many objects at once, none of them garbage. To look at them all, again and
-    again, would take a third of the time.
+    A large model creates many objects at once, none of them garbage. Visiting them all repeatedly
+    would take a third of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

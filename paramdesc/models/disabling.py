@@ -1,4 +1,4 @@
-"""`disabled`: parametrized tensors read as their originals for a while."""
+"""`disabled`, the context manager that makes parametrized tensors read as their originals."""
 
 from __future__ import annotations
 
@@ -40,30 +40,32 @@ _T = TypeVar("_T")
 
 
 class disabled:  # noqa: N801
-    """Inside the block, read parametrized tensors as their originals, without their maps.
+    """Disable parametrizations inside the block: tensors read as their originals.
 
-    Nothing is changed for it: neither Parameters nor `requires_grad`, the `state_dict` or the
-    optimizer. Gradients reach the originals directly. The calling thread or asyncio task sees the
-    block, and so do tasks started inside. Blocks nest, and the innermost one that names a tensor
-    decides. Values are never taken from `cached` or `auto_cache` inside, nor kept there.
-    Compiled code follows.
+    Parameters, `requires_grad`, the `state_dict` and the optimizer are not changed, and gradients
+    reach the originals directly. The block applies to the calling thread or asyncio task, and to
+    tasks started inside. Blocks can be nested; for each tensor, the innermost one that names it
+    applies. Inside, values are neither read from `cached` or `auto_cache` nor stored there.
+    Compiled code respects the block.
 
     The original of a map with a base point, such as `Orthogonal`, is a coordinate relative to that
-    point, and zero after registration: give a value instead. Assigning to a tensor that is
-    switched off raises.
+    point, and zero after registration: pass a value for it in `values`. Assigning to a disabled
+    tensor raises an error.
 
     Args:
         model: the model, or one `ParametrizationList`.
-        selectors: which tensors: patterns for their paths or names, types of modules, submodules.
-            Without any, and without `values`, all parametrized tensors are switched off.
-        exclude: the same, for tensors that stay as they are.
-        values: tensors to read instead of the originals, by pattern. They are switched off as well.
-        maps: types of maps. Then only these maps are left out, and the others are applied.
+        selectors: the tensors to disable: patterns for their paths or names, types of modules, or
+            submodules. Without selectors and `values`, all parametrized tensors are disabled.
+        exclude: the tensors to leave as they are, in the same form.
+        values: a dict from patterns to tensors, which are read instead of the originals. The
+            tensors that match are disabled as well.
+        maps: types of maps. If given, only these maps are disabled, and the others are still
+            applied.
 
     Raises:
-        SelectionError: a ValueError, if a selector names no parametrized tensor.
-        DisabledError: a RuntimeError, if there are several originals and no value, or if a tensor
-            is parametrized by torch's engine or in a TorchScript program.
+        SelectionError: a ValueError, if a selector matches no parametrized tensor.
+        DisabledError: a RuntimeError, if a tensor has several originals and no value is given, or
+            if it is parametrized by `torch.nn.utils.parametrize` or in a TorchScript program.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
     >>> with disabled(linear):
@@ -73,7 +75,7 @@ class disabled:  # noqa: N801
     ...     linear.weight.trace().item()
     3.0
 
-    As a decorator, each call of the function runs in a block.
+    As a decorator, it runs each call of the function in a block.
     """
 
     def __init__(

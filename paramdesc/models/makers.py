@@ -1,4 +1,4 @@
-"""What a value of `parametrize` makes for each tensor: a map, or a call of a one-line function."""
+"""How a value in `parametrize` creates a map for each tensor, or calls a one-line function."""
 
 from __future__ import annotations
 

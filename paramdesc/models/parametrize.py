@@ -1,4 +1,4 @@
-"""Puts parametrizations on many tensors of a model in one call."""
+"""Registers parametrizations on many tensors of a model in one call."""
 
 from __future__ import annotations
 
@@ -34,37 +34,39 @@ def parametrize(
     unsafe: bool = False,
     optimizer: Optimizer | None = None,
 ) -> ParametrizeResult:
-    """Put parametrizations on all tensors of a model that the keys of `maps` choose.
+    """Register parametrizations on all tensors of a model that the keys of `maps` select.
 
-    All of them or none: after an exception, the model is as it was. Each tensor gets a map of its
-    own. A tensor that several modules hold gets one parametrization, which all of them share.
+    Each tensor gets its own map. A tensor that several modules share gets one parametrization,
+    which they share too. If an exception is raised, the model is unchanged.
 
-    If a path names a tensor exactly, its key decides. Otherwise the first key that matches does.
-    A tensor that a type, a submodule or a wildcard has chosen is left as it is if the map does not
-    fit it, or if it is parametrized already; the result says why. For a tensor that is named
-    exactly, and for a key whose map fits none of its tensors, the exception is raised.
+    A key that is the exact path of a tensor takes precedence; otherwise the first matching key
+    applies. A tensor selected by a type, a submodule or a wildcard is skipped if the map does not
+    fit it or if it is already parametrized; the result says why. An exception is raised for a
+    tensor that is named exactly, and for a key whose map fits none of its tensors.
 
     Args:
         model: the model, changed in place.
-        maps: what to put where. A key is a type of module, for its weights; a pattern for paths or
-            names of tensors, `"encoder.*.weight"` or `"in_proj_weight"`; a submodule, for all
-            parameters at and below it; or a tuple of these. A value is a class of maps, a function
-            without arguments that returns a map, or a function of module and tensor name, such as
-            `orthogonal`. Buffers are chosen by patterns without wildcards only.
-        exclude: what to leave out, by the same kinds of keys.
-        append: whether to put maps on tensors that are parametrized already, after the maps that
-            they have.
+        maps: a dict from selectors to parametrizations. A key is a type of module, for its weights;
+            a pattern for paths or names of tensors, such as `"encoder.*.weight"` or
+            `"in_proj_weight"`; a submodule, for all of its parameters; or a tuple of these. A value
+            is a class of maps, a function without arguments that returns a map, or a function of
+            module and tensor name, such as `orthogonal`. Buffers are selected only by patterns
+            without wildcards.
+        exclude: the tensors to leave out, given by the same kinds of keys.
+        append: whether to add maps to tensors that are already parametrized, after their existing
+            maps.
         unsafe: as in `register_parametrization`.
-        optimizer: as in `register_parametrization`: it trains the new Parameters from now on.
+        optimizer: as in `register_parametrization`; it trains the new Parameters from now on.
 
     Returns:
-        What was done, tensor by tensor, and what was left and why. `print` shows a table.
+        A record of what was done for each tensor, and which tensors were skipped and why. It prints
+        as a table.
 
     Raises:
-        SelectionError: a ValueError, if a key or an exclusion chooses no tensor.
-        PlacementError: a ValueError, for a map instead of what makes maps, or a tensor that is
-            named exactly and cannot be parametrized.
-        Exception: whatever the maps raise.
+        SelectionError: a ValueError, if a key or an exclusion matches no tensor.
+        PlacementError: a ValueError, if a single map is given for several tensors, or if a tensor
+            that is named exactly cannot be parametrized.
+        Exception: exceptions raised by the maps propagate unchanged.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -128,7 +130,7 @@ def free_tensors(targets: Sequence[Target]) -> set[int]:
 
 
 class State:
-    """What is to be restored if a later target fails, and what was trained before."""
+    """The state to restore if a later target fails, and the tensors trained before."""
 
     def __init__(self, targets: Sequence[Target], has_optimizer: bool) -> None:
         self.targets = targets
@@ -139,7 +141,7 @@ class State:
         self.before = [trained_on(target) for target in targets] if has_optimizer else []
 
     def changes(self) -> list[Change]:
-        """What is trained now in place of what was trained."""
+        """The tensors that are trained now, by those that they replace."""
         after = [trained_on(target) for target in self.targets]
         return [Change(*pair) for pair in zip(self.before, after, strict=True)]
 
@@ -172,7 +174,7 @@ def raise_if_nothing_fits(placed: Sequence[Placed]) -> None:
         add_note(
             error,
             f"in parametrize(), at {target.places[0].path!r}. No tensor that {target.key!r:.100} "
-            "chooses has taken a map.",
+            "selects accepted a map.",
         )
         raise error
 

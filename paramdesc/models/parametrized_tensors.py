@@ -1,4 +1,4 @@
-"""The parametrized tensors of a model, whoever has parametrized them, and how to bake each."""
+"""The parametrized tensors of a model, for all engines and libraries, and how to bake each."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ParametrizedTensor:
         raise NotImplementedError
 
     def settings(self) -> tuple[Any, ...]:
-        """What tells it from another function of the same tensors."""
+        """What distinguishes it from another function of the same tensors."""
         raise NotImplementedError
 
     def function(self) -> tuple[Any, ...]:
@@ -102,7 +102,7 @@ class ParametrizedTensor:
 
 
 class OfChain(ParametrizedTensor):
-    """By a chain of maps: of paramdesc, or of torch's engine, and what registers through it."""
+    """By a chain of maps, of paramdesc or of `torch.nn.utils.parametrize`."""
 
     def __init__(self, place: Place, chain: Any, machinery: str) -> None:
         super().__init__(place)
@@ -220,7 +220,7 @@ class Waiting(ParametrizedTensor):
     """By a registration that waits until the tensor has a shape."""
 
     machinery = OURS
-    reason = "it has no shape yet. Call the model once, then bake it"
+    reason = "it has no shape yet: call the model once, then bake it"
 
     def __init__(self, place: Place, pending: PendingRegistration) -> None:
         super().__init__(place)

@@ -1,4 +1,4 @@
-"""The state_dict of a model as it would be without parametrizations."""
+"""The state_dict that a model would have without parametrizations."""
 
 from __future__ import annotations
 
@@ -30,25 +30,27 @@ def plain_state_dict(
     exclude: Iterable[Selector] = (),
     layout: Layout = "plain",
 ) -> OrderedDict[str, Tensor]:
-    """The state_dict of `model` with values in place of originals, as a plain model would have it.
+    """Return the state_dict that `model` would have without parametrizations.
 
-    Whoever has parametrized a tensor, see `bake`. Its value is evaluated once, in the mode that the
-    model is in, and detached. The model stays as it is: the states of warm starts do not move.
+    It holds the values of parametrized tensors in place of their originals, for all
+    parametrizations that `bake` covers. Each value is evaluated once, in the current mode of the
+    model, and detached. The model is not changed, and the states of warm starts do not advance.
     Tensors that are tied in the model share their memory in the result.
 
     Args:
         model: the model.
-        selectors: which tensors are meant: patterns, types of modules, submodules, see
-            `Selector`. All, if there are none. Others are stored as in `model.state_dict()`.
-        exclude: what to leave out, in the same form.
+        selectors: the tensors to convert: patterns, types of modules, or submodules, see
+            `Selector`. By default, all. Others are stored as in `model.state_dict()`.
+        exclude: the tensors to leave out, in the same form.
         layout: `"weight_g"` stores tensors with a weight norm as `weight_g` and `weight_v`, and
-            `"spectral_norm"` those with a spectral norm as `weight_orig`, `weight_u` and
-            `weight_v`, for models with the older functions of torch. All others have their value.
+            `"spectral_norm"` stores those with a spectral norm as `weight_orig`, `weight_u` and
+            `weight_v`, as models with torch's older functions expect. All others are stored as
+            values.
 
     Raises:
         ValueError: if a selector matches no tensor of the model.
         RuntimeError: if a TorchScript program computes a tensor.
-        Exception: whatever the maps raise.
+        Exception: exceptions raised by the maps propagate unchanged.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False))
     >>> _ = register_parametrization(model, "0.weight", Symmetric())
@@ -70,10 +72,10 @@ def plain_tensors(
     exclude: Iterable[Selector] = (),
     layout: Layout = "plain",
 ) -> Iterator[tuple[str, Tensor]]:
-    """The items of `plain_state_dict`, one by one. Each value is evaluated when it is its turn.
+    """Yield the items of `plain_state_dict`, evaluating each value only when it is needed.
 
-    So no more than one value is in memory, unless the caller keeps them. A value with several names
-    is kept until the last of them. The arguments and errors are those of `plain_state_dict`.
+    So at most one value is in memory, unless the caller keeps them; a value with several names is
+    kept until the last of them. The arguments and errors are those of `plain_state_dict`.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False))
     >>> _ = register_parametrization(model, "0.weight", Symmetric())

@@ -1,4 +1,4 @@
-"""What `parametrize` has done, tensor by tensor."""
+"""The result of `parametrize`, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Outcome", "ParametrizeResult"]
 
 
 class Outcome(NamedTuple):
-    """What became of one tensor.
+    """The outcome for one tensor.
 
     - `"parametrized"`: it has the maps in `maps`.
     - `"tied"`: it shares the parametrization of another tensor, which `reason` names.
@@ -27,11 +27,12 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class ParametrizeResult:
-    """What `parametrize` has done with each tensor that its keys choose.
+    """The outcome of `parametrize` for each tensor that its keys select.
 
     Args:
-        outcomes: one for each tensor, in the order of the model.
-        parametrizations: those that were put on, for `cached`, groups of optimizers and so on.
+        outcomes: one outcome for each tensor, in the order of the model.
+        parametrizations: the new parametrizations, for use with `cached`, optimizer groups and so
+            on.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -39,12 +40,12 @@ class ParametrizeResult:
 
     @property
     def done(self) -> list[str]:
-        """The paths of the tensors that are parametrized now, tied ones included."""
+        """The paths of the tensors that are now parametrized, including tied ones."""
         return [x.path for x in self.outcomes if x.what in ("parametrized", "tied")]
 
     @property
     def pending(self) -> list[str]:
-        """The paths of the tensors that the first call of their module parametrizes."""
+        """The paths of the lazy tensors that the first call of their module parametrizes."""
         return [x.path for x in self.outcomes if x.what == "pending"]
 
     @property

@@ -1,4 +1,4 @@
-"""What a summary tells of one parametrized tensor."""
+"""The row of a summary for one parametrized tensor."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ class SummaryRow:
 
     Attributes:
         name: Its path in the model, such as `encoder.0.weight`.
-        also: Its other paths, if several modules have the same chain.
-        engine: `"paramdesc"` or `"torch"`, by whom it is parametrized; `"pending"` for a lazy
+        also: Its other paths, if several modules share the same parametrization.
+        engine: `"paramdesc"` or `"torch"`, the library that parametrizes it; `"pending"` for a lazy
             tensor that is parametrized as soon as it has a shape.
         maps: The maps with their settings, in order, as their `repr` shows them.
         shape: The shape of the value; None if it is not known.
         dtype: The dtype of the value; None if it is not known.
         device: The device of the originals.
         originals: The shapes of the originals, by name.
-        trained: The number of trained numbers: of originals and maps, if they require a gradient.
-        plain: The number of entries of the value, which a plain tensor would train.
-        frozen: Whether nothing of it is trained.
-        kept: Which caches have its value now: `"cached"`, `"persistent"`, `"auto_cache"`.
-        constraint: What the last map declares to reach, such as `"orthogonal"`; empty without a
-            constraint.
-        deviation: How far the value is from the constraint; None without a constraint, or if it
-            was not evaluated.
+        trained: The number of trained entries of originals and maps that require a gradient.
+        plain: The number of entries of the value, which a plain tensor would have.
+        frozen: Whether none of its originals or maps is trained.
+        kept: The caches that hold its value now: `"cached"`, `"persistent"`, `"auto_cache"`.
+        constraint: The constraint of the last map, such as `"orthogonal"`; empty if it has none.
+        deviation: The deviation of the value from the constraint; None without a constraint, or if
+            it was not evaluated.
         tolerance: The deviation that rounding may cause; None like `deviation`.
     """
 

@@ -1,4 +1,4 @@
-"""Which tensors of a model are meant: by type of module, by path or name, by submodule."""
+"""Selecting tensors of a model by type of module, by path or name, or by submodule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Selector: TypeAlias = str | type[Module] | Module
 
 
 class Place(NamedTuple):
-    """Where a tensor of a model is: `module.<tensor_name>`, and its path in the model."""
+    """The location of a tensor: `module.<tensor_name>`, and its path in the model."""
 
     path: str
     module: Module
@@ -92,7 +92,7 @@ def make_test(selector: Selector) -> Callable[[Place], bool]:
 def refuse_unmatched(
     selectors: Iterable[Selector], used: Iterable[Selector], places: Iterable[Place]
 ) -> None:
-    """Raise for a selector that names no tensor: most often its name is misspelt.
+    """Raise an error for a selector that matches no tensor, usually because of a typo.
 
     Raises:
         SelectionError: with the nearest names.

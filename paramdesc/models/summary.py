@@ -37,10 +37,10 @@ TITLES = (
 
 
 class Summary(Sequence[SummaryRow]):
-    """The parametrized tensors of a model. Printed, it is a table.
+    """The parametrized tensors of a model. It prints as a table.
 
     Attributes:
-        trained: The number of trained numbers of all rows. Shared Parameters count once.
+        trained: The number of trained entries of all rows. Shared Parameters count once.
         plain: The number of entries of all values.
     """
 
@@ -101,16 +101,16 @@ def summary(
 ) -> Summary:
     """List the parametrized tensors of `model`, with their maps, shapes and constraints.
 
-    The values are evaluated on copies in evaluation mode. So warm starts, caches, counters of
-    reads and the state of random generators stay as they are. What torch's engine parametrizes is
-    listed too.
+    Values are evaluated on copies in evaluation mode, so warm starts, caches, read counts and the
+    state of random number generators do not change. Tensors parametrized by
+    `torch.nn.utils.parametrize` are listed too.
 
     Args:
-        selectors: which tensors: patterns for paths or names, types of modules, submodules. By
-            default all.
-        exclude: which tensors to leave out.
-        evaluate: whether to evaluate values, for their deviation. By default, values of up to
-            262,144 entries are. Tensors on the meta device never are.
+        selectors: the tensors to list: patterns for paths or names, types of modules, or
+            submodules. By default, all.
+        exclude: the tensors to leave out, in the same form.
+        evaluate: whether to evaluate values to find their deviation. By default, this is done for
+            values of up to 262,144 entries. Tensors on the meta device are never evaluated.
 
     Raises:
         SelectionError: if a selector matches no parametrized tensor.
@@ -198,7 +198,7 @@ def row_of(chain: Any, places: list[Place], evaluate: bool | None) -> SummaryRow
 
 
 def originals_of(chain: Any) -> dict[str, Tensor]:
-    """The originals of a chain. One that is parametrized itself counts by what it consists of."""
+    """The originals of a chain. A parametrized original is replaced by its own originals."""
     inner = "parametrizations."
     found = [*chain.named_parameters(), *chain.named_buffers()]
     return {
@@ -223,7 +223,7 @@ def one_line(module: Module) -> str:
 
 
 def grouped_cells(rows: Iterable[SummaryRow]) -> list[list[str]]:
-    """A line of the table for each row, or for all that differ in the numbers of the path alone."""
+    """A line of the table for each row, or for all rows whose paths differ only in numbers."""
     groups: dict[Any, list[SummaryRow]] = {}
     for row in rows:
         pattern = ".".join("*" if part.isdigit() else part for part in row.name.split("."))

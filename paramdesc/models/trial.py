@@ -1,4 +1,4 @@
-"""Evaluates a chain without any effect: on a copy, in evaluation mode, outside of every scope."""
+"""Evaluates a chain without side effects: on a copy, in evaluation mode, outside all scopes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def try_on(chain: Module, *, meta: bool) -> Tensor | None:
 
 @torch.no_grad()
 def evaluate_copy(chain: Module, meta: bool) -> Tensor:
-    # with `meta`, no numbers are copied
+    # with `meta`, no data is copied
     memo: dict[int, Any] = {id(x): as_meta(x) for x in tensors_of(chain)} if meta else {}
     twin = copy.deepcopy(chain, memo).eval()
     with torch.random.fork_rng(device_type=device_type(chain)):

@@ -1,4 +1,4 @@
-"""Ties tensors of a model, parametrized ones too."""
+"""Ties tensors of a model, including parametrized ones."""
 
 from __future__ import annotations
 
@@ -26,26 +26,25 @@ M = TypeVar("M", bound=Module)
 
 
 def tie_weights(model: M, path: str, *others: str, optimizer: Optimizer | None = None) -> M:
-    """Let several tensors of a model be one: that at `path`, parametrized or not.
+    """Tie other tensors of a model to the tensor at `path`, which may be parametrized.
 
-    If it is parametrized, its chain is put on the other modules as well: one object under
-    several names, as a tied Parameter is. There is one set of originals then. A cache scope
-    evaluates the value once, assigning to one tensor changes all, and copies, pickles, `.to()` and
-    state_dicts keep the tie. `remove_parametrizations` on one module leaves the others as they are.
+    If it is parametrized, the modules share its `ParametrizationList`, just as modules share a tied
+    Parameter. So there is one set of originals, `cached` evaluates the value once, assigning to one
+    tensor changes all of them, and copies, pickles, `.to()` and state_dicts keep the tie.
+    `remove_parametrizations` on one module leaves the others as they are.
 
     Args:
         model: the model.
-        path: the path of the tensor that stays, `"embedding.weight"`.
-        others: the paths of plain tensors that it takes the place of, `"head.weight"`.
-        optimizer: an existing optimizer, from whose groups the Parameters that are replaced are
-            taken.
+        path: the path of the tensor to keep, such as `"embedding.weight"`.
+        others: the paths of the plain tensors that it replaces, such as `"head.weight"`.
+        optimizer: an existing optimizer; replaced Parameters are removed from its groups.
 
     Returns:
         `model`, of the same type.
 
     Raises:
         ValueError: if there is no such tensor, the shapes or dtypes differ, or one of `others` is
-            parametrized already. In all cases `model` stays as it was.
+            already parametrized. In all cases `model` stays as it was.
 
     >>> embed, head = torch.nn.Embedding(6, 3), torch.nn.Linear(3, 6)
     >>> model = torch.nn.ModuleDict({"embed": embed, "head": head})
@@ -110,7 +109,7 @@ def chain_at(module: Module, tensor_name: str) -> Any:
 
 
 def check_alike(module: Module, tensor_name: str, old: Tensor, path: str, new: Tensor) -> None:
-    """Refuse tensors that cannot take each other's place."""
+    """Raise an error for tensors that cannot replace each other."""
     for aspect in ("shape", "dtype"):
         ours, theirs = getattr(old, aspect), getattr(new, aspect)
         if ours != theirs:

@@ -1,4 +1,4 @@
-"""The base class of maps relative to a base point, which an assignment moves to the value."""
+"""The base class of maps that are relative to a base point, which assignment moves."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class BasePoint(Parametrization):
         return X
 
     def shown_rebase(self) -> list[str]:
-        """`rebase` for `extra_repr`, if it is not the default."""
+        """`rebase` for `extra_repr`, unless it has its default value."""
         return shown_rebase(self)
 
 
 def shown_rebase(parametrization: Parametrization) -> list[str]:
-    """The argument `rebase` for `extra_repr`, if it is not the default."""
+    """The argument `rebase` for `extra_repr`, unless it has its default value."""
     rebase = parametrization.rebase
     return [] if rebase == Parametrization.rebase else [f"rebase={rebase}"]
 
@@ -70,7 +70,7 @@ def check_rebase(rebase: int | None) -> None:
 
 
 def is_like(one: Tensor, other: Tensor) -> bool:
-    """Whether the numbers of one tensor can be written into the other without a change."""
+    """Whether the entries of one tensor can be copied into the other without loss."""
     return not one.is_inference() and (one.shape, one.dtype, one.device) == (
         other.shape,
         other.dtype,

@@ -1,1 +1,1 @@
-"""Putting parametrizations on the tensors of a module, and taking them off."""
+"""Registering parametrizations on the tensors of a module, and removing them."""

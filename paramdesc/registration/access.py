@@ -12,16 +12,16 @@ __all__ = ["chain_of"]
 
 
 def chain_of(module: Module, tensor_name: str) -> ParametrizationList:
-    """The `ParametrizationList` of `module.<tensor_name>`, as type checkers can follow it.
+    """Return the `ParametrizationList` of `module.<tensor_name>`, with a static type.
 
-    `module.parametrizations.<tensor_name>` is the same object, but has no type that a type checker
-    knows.
+    `module.parametrizations.<tensor_name>` is the same object, but type checkers do not know its
+    type.
 
     Args:
         tensor_name: the name of a parametrized tensor of `module`, or its path, `"0.weight"`.
 
     Raises:
-        NotParametrizedError: a ValueError, with the names that are most similar.
+        NotParametrizedError: a ValueError that suggests similar names.
 
     >>> layer = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
     >>> chain = chain_of(layer, "weight")

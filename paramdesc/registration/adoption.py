@@ -1,4 +1,4 @@
-"""Taking over modules that torch's engine parametrizes."""
+"""Converting modules that `torch.nn.utils.parametrize` has parametrized."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _COMPAT_HOOK = "weight_norm.<locals>._weight_norm_compat_hook"
 
 
 def adopt(model: M) -> M:
-    """Convert everything in `model` that torch's engine has parametrized, in place.
+    """Convert the parametrizations of `torch.nn.utils.parametrize` in `model`, in place.
 
-    Also through `torch.nn.utils.parametrizations`. Values, Parameter objects, maps, hooks
-    and state_dict keys stay; each module gets the class back that it had before.
+    This includes those registered by `torch.nn.utils.parametrizations`. Values, Parameter objects,
+    maps, hooks and state_dict keys stay the same; each module gets its former class back.
 
     Returns:
-        `model`. Modules without torch's parametrizations are left alone.
+        `model`. Modules without torch's parametrizations are not changed.
 
     >>> linear = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(3, 3))
     >>> type(linear).__name__
@@ -51,9 +51,9 @@ def adopt(model: M) -> M:
 
 
 def adopt_module(module: Module) -> None:
-    """Adopt `module` itself, if torch's engine parametrizes it.
+    """Adopt `module` itself, if `torch.nn.utils.parametrize` has parametrized it.
 
-    To be called under a snapshot of `module` and of what is below its `parametrizations`.
+    Call it under a snapshot of `module` and of everything below its `parametrizations`.
     """
     if not is_torch_parametrized(module):
         return
@@ -76,7 +76,7 @@ def adopt_module(module: Module) -> None:
 def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
     """Let `chain` be a `ParametrizationList` of ours, the same object."""
     if is_torch_parametrized(chain):
-        adopt_module(chain)  # one of its originals is parametrized in its turn
+        adopt_module(chain)  # one of its originals is itself parametrized
     chain.__class__ = ParametrizationList
     chain.tensor_name, chain.host = tensor_name, host
     transient_of(chain)
@@ -93,7 +93,7 @@ def tensor_name_of(hook: Any) -> str:
 class WeightNormNames:
     """Lets checkpoints of the oldest weight_norm load: `weight_g` and `weight_v`.
 
-    It does what torch's own hook does, which no pickle takes, as a local function.
+    It does the same as torch's own hook, which is a local function and cannot be pickled.
     """
 
     def __init__(self, tensor_name: str) -> None:

@@ -1,4 +1,4 @@
-"""Refuses averages of originals whose base points move: their mean belongs to no base point."""
+"""Rejects averages of originals whose base points move: their mean belongs to no base point."""
 
 from __future__ import annotations
 

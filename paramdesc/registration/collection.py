@@ -20,10 +20,10 @@ __all__ = ["ParametrizationSet", "get_parametrizations"]
 
 
 class ParametrizationSet(Set[ParametrizationList]):
-    """An ordered, immutable set of `ParametrizationList`s, each with its name in the model.
+    """An ordered, immutable set of `ParametrizationList`s, each with a name in the model.
 
-    The name is the path of the module and of the tensor in it, `encoder.0.weight`. Two sets
-    are equal if they hold the same lists. `|`, `&`, `-` and `^` keep order and names.
+    The name is the path of the tensor, such as `encoder.0.weight`. Two sets are equal if they
+    contain the same lists. `|`, `&`, `-` and `^` keep order and names.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     >>> for layer in model:
@@ -67,7 +67,7 @@ class ParametrizationSet(Set[ParametrizationList]):
         """The list with this name in the model.
 
         Raises:
-            KeyError: with the names that are most similar.
+            KeyError: with suggestions of similar names.
         """
         for chain, known in self._names.items():
             if known == name:
@@ -104,10 +104,10 @@ class ParametrizationSet(Set[ParametrizationList]):
         """The lists that match all given conditions.
 
         Args:
-            tensor_name: the name of the tensor in its module, `weight`.
-            map_type: a type, or several, that one of the maps is an instance of. TorchScript
-                keeps no more of it than its name.
-            path: a shell pattern for the path of the module, `encoder.*`; `""` is the root.
+            tensor_name: the name of the tensor in its module, such as `weight`.
+            map_type: a type, or several, that one of the maps is an instance of. In TorchScript
+                programs, only the name of the type is compared.
+            path: a shell pattern for the path of the module, such as `encoder.*`; `""` is the root.
         """
         tests: list[Callable[[str, ParametrizationList], bool]] = []
         if tensor_name is not None:
@@ -126,7 +126,7 @@ class ParametrizationSet(Set[ParametrizationList]):
     def named_originals(self) -> list[tuple[str, Parameter]]:
         """The trained originals with their names in the model, each Parameter once.
 
-        An optimizer takes them as they are, or as the `params` of one of its groups.
+        Pass them to an optimizer as they are, or as the `params` of one of its groups.
         """
         found: dict[Parameter, str] = {}
         for name, chain in self.items():
@@ -136,7 +136,7 @@ class ParametrizationSet(Set[ParametrizationList]):
         return [(name, x) for x, name in found.items()]
 
     def originals(self) -> list[Parameter]:
-        """The trained originals, each Parameter once, for a group of an optimizer.
+        """The trained originals, each Parameter once, for an optimizer group.
 
         >>> layer = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
         >>> group = {"params": get_parametrizations(layer).originals(), "weight_decay": 0.0}
@@ -146,9 +146,9 @@ class ParametrizationSet(Set[ParametrizationList]):
         return [x for _, x in self.named_originals()]
 
     def warm_start_names(self) -> list[str]:
-        """The state_dict keys of what `Parametrization.warm_start` names, in this model.
+        """The state_dict keys of the tensors that `Parametrization.warm_start` names.
 
-        Averaging models must leave them out, see `Parametrization`.
+        Leave these out when averaging models, see `Parametrization`.
         """
         return [
             f"{path}{dot}parametrizations.{tensor_name}.{place}.{buffer}"
@@ -208,14 +208,14 @@ def named_items(chains: Iterable[Any]) -> list[tuple[str, ParametrizationList]]:
 
 
 def get_parametrizations(*modules: Module) -> ParametrizationSet:
-    """All parametrizations at and below `modules`, in the order of `named_modules`.
+    """Return all parametrizations of `modules` and their submodules, as in `named_modules`.
 
-    Pass it, or a part of it, to `cached`, as parameters are passed to an optimizer. What is
-    shared by several modules is found once, under its first name. The time is linear in the
-    number of modules.
+    Pass the result, or a part of it, to `cached`, as parameters are passed to an optimizer. A
+    parametrization that several modules share is listed once, under its first name. The time is
+    linear in the number of modules.
 
     Raises:
-        TypeError: if something else than modules is given.
+        TypeError: if an argument is not a module.
     """
     for module in modules:
         if not isinstance(module, Module):

@@ -16,9 +16,9 @@ __all__ = ["ParametrizationDict"]
 class ParametrizationDict(nn.ModuleDict):
     """Maps each parametrized name to its `ParametrizationList`.
 
-    torch's own functions look into it to see whether a module is parametrized, and then
-    change the module's class, which here is everybody's class. They are told the truth
-    where they only ask, and stopped before they write.
+    torch's own functions check it to see whether a module is parametrized, and then change the
+    module's class, which other modules share here. It answers their questions, and raises before
+    they write.
     """
 
     def __contains__(self, tensor_name: object) -> bool:

@@ -38,24 +38,24 @@ def parametrized(
     unsafe: bool = False,
     right_inverse: Callable[[Tensor], Any] | None = None,
 ) -> Decorator:
-    """Parametrize `module.<tensor_name>` of the modules that the decorator is applied to.
+    """Decorate a class, function or module to parametrize `module.<tensor_name>`.
 
-    - A module class: every instance, as soon as the `__init__` of this class has run, with its
-      own deep copy of `parametrization`. The class itself is returned. It can be pickled and
-      subclassed, and keeps its signature. If a subclass assigns to the tensor, the value goes
-      through `right_inverse`.
-    - A function that returns a module: every module that it returns, in the same way.
-    - A module: this module, at once, with `parametrization` itself.
+    - A module class: every instance is parametrized as soon as the `__init__` of this class has
+      run, with its own deep copy of `parametrization`. The class itself is returned; it can be
+      pickled and subclassed, and keeps its signature. If a subclass assigns to the tensor, the
+      value goes through `right_inverse`.
+    - A function that returns a module: every returned module is parametrized in the same way.
+    - A module: this module is parametrized immediately, with `parametrization` itself.
 
     Stacked decorators apply bottom-up.
 
-    Args: as `register_parametrization`.
+    The arguments are those of `register_parametrization`.
 
     Raises:
-        TypeError: if it is applied to anything else, or a decorated function returns something
-            that is not a module.
-        ValueError: when an instance is constructed, if it has no such tensor or the map does not
-            fit the tensor.
+        TypeError: if the target is none of these, or a decorated function returns something that is
+            not a module.
+        ValueError: when an instance is created, if it has no such tensor or the map does not fit
+            the tensor.
 
     >>> @parametrized("weight", Symmetric())
     ... class SymmetricLinear(torch.nn.Linear):
@@ -102,7 +102,7 @@ def register_instances(cls: type[M], register: Callable[[Module], Module]) -> ty
 
 
 class Factory(wrapt.FunctionWrapper):  # type: ignore[type-arg]
-    """A decorated function. Like plain functions, it is pickled by name, and copies are itself."""
+    """A decorated function. Like a plain function, it is pickled by name, and is its own copy."""
 
     def __reduce_ex__(self, protocol: Any) -> str:
         return str(self.__qualname__)
@@ -122,7 +122,8 @@ def register_results(function: Any, register: Callable[[Module], Module]) -> Any
         if not isinstance(module, Module):
             raise TypeError(
                 f"{wrapped.__qualname__} is decorated with parametrized(...) and returned "
-                f"{type(module).__name__}, which is not a module. Return the module that it makes."
+                f"{type(module).__name__}, which is not a module. Return the module that it "
+                "creates."
             )
         return register(module)
 

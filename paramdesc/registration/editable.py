@@ -22,10 +22,10 @@ __all__ = ["EditableChain"]
 
 
 class EditableChain(Chain):
-    """A chain whose maps can be changed: all of a change is made, or nothing.
+    """A chain whose maps can be changed. After an error, nothing has changed.
 
-    `insert`, `replace` and `remove` keep the value. The operations of lists, such as
-    `del chain[0]`, `chain[0] = map` and `append`, keep the originals, as in torch.
+    `insert`, `replace` and `remove` keep the value. List operations, such as `del chain[0]`,
+    `chain[0] = map` and `append`, keep the originals, as in torch.
     """
 
     def insert(
@@ -33,23 +33,24 @@ class EditableChain(Chain):
     ) -> None:
         """Insert a map before the one at `index`, and keep the value of the tensor.
 
-        The value that was read before is assigned to the new chain, through the `right_inverse`
-        of its maps. A map that does not reach it gives a value nearby. The originals stay the
-        same Parameter objects, so optimizers keep their state. Maps with a warm start begin anew.
+        The previous value is assigned to the new chain, through the `right_inverse` of its maps. If
+        they do not reach it, the new value is one nearby. The originals stay the same Parameter
+        objects, so optimizers keep their state. Maps with a warm start begin from a new state.
 
         Args:
-            index: a place, as of `list.insert`.
-            module: a map, as for `register_parametrization`.
-            keep_value: whether to keep the value. If False, the originals keep their numbers
+            index: the position, as in `list.insert`.
+            module: a map, as in `register_parametrization`.
+            keep_value: whether to keep the value. If False, the originals keep their entries
                 instead, and the value changes.
 
         Raises:
-            MissingRightInverseError: a RuntimeError, if the value is to be kept, and a map has no
+            MissingRightInverseError: a RuntimeError, if `keep_value` is True and a map has no
                 `right_inverse`.
             ChainError: a ValueError, if the shape or dtype of the value or of an original would
                 change, or if keeping the value would overwrite a Parameter that another module
                 holds.
-            Exception: whatever the maps raise. In all cases the chain stays as it was.
+            Exception: exceptions raised by the maps propagate unchanged. In all cases the chain
+                stays as it was.
         """
         maps = list(self.maps())
         maps.insert(index, as_map(module))
@@ -67,13 +68,13 @@ class EditableChain(Chain):
         Args:
             which: the index of the map, its type or the name of its class, or the map itself.
             module: the new map.
-            keep_value: as for `insert`.
+            keep_value: as in `insert`.
 
         Returns:
             The map that was replaced.
 
         Raises:
-            ChainError: a ValueError, if `which` is none of the maps, or several. Other exceptions
+            ChainError: a ValueError, if `which` matches no map or several maps. Other exceptions
                 are those of `insert`.
 
         >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
@@ -95,8 +96,8 @@ class EditableChain(Chain):
         """Remove one map, and keep the value of the tensor, as `insert` does.
 
         Args:
-            which: as for `replace`.
-            keep_value: as for `insert`.
+            which: as in `replace`.
+            keep_value: as in `insert`.
 
         Returns:
             The map that was removed.
@@ -131,9 +132,9 @@ class EditableChain(Chain):
         return name
 
     def append(self, module: Module) -> Any:
-        """Append a map, if the chain can be evaluated with it. The originals stay as they are.
+        """Append a map, if the chain can be evaluated with it. The originals do not change.
 
-        torch's engine comes here for a name that is parametrized already.
+        `torch.nn.utils.parametrize` calls this for a name that is already parametrized.
         """
         module = as_map(module)
         if is_shared(module):
@@ -156,7 +157,7 @@ class EditableChain(Chain):
         if "unsafe" in self.__dict__:
             edit_maps(self, [*self.maps(), *map(as_map, modules)])
         else:
-            super().extend(modules)  # torch makes the list, there are no originals yet
+            super().extend(modules)  # torch is creating the list, and there are no originals yet
         return self
 
     def clear(self) -> NoReturn:

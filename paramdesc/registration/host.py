@@ -12,7 +12,7 @@ __all__ = ["chains_of", "check_target", "find_tensor", "locate", "tensors_of"]
 
 
 def check_target(function: str, module: object, tensor_name: object) -> None:
-    """Refuse what is not a module, or not a name.
+    """Raise an error unless these are a module and a name.
 
     Raises:
         ModuleError: a TypeError, with the line to write.

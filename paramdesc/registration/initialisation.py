@@ -1,9 +1,9 @@
-"""Initialising a parametrized tensor in place, as `torch.nn.init` and `reset_parameters` do.
+"""Initializing a parametrized tensor in place, as `torch.nn.init` and `reset_parameters` do.
 
-They write to the tensor that they have read, a fresh value to which nothing else refers. Without
-help this would silently have no effect. So from the first namespace on, the functions of
-`torch.nn.init` ask whether the memory of their tensor belongs to a value, and the result is then
-assigned. No numbers are compared.
+They write to the tensor that they have read, a new value to which nothing else refers. Without
+support, this would silently have no effect. Therefore, once a namespace exists, the functions of
+`torch.nn.init` check whether the memory of their tensor belongs to a value, and assign the result.
+No entries are compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["initialise_through_inverses"]
 
 
 LOADED = "_is_hf_initialized"
-"""The mark of transformers on tensors that it has loaded: it does not initialise these."""
+"""The mark of transformers on tensors that it has loaded: it does not initialize these."""
 
 
 @cache
@@ -49,7 +49,8 @@ def write_and_assign(own: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         chain, value = find_value(tensor)
     if chain is None or value is None:
         return NotImplemented
-    if all(getattr(x, LOADED, False) for x in chain.own_originals().values()):
+    originals = chain.own_originals()  # none, if they are parametrized themselves
+    if originals and all(getattr(x, LOADED, False) for x in originals.values()):
         return tensor
     before = value.detach().clone()
     try:

@@ -1,4 +1,4 @@
-"""`ParametrizationList`: a chain that is registered, assigned to, converted and copied."""
+"""`ParametrizationList`: a chain that can be registered, assigned to, converted and copied."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.active import active_scopes, forget
-from paramdesc.caching.expiry import expire
+from paramdesc.caching.gathered import note_original
 from paramdesc.caching.guards import fetch, keep
-from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.caching.switched_off import find_stand_in
 from paramdesc.chain.bases import watch_base
@@ -27,9 +26,11 @@ from paramdesc.registration.fitting import check_inverted, check_value
 from paramdesc.registration.loading import load_given
 from paramdesc.registration.local_classes import picklable
 from paramdesc.registration.moving import move_base
+from paramdesc.registration.placing import place_originals, whole_like
 from paramdesc.registration.plain_keys import GIVEN
 from paramdesc.registration.sharing import join
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
+from paramdesc.torch_internals.shards import layout_of
 from paramdesc.torch_internals.tensors import address, alias, replace_data
 
 __all__ = ["ParametrizationList"]
@@ -38,18 +39,18 @@ __all__ = ["ParametrizationList"]
 class ParametrizationList(EditableChain):
     """The maps registered on one tensor, in order, and its original or originals.
 
-    `module.parametrizations.weight` is one of these; `module.weight` is what it evaluates
-    to. The original is its parameter or buffer `original`; several originals are
-    `original0`, `original1`, .... It is made by `register_parametrization`.
+    For a parametrized `module.weight`, it is `module.parametrizations.weight`, and `module.weight`
+    is its value. The original is its parameter or buffer `original`; several originals are
+    `original0`, `original1`, .... It is created by `register_parametrization`.
 
     Args:
         modules: the maps, at least one.
-        original: the tensor to parametrize. It is read, not changed: `adopt_original` does
-            that once everything is known to fit.
-        unsafe: whether the maps may change dtype and shape. Then nothing is checked.
+        original: the tensor to parametrize. It is only read; `adopt_original` changes it, once
+            everything is known to fit.
+        unsafe: whether the maps may change dtype and shape, without checks.
 
     Raises:
-        ValueError: if the maps do not fit the tensor, as torch's class raises it.
+        ValueError: if the maps do not fit the tensor, as in torch's class.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class ParametrizationList(EditableChain):
     ) -> None:
         self.__dict__.update(tensor_name=tensor_name, host=host)  # errors below are told with them
         self.__dict__[TRANSIENT] = Transient()
+        layout = layout_of(original)
+        original = whole_like(original)
         values: list[Tensor] = []
 
         def forward() -> Tensor:
@@ -80,6 +83,8 @@ class ParametrizationList(EditableChain):
         )
         for value in values:
             check_value(modules[-1], original, value, tensor_name)
+        if layout is not None:
+            place_originals(self, values[-1].shape if values else original.shape, layout)
         join(self)
 
     @classmethod
@@ -103,7 +108,7 @@ class ParametrizationList(EditableChain):
         return chain
 
     def adopt_original(self, original: Tensor) -> None:
-        """Let the one original be the object `original`, so that optimizers keep their grip."""
+        """Use the object `original` as the only original, so that optimizers stay valid."""
         if self.is_tensor:
             if not (address(original) and original.is_set_to(self.original)):
                 replace_data(original, self.original)
@@ -112,7 +117,7 @@ class ParametrizationList(EditableChain):
             holder["original"] = original
 
     def _kept(self) -> Any:
-        """For the guards of compiled code: what a scope keeps of this chain, or None."""
+        """For the guards of compiled code: the value that a scope keeps of this chain, or None."""
         return keep(self)
 
     def _fetched(self) -> Any:
@@ -125,22 +130,20 @@ class ParametrizationList(EditableChain):
         return "" if stand_in is None else stand_in.how
 
     def _stand_in(self) -> Any:
-        """For compiled code: what is read, if this chain is switched off here."""
+        """For compiled code: what reads return if this chain is disabled here."""
         stand_in = find_stand_in(active_scopes(), self)
         return None if stand_in is None else stand_in.value
 
     def _led(self) -> None:
-        """For the guards of compiled code, which ask before each call: nothing, but the states
-        of the maps have followed the training steps then.
-        """
+        """For the guards of compiled code: let the states of the maps follow training steps."""
         with suppress(Exception):  # an exception in a map is raised again at the next evaluation
             follow_steps(self)
 
     def move_base(self) -> None:
         """Move the base point of the first map to the present value, which stays the same.
 
-        Maps do this by themselves every `rebase` steps of an optimizer. Call it after steps that
-        no optimizer of torch makes.
+        This happens automatically every `rebase` optimizer steps. Call it after steps that are not
+        made by a torch optimizer.
 
         Raises:
             ValueError: if there is no base point, or another module holds the original.
@@ -185,12 +188,12 @@ class ParametrizationList(EditableChain):
         return replica
 
     def right_inverse(self, value: Tensor) -> None:
-        """Set the originals such that the chain evaluates to `value`, all of them or none.
+        """Set the originals so that the chain evaluates to `value`, or change none of them.
 
         Raises:
             RuntimeError: if a map has no `right_inverse`.
-            ValueError: if one returns what the originals cannot take, or refuses `value`; if
-                `value` has another shape, and the maps are not registered with `unsafe`.
+            ValueError: if a map rejects `value` or returns tensors that do not fit the originals;
+                if `value` has another shape, and the maps are not registered with `unsafe`.
         """
         if is_dynamo_compiling():
             uncompiled(type(self).right_inverse)(self, value)
@@ -201,7 +204,7 @@ class ParametrizationList(EditableChain):
         # FSDP puts the gathered tensor here before each use, and gathers into the same memory
         # each time: nothing else shows that its values have changed
         if name.startswith("original"):
-            expire(self, Reason.REPLACED, name)
+            note_original(self, name, value)
         super().__setattr__(name, value)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -213,6 +216,8 @@ class ParametrizationList(EditableChain):
     ) -> None:
         given = state_dict.pop(f"{prefix}{GIVEN}", None)
         if given is not None:
+            for hook in self._load_state_dict_pre_hooks.values():  # that of FSDP shards originals
+                hook(state_dict, prefix, local_metadata, *args)
             replace = local_metadata.get("assign_to_params_buffers", False)
             load_given(self, given, state_dict, prefix, replace, args[-1])
             return

@@ -12,9 +12,10 @@ __all__ = ["is_parametrized", "type_before_parametrizations"]
 
 
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
-    """Whether `module` has a map on `tensor_name`, or on any tensor if that is None.
+    """Whether `module.<tensor_name>`, or any tensor of `module` if None, is parametrized.
 
-    By paramdesc or by torch's own engine. `tensor_name` may be a path, `"0.weight"`.
+    Parametrizations of paramdesc and of `torch.nn.utils.parametrize` count. `tensor_name` may be a
+    path, such as `"0.weight"`.
     """
     if tensor_name is not None and "." in tensor_name:
         module, tensor_name = locate(module, tensor_name)
@@ -25,6 +26,6 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
 
 
 def type_before_parametrizations(module: Module) -> type[Module]:
-    """The class of `module`: `type(module)`, except where torch's engine has changed it."""
+    """The class of `module`: `type(module)`, unless `torch.nn.utils.parametrize` has changed it."""
     cls = type(module)
     return cls.__bases__[0] if is_torch_parametrized(module) else cls

@@ -56,26 +56,28 @@ def register_parametrization(
 ) -> M:
     """Make `module.<tensor_name>` equal to `parametrization(original)`, evaluated at each read.
 
-    A second registration on the same name appends its map to the chain. The original is
-    `module.parametrizations.<tensor_name>.original`, the same Parameter object as before,
-    unless the map's `right_inverse` returns a sequence: then the originals are `original0`,
-    `original1`, ..., new Parameters, see `optimizer`. Assigning a tensor,
+    A second registration on the same name appends its parametrization, which is applied to the
+    value of the first. The original is `module.parametrizations.<tensor_name>.original`, the same
+    Parameter object as before. If `right_inverse` returns a sequence, the originals are instead new
+    Parameters `original0`, `original1`, ..., see `optimizer`. Assigning a tensor,
     `module.<tensor_name> = X`, goes through `right_inverse`.
 
     Args:
         module: the module with the tensor.
-        tensor_name: a parameter or buffer of `module`, or the path of one below it,
-            `"encoder.0.weight"`. A lazy tensor is parametrized as soon as the first call of the
-            module has given it a shape.
+        tensor_name: the name of a parameter or buffer of `module`, or the path of one in a
+            submodule, such as `"encoder.0.weight"`. A lazy tensor is parametrized as soon as the
+            first call of the module has given it a shape.
         parametrization: an `nn.Module`, or a function from tensor to tensor. A module without
-            state, or with Parameters to share, may be registered on several tensors.
-        unsafe: whether the map may change the tensor's dtype and shape. Then nothing is
-            checked. By default the map and its `right_inverse` are called once as a test.
-        right_inverse: for a plain function, the function that computes the original at an
-            assignment.
+            state, or with Parameters that are meant to be shared, may be registered on several
+            tensors.
+        unsafe: whether the parametrization may change the dtype and shape of the tensor, without
+            checks. By default, the parametrization and its `right_inverse` are called once as a
+            test.
+        right_inverse: for a plain function, the function that computes the original on assignment.
         optimizer: an existing optimizer that trains the tensor. New Parameters, such as several
-            originals and those of the map, join the group of the tensor. A Parameter that they
-            replace leaves it, and its state passes to the original with the same numbers.
+            originals and the Parameters of the parametrization, are added to the group of the
+            tensor. A replaced Parameter is removed from it, and its state passes to the original
+            with the same entries.
 
     Returns:
         `module`, of the same type.
@@ -86,7 +88,8 @@ def register_parametrization(
             tensor that another module holds, or gives NaN.
         RuntimeError: if FSDP manages `module`.
         TypeError: if `parametrization` is not a map, or `optimizer` is not an optimizer.
-        Exception: whatever the map raises. In all cases `module` stays as it was.
+        Exception: exceptions raised by the parametrization propagate unchanged. In all cases
+            `module` stays as it was.
 
     >>> linear = torch.nn.Linear(3, 3)
     >>> linear = register_parametrization(linear, "bias", torch.neg, right_inverse=torch.neg)
@@ -170,7 +173,7 @@ def install_chain(
         if note or not hasattr(error, "__notes__"):
             add_note(
                 error,
-                f"{note or name_of(new)} was tried, to register it on {tensor_name!r} of {host}",
+                f"{note or name_of(new)} was called to register it on {tensor_name!r} of {host}",
             )
         raise
     if not module.training:
@@ -222,7 +225,7 @@ def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) ->
     if not isinstance(chains, ParametrizationDict):
         chains = make_container(module)
     chains[tensor_name] = chain
-    # other threads may read the tensor: the chain answers before the tensor is gone
+    # other threads may read the tensor, so the chain is installed before the tensor is removed
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
     expect_plain(module, tensor_name)
 
@@ -233,8 +236,8 @@ def make_container(module: Module) -> ParametrizationDict:
     name = "parametrizations"
     if any(name in holder for holder in holders) or hasattr(type(module), name):
         raise ValueError(
-            f"{type(module).__name__} has an attribute 'parametrizations' of its own, and that "
-            "name is where the maps go. Rename the attribute."
+            f"{type(module).__name__} already has an attribute 'parametrizations', which is the "
+            "name where parametrizations are stored. Rename the attribute."
         )
     chains = ParametrizationDict()
     if not module.training:

@@ -47,22 +47,24 @@ def remove_parametrizations(
 
     Args:
         module: the module with the tensor.
-        tensor_name: a parametrized name, or a path to one, `"encoder.0.weight"`.
-        leave_parametrized: whether the tensor keeps its present value. If False, it gets the
-            value of the original, and several originals are refused. The Parameter object is
+        tensor_name: the name or path of a parametrized tensor, such as `"encoder.0.weight"`.
+        leave_parametrized: whether the tensor keeps its current value. If False, it gets the value
+            of the original; this is not possible with several originals. The Parameter object is
             that of the original, unless another tensor shares it (`tie`, `tie_weights`,
-            `transfer_parametrizations_and_params`) or there are several originals: then it is
-            a new one.
-        optimizer: an existing optimizer that trains the tensor. A new Parameter joins the group
-            of the originals; these, and those of the maps, leave their groups.
+            `transfer_parametrizations_and_params`) or there are several originals; then it is a new
+            one.
+        optimizer: an existing optimizer that trains the tensor. A new Parameter is added to the
+            group of the originals; unused originals and the Parameters of the parametrizations are
+            removed from their groups.
 
     Returns:
         `module`, of the same type.
 
     Raises:
-        ValueError: if the name is not parametrized, or with `leave_parametrized=False` has several
-            originals.
-        Exception: whatever the maps raise. In all cases `module` stays as it was.
+        ValueError: if the tensor is not parametrized, or has several originals and
+            `leave_parametrized` is False.
+        Exception: exceptions raised by the parametrizations propagate unchanged. In all cases
+            `module` stays as it was.
     """
     if is_dynamo_compiling():
         return uncompiled(remove_parametrizations)(
@@ -127,7 +129,7 @@ def remove(
 
 
 def note_all_gone(module: Module, tensor_name: str, chain: ParametrizationList) -> None:
-    """Note that the several originals of `chain`, which no module has any more, are gone."""
+    """Note that no module has the several originals of `chain` any more."""
     for x in () if chain.is_tensor else chain.parameters(recurse=False):
         tensor = f"{tensor_name!r} of {type(module).__name__}"
         note_gone(x, tensor, "remove_parametrizations")

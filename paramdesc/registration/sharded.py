@@ -1,4 +1,4 @@
-"""Refuses changes to modules that FSDP manages: it addresses parameters by module and name."""
+"""Rejects changes to modules that FSDP manages, as it addresses parameters by module and name."""
 
 from __future__ import annotations
 

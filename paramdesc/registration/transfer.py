@@ -27,22 +27,22 @@ M = TypeVar("M", bound=Module)
 def transfer_parametrizations_and_params(
     from_module: Module, to_module: M, tensor_name: str | None = None
 ) -> M:
-    """Make `to_module` share the maps and originals of `from_module`.
+    """Make `to_module` share the parametrizations and originals of `from_module`.
 
-    A tensor that `to_module` lacks is created. No-op if `from_module` is not parametrized.
-    `from_module` is not changed. From then on, an assignment to one module changes both, and
-    `remove_parametrizations` on one module leaves the other as it is.
+    Tensors that `to_module` lacks are created. This is a no-op if `from_module` is not
+    parametrized. `from_module` is not changed. Afterwards, an assignment to one module changes
+    both, and `remove_parametrizations` on one module leaves the other as it is.
 
     Args:
-        from_module: the module with the maps, which keeps them.
-        to_module: the module that gets them too.
-        tensor_name: a parametrized name; None for all.
+        from_module: the module with the parametrizations, which it keeps.
+        to_module: the module that shares them.
+        tensor_name: the name of a parametrized tensor; None for all.
 
     Returns:
         `to_module`, of the same type.
 
     Raises:
-        Exception: as `register_parametrization`. In all cases `to_module` stays as it was.
+        Exception: as in `register_parametrization`. In all cases `to_module` stays as it was.
     """
     if is_dynamo_compiling():
         return uncompiled(transfer_parametrizations_and_params)(from_module, to_module, tensor_name)

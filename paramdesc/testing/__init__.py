@@ -1,4 +1,4 @@
-"""Checks for maps of one's own."""
+"""Checks for parametrizations that you write."""
 
 from paramdesc.testing.check import check_parametrization
 from paramdesc.testing.report import CheckError, Outcome, Report

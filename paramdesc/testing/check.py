@@ -1,4 +1,4 @@
-"""The checks of a map, one after the other."""
+"""Runs all checks of a parametrization."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def check_parametrization(
     without: Mapping[str, str] | None = None,
     raises: bool = True,
 ) -> Report:
-    """A report on everything that users may do with a map, each tried.
+    """Check that a parametrization works with everything that users may do with it.
 
-    The map is copied, and neither it nor the example is changed. The checks take about a second
-    for a small example, for the compiled ones most of it.
+    Call this function in your own tests. The parametrization is copied; neither it nor the example
+    is changed. For a small example, the checks take about a second, most of it for compilation.
 
     Args:
-        parametrization: the map, as it would be registered: a module or a function.
-        example: a weight to register it on, of float32 or complex64, small and random.
-        right_inverse: what is declared of `right_inverse`: "identity", it reaches every tensor;
-            "projection", it reaches those of its constraint, and others are replaced by one of
-            these; "none", there is none.
-        dtypes: the other precisions that it works in. Half precision is left out for complex maps.
-        batch: whether `(*, m, n)` is a batch: its value is that of each element.
-        unsafe: whether it is to be registered so: then shape and dtype may change.
-        tolerance: the deviation from its constraint that is allowed, instead of the map's own
-            `tolerance`, and by how much, in units of its largest entry, an assigned value may
-            differ from what is read: for maps that only come near.
-        without: names of checks that do not apply, each with the reason.
-        raises: whether to raise if a check fails.
+        parametrization: the parametrization as you would register it: a module or a function.
+        example: a small random weight to register it on, in float32 or complex64.
+        right_inverse: the kind of `right_inverse`: "identity" if assignment keeps every tensor;
+            "projection" if it keeps tensors that satisfy the constraint and replaces any other with
+            one that does; "none" if there is no `right_inverse`.
+        dtypes: the other dtypes that it supports. Half precision is skipped for complex maps.
+        batch: whether it treats `(*, m, n)` as a batch, applied to each matrix separately.
+        unsafe: whether to register it with `unsafe=True`, so that shape and dtype may change.
+        tolerance: for approximate parametrizations, the allowed deviation from the constraint, in
+            place of its own `tolerance`, and the allowed difference between an assigned value and
+            the value read back, relative to the largest entry.
+        without: a dict with the names of checks to skip, each with the reason.
+        raises: whether to raise an error if a check fails.
 
     Raises:
-        CheckError: an AssertionError, whose message is the report, with what to change.
+        CheckError: an AssertionError whose message is the report, with advice on what to change.
         ValueError: if `without` names an unknown check.
 
     >>> from paramdesc.testing import check_parametrization
@@ -90,11 +90,11 @@ def check_parametrization(
 
 
 def without_consequences(outcomes: list[Outcome]) -> list[Outcome]:
-    """The outcomes, where a map that gives NaN fails once: what fails by that is left out."""
+    """The outcomes, without the failures that merely follow from a map that gives NaN."""
     if not any(x.check == "finite" and x.status == "failed" for x in outcomes):
         return outcomes
     return [
-        Outcome(x.check, "left out", "it fails by what 'finite' has found: mend that first")
+        Outcome(x.check, "left out", "it fails because of the problem in 'finite': fix that first")
         if x.status == "failed" and x.detail.startswith(f"{NonFiniteError.__name__}: ")
         else x
         for x in outcomes
@@ -104,7 +104,7 @@ def without_consequences(outcomes: list[Outcome]) -> list[Outcome]:
 def outcome(
     name: str, function: Callable[[Subject], str], advice: str, subject: Subject
 ) -> Outcome:
-    """What one check finds. It runs under the seed of its own, and with gradients."""
+    """The outcome of one check, which runs with its own seed and with gradients enabled."""
     torch.default_generator.manual_seed(0)  # torch.manual_seed would seed the other devices, too
     try:
         with torch.enable_grad(), warnings.catch_warnings():

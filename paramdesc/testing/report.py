@@ -1,4 +1,4 @@
-"""What the checks of a map have found, as an object and as a readable table."""
+"""The outcomes of the checks, as an object that prints as a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Outcome:
 
 
 class Report:
-    """The outcomes of all checks of one map, in order. Printed, it is a table."""
+    """The outcomes of all checks of one map, in order. It prints as a table."""
 
     def __init__(self, title: str, outcomes: list[Outcome]) -> None:
         self.title = title
@@ -73,7 +73,7 @@ def first_line(outcome: Outcome) -> str:
 
 
 class CheckError(AssertionError):
-    """A map failed some checks. `report` has all of them."""
+    """A parametrization failed some checks. `report` has all outcomes."""
 
     def __init__(self, report: Report) -> None:
         self.report = report

@@ -74,7 +74,7 @@ class Subject:
         return module
 
     def outside(self) -> Tensor:
-        """Another tensor like the example, in double precision, that satisfies nothing."""
+        """Another random tensor like the example, in double precision, without the constraint."""
         wide = self.example.to(WIDE.get(self.example.dtype, self.example.dtype))
         return random_like(wide, seed=1) + 0.5 * wide
 
@@ -105,7 +105,7 @@ def convert(parametrization: Module, weight: Tensor) -> None:
 
 
 def random_like(X: Tensor, *, seed: int) -> Tensor:
-    """Normal random numbers that no other random number depends on."""
+    """Normal random numbers from a separate generator."""
     generator = torch.Generator("cpu").manual_seed(seed)
     dtype = torch.complex64 if X.is_complex() else torch.float32
     numbers = torch.randn(X.shape, generator=generator, dtype=dtype, device="cpu")

@@ -5,7 +5,7 @@ pass, and in the backward pass to get back what it did not keep. Whether a scope
 read decides what is saved, and the scopes of the two runs differ. So a region remembers
 where the values of its scoped reads came from, and its second run is given the same.
 
-Both runs are recognised by the hooks that they set for saved tensors.
+Both runs are recognized by the hooks that they set for saved tensors.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ originals. So the first namespace installs a stand-in for this function. On a pa
 stand-in swaps the descriptor itself: the lent tensor *is* the weight, and nothing is evaluated.
 Other names are left to torch.
 
-Recognising torch's function on the stack would need no stand-in, but every read of a parametrized
+Recognizing torch's function on the stack would need no stand-in, but every read of a parametrized
 tensor would pay for it: 0.2 plain reads.
 """
 

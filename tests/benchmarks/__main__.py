@@ -1,9 +1,8 @@
-"""Runs all benchmarks and writes docs/benchmarks.md."""
+"""Runs all benchmarks, and writes docs/development/benchmarks.md and docs/benchmarks.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from tests.benchmarks import (
     batching,
@@ -17,20 +16,22 @@ from tests.benchmarks import (
     lipschitz,
     maps,
     orthogonal,
+    readers,
     reading,
     registering,
     spectral,
     torch_maps,
     training,
 )
+from tests.benchmarks.stored import DETAILS, read
 from tests.benchmarks.table import Table, main
 from tests.benchmarks.timing import environment
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 INTRODUCTION = """\
-# Benchmarks
+# All benchmark tables
 
-What paramdesc costs, next to plain torch and to `torch.nn.utils.parametrize`. Written by
+The tables behind [the benchmarks](../benchmarks.md), with what this project aims at: a goal says
+how much a case may cost, and whether the last run kept to it. Written by
 `python -m tests.benchmarks`; run it to see your own machine's figures. All cases of a table run
 in turns, in one process where that is possible. Times are processor time, except for imports and
 threads; ratios are medians of the rounds' ratios, and carry over to other machines better than
@@ -67,7 +68,8 @@ def tables(quick: bool) -> Iterator[Table]:
         parts = [INTRODUCTION, f"{environment()}\n", *(table.markdown() for table in found)]
         counts = list(launches.tables(quick))
         yield from counts
-        PAGE.write_text("\n".join([*parts, launches.block(counts)]), encoding="utf-8")
+        DETAILS.write_text("\n".join([*parts, launches.block(counts)]), encoding="utf-8")
+        readers.write(read(DETAILS.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

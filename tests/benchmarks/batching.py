@@ -1,6 +1,7 @@
-"""Many weights that are alike: one by one and together. Writes docs/batching.svg and a page's part.
+"""Many similar weights: one by one and together. Writes docs/batching.svg and a page's part.
 
-That page is docs/guide/loops.md. Times are of reading all weights and of their backward pass.
+That page is docs/guide/cache_benchmarks.md. Times are of reading all weights and of their backward
+pass.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def by_number(name: str, n: int, of_torch: Callable[[nn.Module], nn.Module], qui
         for case in cases:
             rows[case].append(1e3 * series.median(case))
     return Table(
-        f"Cost of weights that are alike, {name}, {n} x {n}",
+        f"Cost of similar weights, {name}, {n} x {n}",
         f"Milliseconds to read so many weights of {n} x {n} and to run their backward pass.",
         tuple(map(str, numbers)),
         {case: tuple(row) for case, row in rows.items()},
@@ -130,11 +131,11 @@ def by_map(quick: bool) -> Table:
             row.append(in_turns(cases, 1 if quick else 11).ratio(TOGETHER, ALONE))
     measured = {(n, name): row[i] for name, row in rows.items() for i, n in enumerate(sizes)}
     return Table(
-        "Weights that are alike, together",
+        "Similar weights, together",
         "The time to read 48 weights in `cached(model, batched=True)` and to run their backward "
         "pass, as a fraction of the time in `cached(model)`, for square weights of several sizes. "
-        "On a CPU, weights of more than 64 x 64, and of more than 32 x 32 under inexpensive maps, "
-        "are evaluated one by one in both.",
+        "On a CPU, weights larger than 64 x 64, and weights larger than 32 x 32 with inexpensive "
+        "parametrizations, are computed one by one in both.",
         tuple(f"{n} x {n}" for n in sizes),
         {name: tuple(row) for name, row in rows.items()},
         [

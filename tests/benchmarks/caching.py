@@ -1,12 +1,15 @@
 """Caches in the loops of serving and training. Writes docs/cost.svg and its part of a page.
 
-That page is docs/guide/loops.md. Every weight is orthogonal by a matrix exponential, as
-`paramdesc.parametrizations.orthogonal` and torch's function of that name make it by default.
+That page is docs/guide/cache_benchmarks.md, and the goals are in docs/development/caches.md. Every
+weight is orthogonal by a matrix exponential, as `paramdesc.parametrizations.orthogonal` and torch's
+function of that name make it by default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from tests.benchmarks.caches.accumulating import micro_batches, windows
 from tests.benchmarks.caches.cost import forward_cost, training_cost
@@ -20,7 +23,8 @@ from tests.benchmarks.timing import environment
 
 __all__ = ["tables", "write_between"]
 
-PAGE = DOCS / "guide" / "loops.md"
+PAGE = DOCS / "guide" / "cache_benchmarks.md"
+GOALS = DOCS / "development" / "caches.md"
 BEGIN, END = "<!-- written by python -m tests.benchmarks.caching -->\n", "<!-- up to here -->\n"
 
 
@@ -47,13 +51,20 @@ def measured(quick: bool) -> Iterator[Table]:
 
 
 def write_between(tables: Sequence[Table], begin: str, end: str) -> None:
-    """Write the tables into the page, between two marks."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(begin)
+    """Write the tables into the page, and their goals into that for developers."""
+    figures = [f"#{replace(table, goals=[]).markdown()}" for table in tables]
+    put(PAGE, begin, end, [f"{environment()}\n", *figures])
+    with_goals = [table for table in tables if table.goals]
+    goals = ["\n\n".join([f"## {t.title}", *map(str, t.goals)]) + "\n" for t in with_goals]
+    put(GOALS, begin, end, goals)
+
+
+def put(path: Path, begin: str, end: str, parts: Sequence[str]) -> None:
+    """Replace what stands between two marks of a page."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    assert end in rest, f"{PAGE} lacks the marks"
-    parts = [f"{environment()}\n", *(f"#{table.markdown()}" for table in tables)]
-    PAGE.write_text("".join([before, begin, "\n", "\n".join(parts), "\n", end, after]), "utf-8")
+    assert end in rest, f"{path} lacks the marks"
+    path.write_text("".join([before, begin, "\n", "\n".join(parts), "\n", end, after]), "utf-8")
 
 
 if __name__ == "__main__":

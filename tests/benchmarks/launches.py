@@ -1,6 +1,6 @@
 """What maps cost on a GPU, counted without one: `python -m tests.benchmarks.launches`.
 
-With `--write`, the tables in docs/benchmarks.md are replaced by the present ones.
+With `--write`, the tables in docs/development/benchmarks.md are replaced by the present ones.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks.pretended import ALIKE, ALIKE_COUNTS, Count, counted
+from tests.benchmarks.stored import DETAILS
 from tests.benchmarks.table import Goal, Table, main
 
 __all__ = ["block", "documented", "put", "tables"]
@@ -47,7 +48,7 @@ def tables(quick: bool) -> Iterator[Table]:
         goals,
     )
     yield Table(
-        "Launches of normalised weights",
+        "Launches of normalized weights",
         "The same for square weights of several sizes, whose originals have changed since the last "
         "read. torch makes one power iteration. `SpectralNorm` reaches a twentieth of its error "
         "under drift: to 32 by powers of the Gram matrix, to 1024 by a polynomial of it, and "
@@ -120,6 +121,6 @@ def documented(page: Path) -> dict[str, int]:
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        put(list(tables(False)), Path(__file__).parents[2] / "docs" / "benchmarks.md")
+        put(list(tables(False)), DETAILS)
     else:
         main(tables, __doc__)

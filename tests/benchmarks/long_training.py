@@ -104,7 +104,8 @@ def write() -> None:
     torch.set_num_threads(1)
     eps = torch.finfo(torch.float32).eps
     lines = [
-        "| map, weight | deviation, in tolerances | drift of the value, in eps | more memory |",
+        "| parametrization, weight | deviation, in tolerances | drift of the value, in eps "
+        "| more memory |",
         "|---|---|---|---|",
     ]
     for name, (make, shape) in MAPS.items():

@@ -1,7 +1,4 @@
-"""The library map by map, next to torch, geotorch and linodenet. Writes docs/maps.md.
-
-What linodenet has was read in its source: it cannot be installed from the package index.
-"""
+"""The library map by map, next to torch and geotorch. Writes docs/maps.md."""
 
 from __future__ import annotations
 
@@ -47,7 +44,6 @@ class Row:
     ours: NewMap
     torch: NewMap | None = None
     geotorch: NewMap | None = None
-    linodenet: bool = False
     is_wide: bool = True
     """Whether it is compared on an `n x n / 2` weight rather than on a square one."""
     tolerance: float = 1e-5
@@ -81,44 +77,40 @@ ROWS: dict[str, Row] = {
     "Symmetric": Row(
         lambda s: maps.Symmetric(),
         geotorch=lambda s: geotorch.Symmetric(),
-        linodenet=True,
         is_wide=False,
     ),
     "Skew": Row(
         lambda s: maps.Skew(),
         geotorch=lambda s: geotorch.Skew(s),
-        linodenet=True,
         is_wide=False,
     ),
-    "Triangular": Row(lambda s: maps.Triangular(), linodenet=True),
-    "Diagonal": Row(lambda s: maps.Diagonal(), linodenet=True, is_wide=False),
-    "Banded": Row(lambda s: maps.Banded(1, 1), linodenet=True),
-    "Masked": Row(lambda s: maps.Masked(torch.ones(s).tril() > 0), linodenet=True),
-    "Traceless": Row(lambda s: maps.Traceless(), linodenet=True, is_wide=False),
+    "Triangular": Row(lambda s: maps.Triangular()),
+    "Diagonal": Row(lambda s: maps.Diagonal(), is_wide=False),
+    "Banded": Row(lambda s: maps.Banded(1, 1)),
+    "Masked": Row(lambda s: maps.Masked(torch.ones(s).tril() > 0)),
+    "Traceless": Row(lambda s: maps.Traceless(), is_wide=False),
     "Toeplitz": Row(lambda s: maps.Toeplitz()),
     "Circulant": Row(lambda s: maps.Circulant(), is_wide=False),
-    "Hamiltonian": Row(lambda s: maps.Hamiltonian(), linodenet=True, is_wide=False),
-    "Symplectic": Row(lambda s: maps.Symplectic(), linodenet=True, is_wide=False),
-    "Normal": Row(lambda s: maps.Normal(), linodenet=True, is_wide=False),
+    "Hamiltonian": Row(lambda s: maps.Hamiltonian(), is_wide=False),
+    "Symplectic": Row(lambda s: maps.Symplectic(), is_wide=False),
+    "Normal": Row(lambda s: maps.Normal(), is_wide=False),
     "Orthogonal, cayley": Row(
         lambda s: maps.Orthogonal("cayley"),
         of_torch("orthogonal", orthogonal_map="cayley"),
         lambda s: geotorch.Stiefel(s, triv="cayley"),
-        linodenet=True,
         is_wide=False,
     ),
     "Orthogonal, matrix_exp": Row(
         lambda s: maps.Orthogonal("matrix_exp"),
         of_torch("orthogonal", orthogonal_map="matrix_exp"),
         lambda s: geotorch.Stiefel(s),
-        linodenet=True,
         is_wide=False,
     ),
     "Orthogonal, householder": Row(
         lambda s: maps.Orthogonal("householder"),
         of_torch("orthogonal", orthogonal_map="householder"),
     ),
-    "Orthogonal, polar": Row(lambda s: maps.Orthogonal("polar"), linodenet=True),
+    "Orthogonal, polar": Row(lambda s: maps.Orthogonal("polar")),
     "SpecialOrthogonal": Row(
         lambda s: maps.SpecialOrthogonal(),
         geotorch=lambda s: geotorch.SO(s, triv="cayley"),
@@ -137,7 +129,6 @@ ROWS: dict[str, Row] = {
     "LowRank": Row(
         lambda s: maps.LowRank(RANK),
         geotorch=lambda s: geotorch.LowRank(s, RANK, triv="cayley"),
-        linodenet=True,
     ),
     "FixedRank": Row(
         lambda s: maps.FixedRank(RANK),
@@ -151,7 +142,6 @@ ROWS: dict[str, Row] = {
     "PositiveSemidefinite": Row(
         lambda s: maps.PositiveSemidefinite(),
         geotorch=lambda s: geotorch.PSSD(s, triv="cayley"),
-        linodenet=True,
         is_wide=False,
     ),
     "Correlation": Row(lambda s: maps.Correlation(), is_wide=False),
@@ -168,9 +158,7 @@ ROWS: dict[str, Row] = {
     "HurwitzStable": Row(lambda s: maps.HurwitzStable(), is_wide=False),
     "SchurStable": Row(lambda s: maps.SchurStable(), is_wide=False),
     "WeightNorm": Row(lambda s: maps.WeightNorm(), of_torch("weight_norm")),
-    "SpectralNorm": Row(
-        lambda s: maps.SpectralNorm(), of_torch("spectral_norm"), linodenet=True, tolerance=0.1
-    ),
+    "SpectralNorm": Row(lambda s: maps.SpectralNorm(), of_torch("spectral_norm"), tolerance=0.1),
     "FrobeniusNorm": Row(lambda s: maps.FrobeniusNorm()),
     "MaxNorm": Row(lambda s: maps.MaxNorm(1.0)),
     "Centered": Row(lambda s: maps.Centered()),
@@ -303,41 +291,43 @@ def shown(findings: Findings | None) -> str:
 
 
 TEXT = """\
-# The library, map by map
+# Parametrizations compared
 
-Each map next to what torch ({torch}) and geotorch (0.4) have for the same constraint, on weights of
-size {n} x {n}, or {n} x {half} where they may be rectangular, in float32 on one thread. Written by
-`python -m tests.benchmarks.maps`. {environment}
+Each parametrization next to those of torch {torch} and geotorch 0.4 for the same constraint. The
+weights are {n} x {n}, or {n} x {half} where they may be rectangular, in float32, on one thread of a
+CPU. An empty cell means that the library has no such parametrization. The gallery has
+[a picture of each](gallery.md), and [How it compares](comparison.md) compares everything else.
 
-- **error**: the deviation from the constraint after ten steps of Adam, as the `deviation` of our
-  map measures it; its docstring in the [reference](reference.md) says in which norm.
-- **times**: how many times as long as ours theirs takes, for reading the weight and the backward
-  pass, each through the engine of its own library; medians of interleaved runs. Above one, ours is
-  the faster one. [Other sizes](benchmarks.md) are among the benchmarks.
-- **linodenet**: whether it has a map for the constraint, as read in its source. Its maps take
-  square matrices of real numbers, their `right_inverse` does not look at what is assigned,
-  and none has a base point.
+- **error** is the distance from the constraint after ten steps of Adam, as `deviation` measures it,
+  in the norm that its docstring names.
+- **time** is the time of the other library in multiples of paramdesc's, for reading the weight and
+  the backward pass. Above 1, paramdesc is faster; below 1, the other library is. There are
+  [more sizes](development/benchmarks.md#the-maps-of-geotorch).
+
+`python -m tests.benchmarks.maps` writes this page. Figures are medians of interleaved runs.
+{environment}
 
 """
 
 LACKS = """
-## What they lack
+## Which checks fail
 
-The [checks](guide/maps.md) of `paramdesc.testing.check_parametrization` that fail: of finite
-values, right inverses, gradients, special points, vmap, half precision, autocast, determinism,
-copies, checkpoints, meta tensors, torch's own engine, TorchScript, tracing, compilation and export.
-geotorch's right inverses refuse every value outside of the constraint.
+`paramdesc.testing.check_parametrization` [checks](guide/maps.md) finite values, right inverses,
+gradients, special points, vmap, half precision, autocast, determinism, copies, checkpoints, meta
+tensors, torch's own engine, TorchScript, tracing, compilation and export. The table lists the
+checks that fail. geotorch's right inverses fail because they refuse every value outside of the
+constraint.
 
 """
 
 CONSTRAINTS = """
 ## geotorch's constraints in paramdesc
 
-Each registered by `paramdesc.register_parametrization`, as it is.
+paramdesc can register the constraints of geotorch as they are. The columns say what then works.
 
 """
 
-HEAD = ["map", "error", "torch: error", "times", "geotorch: error", "times", "linodenet"]
+HEAD = ["", "error", "torch: error", "torch: time", "geotorch: error", "geotorch: time"]
 
 
 def table(head: Sequence[str]) -> str:
@@ -358,12 +348,12 @@ def page(n: int, rounds: int) -> Iterator[str]:
         for library in LIBRARIES[1:]:
             ratio = times[library]
             cells += [shown(found[library]), "" if ratio is None else f"{ratio:.2g}"]
-        yield line([*cells, "yes" if row.linodenet else ""])
-    yield LACKS + table(("map", *LIBRARIES))
+        yield line(cells)
+    yield LACKS + table(("", *LIBRARIES))
     for name, row in ROWS.items():
         if row.torch or row.geotorch:
             yield line([name, *(failing(row, library) for library in LIBRARIES)])
-    yield CONSTRAINTS + table(("constraint", *constraints.QUESTIONS))
+    yield CONSTRAINTS + table(("", *constraints.QUESTIONS))
     for name in constraints.CONSTRAINTS:
         yield line([name, *constraints.answers(name)])
 

@@ -205,7 +205,7 @@ NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 def count_norms() -> dict[str, Count]:
-    """The counts of normalised weights of some sizes."""
+    """The counts of normalized weights of some sizes."""
     torch.manual_seed(0)
     return {
         f"{name}, {n}": count(make(nn.Linear(n, n, bias=False)))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.benchmarks.__main__ import PAGE
 from tests.benchmarks.launches import BEGIN, END, documented, put
 from tests.benchmarks.pretended import ALIKE, Count, count, counted, parametrized, set_up
+from tests.benchmarks.stored import DETAILS
 from tests.benchmarks.table import Table
 from tests.helpers import ROOT
 from tests.parametrizations.all_cases import CASES
@@ -51,7 +51,7 @@ def counts() -> Counts:
 def test_case_keeps_its_launches_and_does_not_wait(name: str, counts: Counts) -> None:
     found = counts["cases"][name]
     assert not found.waits
-    assert found.launches <= documented(PAGE)[name]
+    assert found.launches <= documented(DETAILS)[name]
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -64,7 +64,7 @@ def test_weights_that_are_alike_start_little_more_than_one(name: str, counts: Co
 
 
 def test_the_page_tells_of_every_case_and_no_other() -> None:
-    assert list(documented(PAGE)) == list(CASES)
+    assert list(documented(DETAILS)) == list(CASES)
 
 
 def count_known() -> None:

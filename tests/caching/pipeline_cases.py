@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -62,16 +63,44 @@ def run(schedule: Any, rank: int, seed: int) -> None:
         schedule.step(target=targets, losses=[])
 
 
-def gradients(rank: int, case: str, deferred: bool, steps: int = 1) -> list[Tensor]:
+SCOPES: dict[str, Callable[[list[nn.Module]], Any]] = {
+    "none": lambda parts: nullcontext(),
+    "deferred": lambda parts: P.cached(parts, deferred=True),
+    "cached": lambda parts: P.cached(parts),
+    "batched": lambda parts: P.cached(parts, batched=True),
+    "batched and deferred": lambda parts: P.cached(parts, batched=True, deferred=True),
+    "persistent": lambda parts: P.cached(parts, persistent=True),
+}
+
+
+def gradients(rank: int, case: str, scope: str = "none", steps: int = 1) -> list[Tensor]:
     """The gradients after some steps of the pipeline in one scope."""
-    several = case in SEVERAL
-    kind, options = {**SINGLE, **SEVERAL}[case]
+    several = case not in SINGLE
+    kind, options = {**SINGLE, **SEVERAL, **SPLIT}[case]
     schedule, parts = schedule_of(kind, options, rank, several)
-    with P.cached(parts, deferred=True) if deferred else nullcontext():
+    with SCOPES[scope](parts):
         for seed in range(steps):
             run(schedule, rank, seed)
     found = [x.grad for part in parts for x in part.parameters()]
     return [torch.zeros(()) if x is None else x.clone() for x in found]
+
+
+def reads(rank: int, case: str) -> tuple[int, int, list[Tensor]]:
+    """How many reads an ordinary scope has answered and evaluated in a step of a pipeline, and
+    the gradients of a backward pass in the same scope before and after it.
+    """
+    kind, options = SINGLE[case]
+    schedule, (part,) = schedule_of(kind, options, rank, False)
+    inputs = torch.ones(8, 8)
+    with P.cached(part) as scope:
+        part(inputs).sum().backward()
+        run(schedule, rank, 0)
+        part(inputs).sum().backward()
+    return (
+        scope.hits,
+        scope.misses,
+        [x.grad.clone() for x in part.parameters() if x.grad is not None],
+    )
 
 
 def refusal(rank: int, case: str) -> str:
@@ -96,12 +125,15 @@ def allowed_without_leaves(rank: int) -> bool:
 def work(rank: int) -> dict[str, Any]:
     """What one of two processes finds in all cases."""
     found: dict[str, Any] = {
-        case: [gradients(rank, case, deferred) for deferred in (False, True)]
-        for case in (*SINGLE, *SEVERAL)
+        case: {
+            scope: gradients(rank, case, scope)
+            for scope in SCOPES
+            if case not in SPLIT or "deferred" not in scope
+        }
+        for case in (*SINGLE, *SEVERAL, *SPLIT)
     }
-    found["two steps in one scope"] = [
-        gradients(rank, "1F1B", deferred, 2) for deferred in (False, True)
-    ]
+    found["two steps in one scope"] = {scope: gradients(rank, "1F1B", scope, 2) for scope in SCOPES}
+    found["reads"] = {case: reads(rank, case) for case in SINGLE}
     found["refusals"] = {case: refusal(rank, case) for case in SPLIT}
     found["allowed"] = allowed_without_leaves(rank)
     return found

@@ -268,11 +268,11 @@ def write_sparse(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "said"),
     [
-        ("in.pt", write_text, "is not a file of torch.save"),
-        ("in.safetensors", write_text, "is not a whole safetensors file"),
-        ("in.pt", write_half, "is not a file of torch.save"),
-        ("in.safetensors", write_half, "is not a whole safetensors file"),
-        ("in.pt", write_list, "holds no state_dict"),
+        ("in.pt", write_text, "is not a torch.save file"),
+        ("in.safetensors", write_text, "is not a complete safetensors file"),
+        ("in.pt", write_half, "is not a torch.save file"),
+        ("in.safetensors", write_half, "is not a complete safetensors file"),
+        ("in.pt", write_list, "does not hold a state_dict"),
         ("in.pt", write_several, "holds several state_dicts: 'a', 'b'"),
         ("in.pt", write_sparse, "'w'"),
         ("in.pt", lambda path: None, "No such file"),
@@ -313,7 +313,7 @@ def test_a_file_is_replaced_only_if_asked(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("out", "does not say in which format"), ("no/out.pt", "does not exist")]
+    ("name", "said"), [("out", "does not determine the format"), ("no/out.pt", "does not exist")]
 )
 def test_names_that_cannot_be_written_are_refused(
     name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

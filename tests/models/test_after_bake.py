@@ -13,7 +13,7 @@ from paramdesc.parametrizations import Orthogonal, Positive, SpectralNorm
 from tests.models.zoo import old_weight_norm
 
 fuse_modules: Any = torch.ao.quantization.fuse_modules
-synchronised: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+synchronized: Any = nn.SyncBatchNorm.convert_sync_batchnorm
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -58,9 +58,9 @@ def test_batch_norms_are_synchronised() -> None:
     P.register_parametrization(model[1], "weight", Positive())
     value = model[1].weight.detach().clone()
     with pytest.raises(TypeError):
-        synchronised(model)
+        synchronized(model)
     baked: Any = P.bake(model, copy=True)
-    converted: Any = synchronised(baked.model)
+    converted: Any = synchronized(baked.model)
     assert isinstance(converted[1], nn.SyncBatchNorm)
     assert torch.equal(converted[1].weight, value)
 
@@ -79,7 +79,7 @@ def test_adapters_of_peft_are_merged() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_model_is_quantised() -> None:
+def test_a_model_is_quantized() -> None:
     quantization: Any = pytest.importorskip("torchao.quantization", reason="it quantises")
     model: Any = P.bake(parametrized_block()).model
     expected = model(X)

@@ -314,7 +314,7 @@ def test_a_failure_after_the_evaluations_is_undone(monkeypatch: pytest.MonkeyPat
     model.train()
     before = state_of(model)
     monkeypatch.setattr("paramdesc.models.bake.reads_as", lambda *_: False)
-    with pytest.raises(BakingError, match="does not read as the value"):
+    with pytest.raises(BakingError, match="does not return the evaluated value"):
         P.bake(model)
     assert_same_state(model, before)
     for part, output in zip(model.eval(), outputs, strict=True):

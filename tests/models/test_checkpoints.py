@@ -341,7 +341,7 @@ def test_nothing_is_left_by_a_failed_registration() -> None:
 
 def test_originals_of_other_maps_are_warned_of_where_the_metadata_is_kept() -> None:
     saved, model = layers(of(Symmetric)).state_dict(), layers(of(Skew))
-    with pytest.warns(UserWarning, match=r"for Symmetric, and it is loaded into Skew"):
+    with pytest.warns(UserWarning, match=r"for Symmetric, but it is loaded into Skew"):
         model.load_state_dict(saved)
     model.load_state_dict(dict(saved))  # without metadata
     model.load_state_dict(layers(of(Skew)).state_dict())

@@ -276,7 +276,7 @@ def test_assignment_is_refused_and_changes_nothing() -> None:
     net = model()
     before = net[0].weight.detach().clone()
     with P.disabled(net, "0.*"):
-        with pytest.raises(DisabledError, match="outside of the block"):
+        with pytest.raises(DisabledError, match="outside the block"):
             net[0].weight = torch.ones(3, 3)
         net[2].weight = torch.ones(3, 3)
     assert net[0].weight.equal(before)

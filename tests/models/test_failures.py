@@ -82,7 +82,7 @@ def test_adapters_are_taken_out_all_or_none_and_once() -> None:
     with pytest.raises(CheckpointError, match="has no adapters"):
         unmerge_lora(model, {})
     unmerge_lora(model, adapters)
-    with pytest.raises(CheckpointError, match="has an adapter already"):
+    with pytest.raises(CheckpointError, match="already has an adapter"):
         unmerge_lora(model, adapters)
     assert list(adapter_state_dict(model)) == list(adapters)
 

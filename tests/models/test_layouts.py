@@ -1,4 +1,4 @@
-"""The layouts of checkpoints are recognised, and values computed from them, as torch has them."""
+"""The layouts of checkpoints are recognized, and values computed from them, as torch has them."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_parametrized_tensors_are_left_unless_asked() -> None:
         ({nn.Linear: lambda X: X.triu()}, PlacementError, "neither without arguments"),
         ({nn.Linear: "Symmetric"}, PlacementError, "Write a class"),
         ({nn.Linear: Sphere, "*.weight": LoRA}, PlacementError, "earlier key"),
-        ({"0.weight": lambda module, name: None}, PlacementError, "put no map"),
+        ({"0.weight": lambda module, name: None}, PlacementError, "did not register a map"),
     ],
 )  # fmt: skip
 def test_mistakes(maps: dict[Any, Any], error: type[Exception], message: str) -> None:

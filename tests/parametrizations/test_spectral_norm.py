@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize as torch_engine
 from paramdesc import adopt, cached, register_parametrization
 from paramdesc.errors import ConstraintError
 from paramdesc.parametrizations import SpectralNorm, Symmetric
-from paramdesc.parametrizations.norms.normalised import Normalised
+from paramdesc.parametrizations.norms.normalized import Normalized
 from tests.helpers import Double, Shift, Sum, chain_of, linear, train_step
 
 pytestmark = pytest.mark.usefixtures("algorithms")
@@ -33,7 +33,7 @@ def true_norm(weight: Tensor, dim: int = 0) -> Any:
 
 
 def holder(weight: Tensor, **arguments: Any) -> Any:
-    """A module with this weight, normalised."""
+    """A module with this weight, normalized."""
     module = nn.Module()
     module.weight = nn.Parameter(weight.clone())
     return register_parametrization(module, "weight", SpectralNorm(**arguments))
@@ -355,7 +355,7 @@ def test_forward_mode_gives_the_derivative() -> None:
     context.saved_tensors = (original.detach(), parametrization._u, parametrization._v)
     context.sigma = parametrization.norm(original).item()
     context.quotient = 1 / context.sigma
-    change = Normalised.jvp(context, tangent)
+    change = Normalized.jvp(context, tangent)
     torch.testing.assert_close((change * weights).sum(), (original.grad * tangent).sum())
 
 

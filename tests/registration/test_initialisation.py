@@ -112,12 +112,12 @@ def test_a_function_applied_to_a_model_initialises_each_module_of_it() -> None:
     model = nn.Sequential(linear(), nn.Linear(3, 3), linear(Sum()))
 
     @torch.no_grad()
-    def initialise(module: nn.Module) -> None:
+    def initialize(module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             nn.init.constant_(module.weight, 0.5)
             nn.init.zeros_(module.bias)
 
-    model.apply(initialise)
+    model.apply(initialize)
     for layer in model.children():
         assert torch.all(torch.as_tensor(layer.weight) == 0.5)
 

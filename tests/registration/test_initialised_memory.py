@@ -186,13 +186,13 @@ def test_threads_find_their_own_values() -> None:
     layers = [linear() for _ in range(4)]
     barrier = threading.Barrier(4)
 
-    def initialise(number: int) -> None:
+    def initialize(number: int) -> None:
         for _ in range(50):
             weight = layers[number].weight
             barrier.wait()
             init.constant_(weight, float(number))
 
-    threads = [threading.Thread(target=initialise, args=(k,)) for k in range(4)]
+    threads = [threading.Thread(target=initialize, args=(k,)) for k in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -346,7 +346,7 @@ def test_a_function_imported_before_paramdesc_takes_effect() -> None:
 
 @pytest.mark.parametrize("fullgraph", [True, False])
 def test_compiled_code_runs_torchs_own(fullgraph: bool) -> None:
-    """What it initialises is what torch makes of it; a parametrized weight is not assigned."""
+    """What it initializes is what torch makes of it; a parametrized weight is not assigned."""
 
     @torch.compile(backend="eager", fullgraph=fullgraph)
     def fill(tensor: Tensor, layer: Any) -> tuple[Tensor, Tensor]:

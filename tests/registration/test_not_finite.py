@@ -53,13 +53,13 @@ def test_a_map_that_gives_nan_is_refused_at_registration(append: bool) -> None:
     layer = layer_of(1.0, -1.0)
     if append:
         P.register_parametrization(layer, "bias", Double())
-    with pytest.raises(NonFiniteError, match=r"Log gives NaN in 1 of 2 entries"):
+    with pytest.raises(NonFiniteError, match=r"Log returns NaN in 1 of 2 entries"):
         P.register_parametrization(layer, "bias", Log())
     assert layer.bias.tolist() == [1.0, -1.0]
 
 
 def test_several_originals_are_looked_at() -> None:
-    with pytest.raises(NonFiniteError, match=r"Roots\.right_inverse gives NaN in 1 of 2"):
+    with pytest.raises(NonFiniteError, match=r"Roots\.right_inverse returns NaN in 1 of 2"):
         P.register_parametrization(layer_of(1.0, -1.0), "bias", Roots())
 
 

@@ -48,7 +48,11 @@ def test_a_literal_name_comes_first() -> None:
         ("wieght", "Did you mean"),
         ("0.wieght", "Its tensors are: 'weight', 'bias'. Did you mean 'weight'?"),
         ("2.weight", "Did you mean '0.weight' or '1.0.weight'?"),
-        ("x", "A path leads to those of its submodules: '0.weight', '0.bias', '1.0.weight', ..."),
+        (
+            "x",
+            "Tensors of submodules are given by their paths: '0.weight', '0.bias', "
+            "'1.0.weight', ...",
+        ),
     ],
 )
 def test_a_wrong_path_is_told_with_the_nearest(name: str, hint: str) -> None:

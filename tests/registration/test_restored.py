@@ -122,15 +122,15 @@ def test_a_refused_removal_restores_the_state_of_maps() -> None:
     assert P.is_parametrized(layer)
 
 
-@pytest.mark.parametrize("initialise", ["ones_", "normal_"])
-def test_a_refused_initialisation_restores_the_originals(initialise: str) -> None:
+@pytest.mark.parametrize("initialize", ["ones_", "normal_"])
+def test_a_refused_initialisation_restores_the_originals(initialize: str) -> None:
     picky = Picky()
     layer = P.register_parametrization(linear(picky), "weight", Base())
     layer.weight = torch.full((3, 3), 2.0)
     before = facts(layer)
     picky.refuse = True
     with pytest.raises(ValueError, match="refused"):
-        getattr(nn.init, initialise)(layer.weight)
+        getattr(nn.init, initialize)(layer.weight)
     assert facts(layer) == before
 
 

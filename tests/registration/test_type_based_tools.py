@@ -1,4 +1,4 @@
-"""Tools that ask for the class of a module: quantisation, pruning, fusion, averaging."""
+"""Tools that ask for the class of a module: quantization, pruning, fusion, averaging."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def assert_near(quantized: nn.Module, model: nn.Module) -> None:
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-def test_dynamic_quantisation(model: nn.Sequential) -> None:
+def test_dynamic_quantization(model: nn.Sequential) -> None:
     quantized: Any = Q.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
     assert type(quantized[0]).__module__.startswith("torch.ao.nn.quantized.dynamic")
     assert not list(quantized.parameters())
     assert_near(quantized, model)
 
 
-def test_dynamic_quantisation_of_a_recurrent_module() -> None:
+def test_dynamic_quantization_of_a_recurrent_module() -> None:
     lstm = P.register_parametrization(nn.LSTM(8, 8), "weight_hh_l0", torch.tanh)
     model = nn.Sequential(lstm).eval()
     quantized: Any = Q.quantize_dynamic(model, {nn.LSTM}, dtype=torch.qint8)
@@ -63,7 +63,7 @@ def test_dynamic_quantisation_of_a_recurrent_module() -> None:
     assert (found - expected).abs().max() < 0.05
 
 
-def test_static_quantisation(model: nn.Sequential) -> None:
+def test_static_quantization(model: nn.Sequential) -> None:
     full: Any = nn.Sequential(Q.QuantStub(), *model, Q.DeQuantStub()).eval()
     full.qconfig = Q.get_default_qconfig("fbgemm")
     prepared = Q.prepare(full)
@@ -73,7 +73,7 @@ def test_static_quantisation(model: nn.Sequential) -> None:
     assert_near(quantized, model)
 
 
-def test_quantisation_aware_training(model: nn.Sequential) -> None:
+def test_quantization_aware_training(model: nn.Sequential) -> None:
     full: Any = nn.Sequential(Q.QuantStub(), *copy.deepcopy(model), Q.DeQuantStub()).train()
     full.qconfig = Q.get_default_qat_qconfig("fbgemm")
     prepared: Any = Q.prepare_qat(full)
@@ -89,7 +89,7 @@ def test_quantisation_aware_training(model: nn.Sequential) -> None:
     assert torch.isfinite(quantized(INPUT)).all()
 
 
-def test_quantisation_of_a_graph(model: nn.Sequential) -> None:
+def test_quantization_of_a_graph(model: nn.Sequential) -> None:
     prepared = prepare_fx(model, Q.get_default_qconfig_mapping("fbgemm"), (INPUT,))
     prepared(INPUT)
     quantized = convert_fx(prepared)
@@ -98,7 +98,7 @@ def test_quantisation_of_a_graph(model: nn.Sequential) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # torchao's
-def test_quantisation_of_an_exported_program(model: nn.Sequential) -> None:
+def test_quantization_of_an_exported_program(model: nn.Sequential) -> None:
     pt2e: Any = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e", reason="has it now")
     x86: Any = import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
     quantizer = x86.X86InductorQuantizer()

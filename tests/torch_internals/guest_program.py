@@ -60,7 +60,7 @@ class Net(nn.Module):
         super().__init__()
         self.rows = nn.Embedding(5, 4, padding_idx=0)
         self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 1)
-        self.initialise = xavier_uniform_
+        self.initialize = xavier_uniform_
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.second(self.first(self.rows(x)).relu())
@@ -72,7 +72,7 @@ def trained(**options: Any) -> list[Any]:
     model, losses = Net(), []
     for module in (model.first, model.second, model.rows):
         module.reset_parameters()
-    model.initialise(model.first.weight)
+    model.initialize(model.first.weight)
     init.trunc_normal_(model.second.weight, std=0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, **options)
     scaler = torch.amp.GradScaler("cpu")
@@ -161,7 +161,7 @@ def program() -> dict[str, Any]:
         "warned": warned(),
         "traceback": traceback_of(lambda: init.eye_(torch.empty(3))),
         "called": torch.func.functional_call(model, weights, torch.arange(5)).tolist(),
-        "kept": bool(pickle.loads(pickle.dumps(model)).initialise is xavier_uniform_),
+        "kept": bool(pickle.loads(pickle.dumps(model)).initialize is xavier_uniform_),
         "handled": [f(handled) for f in (init.uniform_, init.kaiming_uniform_)],
         "handled with a value": init.constant_(handled, 1.0),
         "calls": calls.names,

@@ -210,7 +210,7 @@ def test_where_plain_parameters_are_is_never_asked(steps_made: list[StepMade]) -
 def test_where_parameters_are_is_asked_for_parts_of_a_flat_buffer(
     steps_made: list[StepMade],
 ) -> None:
-    """The right neighbour: the optimizer has the buffer, the chain a part of it."""
+    """The right neighbor: the optimizer has the buffer, the chain a part of it."""
     layer, moves = counting()
     flat = nn.Parameter(torch.ones(12))
     original_of(layer).data = flat.data[:9].view(3, 3)

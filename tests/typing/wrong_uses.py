@@ -1,4 +1,4 @@
-"""Wrong uses, each beside its right neighbour, with what mypy says. Never run."""
+"""Wrong uses, each beside its right neighbor, with what mypy says. Never run."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Tries every world with both engines and writes docs/worlds.md."""
+"""Tries every world with both engines and writes docs/compatibility.md."""
 
 from __future__ import annotations
 

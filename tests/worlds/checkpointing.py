@@ -54,17 +54,17 @@ def not_reentrant(engine: Engine) -> None:
 
 
 def backward_inside(engine: Engine) -> None:
-    """in a scope, with the backward pass in it"""
+    """inside `cached`, with the backward pass inside"""
     check_scope(engine, False, backward_inside=True)
 
 
 def backward_outside(engine: Engine) -> None:
-    """in a scope, with the backward pass after it"""
+    """inside `cached`, with the backward pass afterwards"""
     check_scope(engine, False)
 
 
 def kept_before(engine: Engine) -> None:
-    """in a scope that keeps the weight already, with the backward pass after it"""
+    """inside `cached`, with a cached weight and the backward pass afterwards"""
     check_scope(engine, False, kept_before=True)
 
 
@@ -74,15 +74,15 @@ def reentrant(engine: Engine) -> None:
 
 
 def reentrant_backward_inside(engine: Engine) -> None:
-    """reentrant, in a scope, with the backward pass in it"""
+    """reentrant, inside `cached`, with the backward pass inside"""
     check_scope(engine, True, backward_inside=True)
 
 
 def reentrant_backward_outside(engine: Engine) -> None:
-    """reentrant, in a scope, with the backward pass after it"""
+    """reentrant, inside `cached`, with the backward pass afterwards"""
     check_scope(engine, True)
 
 
 def reentrant_kept_before(engine: Engine) -> None:
-    """reentrant, in a scope that keeps the weight already, with the backward pass after it"""
+    """reentrant, inside `cached`, with a cached weight and the backward pass afterwards"""
     check_scope(engine, True, kept_before=True)

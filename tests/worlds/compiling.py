@@ -109,7 +109,7 @@ def twelve_blocks(engine: Engine) -> None:
 
 
 def hundred_blocks(engine: Engine) -> None:
-    """one graph for 100 of them"""
+    """one graph for 100 such blocks"""
     check_regions(engine, nn.Sequential(*(Block() for _ in range(100))), "layer.weight")
 
 
@@ -126,7 +126,7 @@ def training(engine: Engine) -> None:
 
 
 def scope_inside(engine: Engine) -> None:
-    """a scope inside the compiled `forward` evaluates once"""
+    """`cached` inside the compiled `forward`: evaluated once"""
     case = of_scoped_loop(engine)
     # aot_eager itself would merge several evaluations
     compiled: Any = torch.compile(case.model, backend="eager", fullgraph=True)
@@ -148,7 +148,7 @@ def in_scope(engine: Engine, case: Case, compiled: Any) -> Callable[[Tensor], Te
 
 
 def scope_around(engine: Engine) -> None:
-    """a scope around the calls of a compiled model evaluates once"""
+    """`cached` around the calls of a compiled model: evaluated once"""
     case = of_loop(engine)
     compiled = torch.compile(case.model, backend="eager", fullgraph=True)
     run = in_scope(engine, case, compiled)
@@ -158,7 +158,7 @@ def scope_around(engine: Engine) -> None:
 
 
 def scope_around_recompiles(engine: Engine) -> None:
-    """at most one recompile for such scopes in the life of a compiled model"""
+    """`cached` around the calls of a compiled model: at most one recompile, ever"""
     case, graphs = of_loop(engine), Graphs()
     compiled = torch.compile(case.model, backend=graphs, fullgraph=True)
     for function in (compiled, in_scope(engine, case, compiled), compiled):

@@ -1,4 +1,4 @@
-"""Orthogonal, norm-bounded and weight-normalised layers"""
+"""Orthogonal, norm-bounded and weight-normalized layers"""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def aot_inductor(engine: Engine) -> None:
 
 
 def onnx(engine: Engine) -> None:
-    """`torch.onnx.export(dynamo=True)`, run with onnxruntime"""
+    """`torch.onnx.export(dynamo=True)`, run with onnxruntime, where ONNX has the operations"""
     importlib.import_module("onnxscript")
     model, x, expected = made(engine)
     check(run_onnx(model, x), expected)

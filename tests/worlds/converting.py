@@ -1,4 +1,4 @@
-"""Quantisation and pruning"""
+"""Quantization and pruning"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_kinds(model: nn.Module, kind: str) -> None:
     """Every linear layer has become one of `kind`."""
     names = [type(module).__module__ for module in model.modules() if hasattr(module, "weight")]
     if len(names) != 2 or any(kind not in name for name in names):
-        raise WrongError("the layers are not quantised")
+        raise WrongError("the layers are not quantized")
 
 
 def dynamic(engine: Engine) -> None:
@@ -73,7 +73,7 @@ def pt2e(engine: Engine) -> None:
     check_near(case, quantized)
     text = str(quantized.graph)
     if text.count("target=_frozen_param") != 2 or "aten.exp" in text:
-        raise WrongError("the layers are not quantised")
+        raise WrongError("the layers are not quantized")
 
 
 def linear_quantizer() -> Any:

@@ -63,7 +63,7 @@ def dynamic_shapes(engine: Engine) -> None:
 
 
 def scope_inside(engine: Engine) -> None:
-    """a scope inside the exported `forward` evaluates once, strict and not"""
+    """`cached` inside the exported `forward`, strict and not: evaluated once"""
     case = of_scoped_loop(engine)
     for strict in (False, True):
         program = exported(case, strict)
@@ -72,7 +72,7 @@ def scope_inside(engine: Engine) -> None:
 
 
 def scope_around(engine: Engine) -> None:
-    """a scope around the export keeps nothing of it, and gives nothing to it"""
+    """`cached` around the export shares no values with it"""
     for strict in (False, True):
         case = of_loop(engine)
         with engine.cached(case.model):

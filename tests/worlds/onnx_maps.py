@@ -103,7 +103,7 @@ def cell(outcomes: list[Outcome] | None) -> str:
 
 def table(found: dict[str, dict[bool, list[Outcome]]]) -> str:
     """The table, in the order of the alphabet."""
-    lines = ["| map | real | complex |", "|---|---|---|"]
+    lines = ["| parametrization | real | complex |", "|---|---|---|"]
     lines += [
         f"| `{title}` | {cell(kinds.get(False))} | {cell(kinds.get(True))} |"
         for title, kinds in sorted(found.items())

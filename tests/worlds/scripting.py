@@ -114,7 +114,7 @@ def shared(engine: Engine) -> None:
 
 
 def chain(engine: Engine) -> None:
-    """several maps on a tensor, and a map of several originals"""
+    """several parametrizations of a tensor, and one with several originals"""
     check_scripted(Case(engine, nn.Linear(3, 3), ["weight", "bias"], maps=(Exp, Double)))
     check_scripted(Case(engine, nn.Linear(3, 3), ["weight"], maps=(Product, Exp)))
 
@@ -205,13 +205,13 @@ def same_objects(engine: Engine) -> None:
 
 
 def scope_around(engine: Engine) -> None:
-    """a scope around the calls of a scripted model evaluates once"""
+    """`cached` around the calls of a scripted model: evaluated once"""
     case = of_loop(engine)
     check_scope(engine, case, jit.script(case.model), case.model)
 
 
 def scope_around_loaded(engine: Engine) -> None:
-    """the same of a loaded program"""
+    """`cached` around the calls of a saved and loaded program: evaluated once"""
     case = of_loop(engine)
     loaded = saved_and_loaded(jit.script(case.model))
     check_scope(engine, case, loaded, loaded)
@@ -229,7 +229,7 @@ def check_scope(engine: Engine, case: Case, program: Any, holder: Any) -> None:
 
 
 def scope_inside(engine: Engine) -> None:
-    """a scope inside a scripted `forward` evaluates once"""
+    """`cached` inside a scripted `forward`: evaluated once"""
     case = of_scoped_loop(engine)
     scripted = jit.script(case.model)
     case.check(scripted)

@@ -18,6 +18,7 @@ from tests.worlds.page import (
     read_page,
     shortened,
     torch_version,
+    write,
 )
 
 # packages that a cell may need, and a user of it
@@ -54,6 +55,23 @@ def test_the_page_says_what_torch_does_in(world: World) -> None:
 
 def test_the_page_has_a_row_for_each_world_and_no_other() -> None:
     assert list(ROWS) == [(world.group, world.title) for world in WORLDS]
+
+
+def test_the_readme_counts_the_rows() -> None:
+    text = " ".join((PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    theirs = sum(found[0] == "yes" for found in ROWS.values())
+    assert f"all {len(ROWS)} work; with `torch.nn.utils.parametrize`, {theirs} do." in text
+
+
+def test_a_written_page_is_read_back_with_its_footnotes() -> None:
+    reasons = ("no: 8 graphs", "yes", r"no: `E`: a \| b: c", "no: 8 graphs")
+    rows = {world: (theirs, "yes") for world, theirs in zip(WORLDS[:4], reasons, strict=True)}
+    text = write(rows)
+    assert text.count("no[^1]") == 2
+    assert text.count("no[^2]") == 1
+    assert "[^3]" not in text
+    named = {(world.group, world.title): found for world, found in rows.items()}
+    assert read_page(text) == (torch_version(), named)
 
 
 # what the cells check

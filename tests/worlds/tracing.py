@@ -55,7 +55,7 @@ def load(engine: Engine) -> None:
 
 
 def trace_in_scope(engine: Engine) -> None:
-    """`torch.jit.trace` in a scope that keeps the weight, with `check_trace`"""
+    """`torch.jit.trace` inside `cached`, with a cached weight and `check_trace`"""
     case = of_loop(engine)
     with engine.cached(case.model):
         case.model(*case.inputs)
@@ -64,7 +64,7 @@ def trace_in_scope(engine: Engine) -> None:
 
 
 def scope_inside(engine: Engine) -> None:
-    """a scope inside the traced `forward` evaluates once"""
+    """`cached` inside the traced `forward`: evaluated once"""
     case = of_scoped_loop(engine)
     traced = jit.trace(case.model, case.inputs[0])
     case.check(traced)
@@ -72,7 +72,7 @@ def scope_inside(engine: Engine) -> None:
 
 
 def scope_around(engine: Engine) -> None:
-    """a scope around a trace keeps nothing of it"""
+    """`cached` around a trace keeps no values of the trace"""
     case = of_loop(engine)
 
     def run(x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def symbolic(engine: Engine) -> None:
 
 
 def symbolic_in_scope(engine: Engine) -> None:
-    """the same in a scope that keeps the weight"""
+    """`torch.fx.symbolic_trace` inside `cached`, with a cached weight"""
     case = of_loop(engine)
     with engine.cached(case.model):
         before = case.model.layer.weight

@@ -138,7 +138,7 @@ def per_sample(engine: Engine) -> None:
 
 
 def in_scope(engine: Engine) -> None:
-    """the same in a scope, which keeps nothing of it"""
+    """`vmap` of `grad` inside `cached`, which keeps no values of it"""
     case = of_linear(engine)
     with engine.cached(case.model):
         case.model(torch.rand(2, 3))

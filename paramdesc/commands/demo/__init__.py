@@ -1,4 +1,4 @@
-"""The demo, `python -m paramdesc`: one recurrent network on real data, under both engines.
+"""The demo, `python -m paramdesc`: one recurrent network on real data, constrained in four ways.
 
 `import paramdesc` never imports it, and it needs the extra `paramdesc[demo]`.
 """

@@ -1,15 +1,18 @@
-"""The handwritten digits that scikit-learn ships: the one door to scikit-learn."""
+"""The handwritten digits that scikit-learn ships."""
 
 from __future__ import annotations
 
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 __all__ = ["Digits", "load"]
+
+FILE = "datasets/data/digits.csv.gz"
 
 
 class Digits(NamedTuple):
@@ -22,14 +25,26 @@ class Digits(NamedTuple):
 
 
 def load() -> Digits:
-    """1437 digits to train on and 360 to test on, the same ones each time."""
+    """1437 digits to train on and 360 to test on, the same ones each time.
+
+    Every fifth image of each digit is for testing.
+    """
+    rows = torch.tensor(read_rows())
+    images, labels = rows[:, :-1] / 16, rows[:, -1].long()
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    for digit in range(10):
+        is_test[(labels == digit).nonzero()[::5]] = True
+    return Digits(images[~is_test], labels[~is_test], images[is_test], labels[is_test])
+
+
+def read_rows() -> list[list[float]]:
+    """The 64 pixels, from 0 to 16, and the digit of each image."""
+    found = find_spec("sklearn")
+    file = Path(found.origin).parent / FILE if found and found.origin else None
+    if file is not None and file.exists():  # importing scikit-learn takes more than a second
+        with gzip.open(file, "rt") as lines:
+            return [[float(number) for number in line.split(",")] for line in lines]
+    from sklearn.datasets import load_digits  # noqa: PLC0415 # only for other versions
+
     digits = load_digits()
-    train_images, test_images, train_labels, test_labels = train_test_split(
-        digits.data, digits.target, test_size=0.2, stratify=digits.target, random_state=0
-    )
-    return Digits(
-        torch.tensor(train_images, dtype=torch.float32) / 16,
-        torch.tensor(train_labels),
-        torch.tensor(test_images, dtype=torch.float32) / 16,
-        torch.tensor(test_labels),
-    )
+    return [[*image, digit] for image, digit in zip(digits.data, digits.target, strict=True)]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
-from statistics import mean
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -13,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from paramdesc.commands.demo.afterwards import USES
+from paramdesc.commands.demo.report import relative_time
 from paramdesc.commands.demo.training import Run
 
 __all__ = ["save_picture"]
@@ -26,14 +26,12 @@ class Look(NamedTuple):
     line: str = "-"
 
 
-# after M. Okabe and K. Ito, told apart by colour-blind readers; engines differ in hue, and
-# the cached ones are dark
+# after M. Okabe and K. Ito, distinguishable for colour-blind readers
 LOOKS = (
-    Look("#4D4D4D", 1.6),
-    Look("#F0B030", 6.0),
-    Look("#B04A00", 4.2),
-    Look("#7CC4EE", 2.6),
-    Look("#00487C", 1.1, "--"),
+    Look("#8C8C8C", 1.6),
+    Look("#4D4D4D", 1.6, ":"),
+    Look("#E69F00", 3.2),
+    Look("#0072B2", 1.6),
 )
 
 
@@ -51,19 +49,20 @@ def save_picture(runs: Sequence[Run], path: Path) -> None:
     top, bottom = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
     accuracy, kernel, norm = top.subplots(1, 3)
     draw_accuracies(accuracy, runs)
-    draw_largest(kernel, [run.kernel_deviations for run in runs])
-    label(kernel, "Kernel: off orthogonal, largest so far", "‖QᵀQ - I‖, Frobenius")
-    draw_largest(norm, [run.norm_deviations for run in runs])
-    label(norm, "Read-out: off norm one, largest so far", "|spectral norm - 1|")
+    draw_courses(kernel, [run.kernel_deviations for run in runs])
+    label(kernel, "Kernel: distance from orthogonal", "‖QᵀQ - I‖, Frobenius")
+    draw_courses(norm, [run.norm_deviations for run in runs])
+    label(norm, "Readout: distance from norm one", "|spectral norm - 1|")
     handles, names = accuracy.get_legend_handles_labels()
     top.legend(
         handles, names, loc="outside lower center", ncols=len(runs), frameon=False, handlelength=3
     )
-    times, evaluations = bottom.subplots(1, 2)
-    draw_bars(times, runs, [run.time_per_step / runs[0].time_per_step for run in runs], "{:.2f}")
-    label(times, "Time of a training step, plain = 1")
-    draw_bars(evaluations, runs, [mean(run.evaluations) for run in runs], "{:g}")
-    label(evaluations, "Evaluations of the kernel's map, per training step")
+    times, uses = bottom.subplots(1, 2)
+    draw_bars(times, runs, [relative_time(run, runs) for run in runs], "{:.2f}")
+    label(times, "Time of a training step, by hand = 1")
+    draw_uses(uses, runs)
+    label(uses, "Afterwards")
+    uses.grid(visible=False)
     figure.savefig(path)
 
 
@@ -82,10 +81,9 @@ def draw_accuracies(axes: Axes, runs: Sequence[Run]) -> None:
     label(axes, "Accuracy on unseen digits", "per cent")
 
 
-def draw_largest(axes: Axes, courses: Sequence[Sequence[float]]) -> None:
+def draw_courses(axes: Axes, courses: Sequence[Sequence[float]]) -> None:
     for course, look in zip(courses, LOOKS, strict=True):
-        largest = list(accumulate(course, max))
-        axes.plot(largest, look.line, color=look.color, linewidth=look.width)
+        axes.plot(course, look.line, color=look.color, linewidth=look.width)
     axes.set_yscale("log")
     axes.set_xlabel("training steps")
 
@@ -97,6 +95,19 @@ def draw_bars(axes: Axes, runs: Sequence[Run], values: Sequence[float], form: st
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(values))
     axes.tick_params(axis="y", length=0)
+
+
+def draw_uses(axes: Axes, runs: Sequence[Run]) -> None:
+    """A table of what works with the trained models."""
+    for column, run in enumerate(runs):
+        for row, works in enumerate(run.uses):
+            color = "#009E73" if works else "#BBBBBB"
+            axes.text(column, row, "yes" if works else "no", ha="center", va="center", color=color)
+    axes.set_xticks(range(len(runs)), [run.variant.name for run in runs])
+    axes.set_yticks(range(len(USES)), list(USES))
+    axes.set_xlim(-0.5, len(runs) - 0.5)
+    axes.set_ylim(len(USES) - 0.5, -0.5)
+    axes.tick_params(length=0)
 
 
 def label(axes: Axes, title: str, unit: str = "") -> None:

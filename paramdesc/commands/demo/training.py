@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from paramdesc.commands.demo.data import Digits
-from paramdesc.commands.demo.maps import CountedOrthogonal
 from paramdesc.commands.demo.variants import Variant
 
 __all__ = ["Run", "make_runs", "train"]
@@ -26,8 +25,8 @@ N_TESTS = 60
 class Run:
     """One variant in training, and what was measured of it.
 
-    `seconds` and `evaluations` of the kernel's map have an item per training step, the
-    deviations one more, for the start. `accuracies` go with `tested_at`, in steps.
+    `seconds` and both deviations have an item per training step. `accuracies` go with `tested_at`,
+    in steps.
     """
 
     def __init__(self, variant: Variant, steps: int, seed: int) -> None:
@@ -36,48 +35,41 @@ class Run:
         self.model = variant.make()
         self.optimizer, self.schedule = make_optimizer(self.model, steps)
         self.seconds: list[float] = []
-        self.evaluations: list[int] = []
         self.kernel_deviations: list[float] = []
         self.norm_deviations: list[float] = []
         self.accuracies: list[float] = []
         self.tested_at: list[int] = []
-        self.measure()
+        self.uses: list[bool] = []  # which of `USES` work afterwards
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """One training step, timed and counted; the clock stands still for the measurements."""
-        evaluations = self.count_evaluations()
+        """Make one training step and time it. The clock stands still for the measurements."""
         start = time.perf_counter()
-        with self.variant.step_scope(self.model):
-            self.optimizer.zero_grad()
-            with self.variant.forward_scope(self.model):
-                loss = cross_entropy(self.model(images), labels)
+        self.optimizer.zero_grad()
+        with self.variant.training_scope(self.model):
+            loss = cross_entropy(self.model(images), labels)
             torch.autograd.backward(loss)
             pause = time.perf_counter()
-            self.evaluations.append(self.count_evaluations() - evaluations)
             self.measure()
             resume = time.perf_counter()
-            self.optimizer.step()
+        self.optimizer.step()
         self.seconds.append(time.perf_counter() - resume + pause - start)
         self.schedule.step()
 
-    def count_evaluations(self) -> int:
-        """How often the kernel's map was called so far."""
-        maps = (m for m in self.model.cell.modules() if isinstance(m, CountedOrthogonal))
-        return sum(m.evaluations for m in maps)
-
     @torch.no_grad()
     def measure(self) -> None:
-        """How far the weights that the step is made with are from what they should be."""
-        norm = torch.linalg.matrix_norm(self.model.readout.weight, 2).item()
+        """Measure how far the weights of this step are from orthogonal and from norm one."""
+        kernel = self.model.cell.weight_hh.detach()
+        product = kernel.T @ kernel
+        product.diagonal().sub_(1)
+        self.kernel_deviations.append(product.norm().item())
+        norm = torch.linalg.matrix_norm(self.model.readout.weight.detach(), 2).item()
         self.norm_deviations.append(abs(norm - 1))
-        kernel = self.model.cell.weight_hh
-        self.kernel_deviations.append(CountedOrthogonal().deviation(kernel).item())
 
     @torch.no_grad()
     def test(self, images: Tensor, labels: Tensor) -> None:
-        """The part of `images` that is read right, in 0 to 1."""
+        """Measure the fraction of `images` that is read correctly."""
         self.model.eval()
-        with self.variant.step_scope(self.model), self.variant.forward_scope(self.model):
+        with self.variant.training_scope(self.model):
             guesses = self.model(images).argmax(dim=1)
         self.accuracies.append((guesses == labels).float().mean().item())
         self.tested_at.append(len(self.seconds))

@@ -1,24 +1,19 @@
-"""The five variants that are compared: how each makes the network, and where it caches."""
+"""The variants that are compared: how each makes the network, trains it and serves it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
+from torch.nn.utils import parametrizations as torch_parametrizations
 from torch.nn.utils import parametrize as torch_engine
 
+from paramdesc.caching.automatic import auto_cache
 from paramdesc.caching.cached import cached
-from paramdesc.commands.demo.maps import CountedOrthogonal
-from paramdesc.commands.demo.model import (
-    N_POWER_ITERATIONS,
-    BoundedReadout,
-    Cell,
-    OrthogonalCell,
-    Reader,
-    Readout,
-)
-from paramdesc.parametrizations import SpectralNorm
+from paramdesc.commands.demo.model import HandWritten, Reader
+from paramdesc.parametrizations import Orthogonal, SpectralNorm
+from paramdesc.registration.register import register_parametrization
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -33,41 +28,45 @@ def torch_scope(model: Reader) -> AbstractContextManager[Any]:
     return torch_engine.cached()
 
 
+@contextmanager
+def served(model: Reader) -> Iterator[None]:
+    auto_cache(model)
+    try:
+        yield
+    finally:
+        auto_cache(model, enabled=False)
+
+
 class Variant(NamedTuple):
-    """One way to train the network. All of them draw the same initial values."""
+    """One way to train the network. All start from the same values."""
 
     name: str
     make: Callable[[], Reader]
-    step_scope: MakeScope = no_scope
-    """Open around a whole training step, optimizer step included."""
-    forward_scope: MakeScope = no_scope
-    """Open around the forward pass and the loss only."""
-
-
-def make_plain() -> Reader:
-    """Without any map."""
-    return Reader(Cell(), Readout())
+    training_scope: MakeScope = no_scope
+    """Open around the forward and the backward pass."""
+    serving_scope: MakeScope = no_scope
+    """Open while a trained model answers requests."""
 
 
 def make_with_torch() -> Reader:
-    """With the maps under `torch.nn.utils.parametrize`."""
-    cell, readout = Cell(), Readout()
-    torch_engine.register_parametrization(cell, "weight_hh", CountedOrthogonal())
-    norm = SpectralNorm(n_power_iterations=N_POWER_ITERATIONS)
-    torch_engine.register_parametrization(readout, "weight", norm)
-    return Reader(cell, readout)
+    """With the parametrizations that torch ships, and their default arguments."""
+    model = Reader()
+    torch_parametrizations.orthogonal(model.cell, "weight_hh")
+    torch_parametrizations.spectral_norm(model.readout)
+    return model
 
 
 def make_with_paramdesc() -> Reader:
-    """With the maps under paramdesc."""
-    return Reader(OrthogonalCell(), BoundedReadout())
+    """With paramdesc's parametrizations, and their default arguments."""
+    model = Reader()
+    register_parametrization(model.cell, "weight_hh", Orthogonal())
+    register_parametrization(model.readout, "weight", SpectralNorm())
+    return model
 
 
 VARIANTS = (
-    Variant("plain RNN", make_plain),
-    Variant("torch", make_with_torch),
-    # after the optimizer's step torch's cache would hold a weight that is out of date
-    Variant("torch, cached", make_with_torch, forward_scope=torch_scope),
-    Variant("paramdesc", make_with_paramdesc),
-    Variant("paramdesc, cached", make_with_paramdesc, step_scope=cached),
+    Variant("plain", Reader),
+    Variant("by hand", HandWritten),
+    Variant("torch", make_with_torch, torch_scope, torch_scope),
+    Variant("paramdesc", make_with_paramdesc, cached, served),
 )

@@ -17,11 +17,11 @@ def open_checkpoint(path: Path) -> Source:
     """The checkpoint at `path`, none of whose tensors is read yet.
 
     Raises:
-        Refusal: if it is no checkpoint, or one that would have to be executed.
+        Refusal: if it is not a checkpoint, or if loading it would run code.
         OSError: if it cannot be read.
     """
     if path.is_dir():
-        raise Refusal(f"{str(path)!r} is a folder. Name the file in it, or its *.index.json.")
+        raise Refusal(f"{str(path)!r} is a folder. Pass the file in it, or its *.index.json.")
     if path.name.endswith(".index.json"):
         return ShardedFiles(path, open_one)
     return open_one(path)

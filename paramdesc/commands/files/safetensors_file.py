@@ -1,4 +1,4 @@
-"""Files of safetensors."""
+"""Reading safetensors files."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ class SafetensorsFile:
         stored = self.file.get_slice(key)
         name = stored.get_dtype()
         if name not in DTYPES:
-            raise Refusal(f"{key!r} in {str(self.path)!r} has the dtype {name}, which torch lacks.")
+            raise Refusal(
+                f"{key!r} in {str(self.path)!r} has the dtype {name}, which this version of "
+                "torch does not have."
+            )
         return Entry(DTYPES[name], tuple(stored.get_shape()), (self.path, key))
 
     def read(self, key: str) -> Tensor:
-        if self.n_read > PIECE:  # map the file anew: the pages of the old mapping go
+        if self.n_read > PIECE:  # map the file again: this frees the pages of the old mapping
             self.n_read, self.file = 0, None
             self.file = open_mapped(self.path)
         self.n_read += self.entries[key].n_bytes
@@ -51,10 +54,10 @@ def open_mapped(path: Path) -> Any:
         safetensors: Any = importlib.import_module("safetensors")
     except ImportError:
         raise Refusal(
-            f"{str(path)!r} is a safetensors file, and safetensors is not installed: "
-            "pip install safetensors"
+            f"{str(path)!r} is a safetensors file, but safetensors is not installed. Run: pip "
+            "install safetensors"
         ) from None
     try:
         return safetensors.safe_open(path, framework="pt", device="cpu")
     except safetensors.SafetensorError as error:
-        raise Refusal(f"{str(path)!r} is not a whole safetensors file: {error}") from error
+        raise Refusal(f"{str(path)!r} is not a complete safetensors file: {error}") from error

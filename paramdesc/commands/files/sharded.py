@@ -1,4 +1,4 @@
-"""Checkpoints that are several files, with an index that says which tensor is where."""
+"""Checkpoints in several files, with an index of the file of each tensor."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ShardedFiles:
         missing = [key for key, name in places.items() if key not in self.files[name].entries]
         if missing:
             raise Refusal(
-                f"{places[missing[0]]!r} lacks {missing[0]!r}, which {str(path)!r} says is there: "
-                "the index and the files are not of the same checkpoint."
+                f"{places[missing[0]]!r} lacks {missing[0]!r}, which {str(path)!r} says is "
+                "there: the index and the files do not belong to the same checkpoint."
             )
         self.entries = {key: self.files[name].entries[key] for key, name in places.items()}
         formats = {file.format for file in self.files.values()}
@@ -59,7 +59,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def is_name(name: object) -> bool:
-    """Whether `name` is a file next to the index, and no path to somewhere else."""
+    """Whether `name` is a file next to the index, and not a path to another folder."""
     return isinstance(name, str) and name not in ("", "..") and Path(name).name == name
 
 

@@ -1,1 +1,1 @@
-"""Maps that are made of other maps."""
+"""Maps that combine other maps."""

@@ -1,6 +1,6 @@
 """Maps on the blocks of one tensor.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import copy
@@ -25,28 +25,28 @@ Map = ParametrizationProto | TensorMap | None
 
 
 class Blocks(MovesInner):
-    """`layer.weight` will be made of blocks, each with a map of its own.
+    """Apply a separate map to each block of `layer.weight`.
 
-    The tensor is cut along `dim`, as the gates of an LSTM lie in `weight_hh_l0`, the heads in a
-    projection of attention, the experts or groups in a leading dimension. `Y` is the blocks
-    `maps[i](X_i)` put together again.
+    The tensor is split along `dim`, for example into the gates of an LSTM in `weight_hh_l0`, the
+    heads of an attention projection, or the experts or groups in a leading dimension. `Y` is the
+    concatenation of the blocks `maps[i](X_i)`.
 
-    Shapes `(*) -> (*)`; dtypes are those of the maps. Assigning, and registering on a weight,
-    goes block by block. The cost is that of the maps and of one copy. `Stacked` is faster where
-    all blocks have the same size, and the map takes a batch.
+    Shapes `(*) -> (*)`; dtypes are those of the maps. Assignment and registration go block by
+    block. The cost is that of the maps plus one copy. `Stacked` is faster if all blocks have the
+    same size and the map takes a batch.
 
     Args:
-        maps: a list of maps, one for each block, None for one that is left as it is; or one map,
-            of which each block gets a deep copy.
-        blocks: how many blocks of the same size, or the size of each. By default as many as there
-            are maps in the list.
-        dim: the dimension that is cut.
-        strict: whether to refuse a value with a block that its map does not reach.
+        maps: a list with one map for each block, where None leaves a block as it is; or a single
+            map, of which each block gets a deep copy.
+        blocks: the number of blocks of equal size, or a list with the size of each. By default,
+            there are as many as maps in the list.
+        dim: the dimension to split.
+        strict: whether to reject a value with a block that its map does not reach.
 
     Raises:
-        ValueError: if the number of maps is not that of the blocks, or the dimension cannot be
-            cut so.
-        NotImplementedError: at an assignment, if a map has no `right_inverse`.
+        ValueError: if the numbers of maps and blocks differ, or the dimension cannot be split into
+            these blocks.
+        NotImplementedError: on assignment, if a map has no `right_inverse`.
 
     >>> lstm = torch.nn.LSTM(3, 4)
     >>> lstm = register_parametrization(lstm, "weight_hh_l0", Blocks(Symmetric(), 4))
@@ -55,7 +55,7 @@ class Blocks(MovesInner):
     True
     """
 
-    constraint = "made of blocks that their maps reach"
+    constraint = "composed of blocks that their maps reach"
     sizes: list[int]
 
     def __init__(
@@ -94,8 +94,8 @@ class Blocks(MovesInner):
         if len(sizes) == 0:
             if length % self.count != 0:
                 raise ValueError(
-                    f"dimension {self.dim} of shape {list(X.shape)} cannot be cut in {self.count} "
-                    "blocks of the same size. Give their sizes: blocks=[...]."
+                    f"dimension {self.dim} of shape {list(X.shape)} cannot be split into "
+                    f"{self.count} blocks of the same size. Pass their sizes: blocks=[...]."
                 )
             sizes = [length // self.count] * self.count
         elif sum(sizes) != length:
@@ -134,7 +134,7 @@ class Blocks(MovesInner):
         return (torch.cat(blocks, self.dim),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest deviation of a block, as its map has it."""
+        """The largest deviation of a block from the constraint of its map."""
         parts = zip(self.maps, self.cut(Y), strict=True)
         return torch.stack([constraint_of(*part)[0] for part in parts]).amax()
 
@@ -147,25 +147,25 @@ class Blocks(MovesInner):
 
 
 class Stacked(MovesInner):
-    """`layer.weight` will be made of blocks of the same size, with one map on all at once.
+    """Apply one map to all equal blocks of `layer.weight` at once, as a batch.
 
-    The blocks along `dim` are given to the map as a batch, `(count, *block)`, and put together
-    again. That is one call of the map instead of `count`, in contrast to `Blocks`.
+    The blocks along `dim` are passed to the map as a batch, `(count, *block)`, and concatenated
+    again. This calls the map once, where `Blocks` makes `count` calls.
 
-    Shapes `(*) -> (*)`; the map must take batches, as most of this library do. `SpectralNorm`,
-    `ConvolutionSpectralNorm`, `WeightNorm` and `FrobeniusNorm` without `dim` do not, they would
-    take all blocks for one tensor: use `Blocks`. Its state, a base point say, is a batch, too.
-    Assigning, and registering on a weight, goes through its `right_inverse` with the batch. The
-    cost is that of the map and of one copy where `dim` is not 0.
+    Shapes `(*) -> (*)`; the map must accept batches, as most maps in this library do. The
+    exceptions are `SpectralNorm`, `ConvolutionSpectralNorm`, `WeightNorm`, and `FrobeniusNorm`
+    without `dim`, which would treat all blocks as one tensor: use `Blocks` for them. The state of
+    the map, such as a base point, is a batch too. Assignment and registration call its
+    `right_inverse` with the batch. The cost is that of the map, plus one copy if `dim` is not 0.
 
     Args:
         parametrization: the map.
         count: the number of blocks.
-        dim: the dimension that is cut.
-        strict: whether to refuse a value with a block that the map does not reach.
+        dim: the dimension to split.
+        strict: whether to reject a value with a block that the map does not reach.
 
     Raises:
-        ValueError: if the dimension cannot be cut so.
+        ValueError: if the dimension cannot be split into `count` equal blocks.
 
     >>> heads = torch.nn.Linear(6, 12)
     >>> heads = register_parametrization(heads, "weight", Stacked(Symmetric(), 2))
@@ -173,7 +173,7 @@ class Stacked(MovesInner):
     True
     """
 
-    constraint = "made of blocks that the map reaches"
+    constraint = "composed of blocks that the map reaches"
 
     def __init__(
         self,
@@ -197,8 +197,8 @@ class Stacked(MovesInner):
         dim = self.dim % X.ndim
         if X.shape[dim] % self.count != 0:
             raise ValueError(
-                f"dimension {self.dim} of shape {list(X.shape)} cannot be cut in {self.count} "
-                "blocks of the same size."
+                f"dimension {self.dim} of shape {list(X.shape)} cannot be split into "
+                f"{self.count} blocks of the same size."
             )
         shape = list(X.shape)
         shape[dim] = shape[dim] // self.count
@@ -206,7 +206,7 @@ class Stacked(MovesInner):
         return X.reshape(shape).movedim(dim, 0)
 
     def unstack(self, blocks: Tensor) -> Tensor:
-        """The tensor of which `blocks` is the stack."""
+        """The tensor whose stacked blocks are `blocks`."""
         dim = self.dim % (blocks.ndim - 1)
         return blocks.movedim(0, dim).flatten(dim, dim + 1)
 
@@ -229,7 +229,7 @@ class Stacked(MovesInner):
         return (self.unstack(stack),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """As the map has it of the stack."""
+        """The deviation of the stacked blocks from the constraint of the map."""
         return constraint_of(self.map, self.stack(Y))[0]
 
     def tolerance(self, Y: Tensor) -> float:
@@ -243,6 +243,6 @@ class Stacked(MovesInner):
 def one_original(parametrization: nn.Module) -> ValueError:
     name = type(parametrization).__name__
     return ValueError(
-        f"{name} makes several originals of a block, and a block of a tensor is one. Register "
-        "it on a tensor of its own, or take a map of one original."
+        f"{name} has several originals, and maps of blocks must have one. Register it on a "
+        "separate tensor, or use a map with one original."
     )

@@ -1,6 +1,6 @@
 """Several maps as one.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from typing import Any
@@ -22,23 +22,23 @@ __all__ = ["Compose", "count_originals"]
 
 
 class Compose(MovesInner):
-    """`layer.weight` will be `maps[-1](... maps[1](maps[0](X)))`: several maps as one.
+    """Apply several maps in turn: `layer.weight` is `maps[-1](... maps[1](maps[0](X)))`.
 
-    Registering the maps one after the other does the same. A composition can stand where one
-    map is asked for, in `Blocks` or `Flattened` say, or be registered in one step, so that no
-    value between two maps need fit the module.
+    Registering the maps one after the other gives the same value. A composition can be used where a
+    single map is expected, for example in `Blocks` or `Flattened`. It is registered in one step, so
+    the intermediate values need not fit the module.
 
-    Shapes and dtypes are those of the maps. The first may take up to three originals.
-    Assigning, and registering on a weight, goes through the `right_inverse` of each, last to
-    first. What that does to a value is theirs to say.
+    Shapes and dtypes are those of the maps. The first map may take up to three originals.
+    Assignment and registration call the `right_inverse` of each map, from last to first; these
+    determine what happens to a value that does not satisfy the constraint.
 
     Args:
-        maps: one at least, modules or functions.
-        strict: whether to refuse a value that the last map does not reach.
+        maps: at least one map, each a module or a function.
+        strict: whether to reject a value that the last map does not reach.
 
     Raises:
         ValueError: if there are no maps.
-        NotImplementedError: at an assignment, if one of them has no `right_inverse`.
+        NotImplementedError: on assignment, if a map has no `right_inverse`.
 
     >>> both = Compose(Symmetric(), torch.matrix_exp)  # symmetric and positive definite
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", both)
@@ -55,7 +55,7 @@ class Compose(MovesInner):
     ) -> None:
         super().__init__(strict=strict)
         if not maps:
-            raise ValueError("Compose takes one map at least.")
+            raise ValueError("Compose takes at least one map.")
         self.first = inner_map(maps[0])
         self.then = nn.ModuleList(inner_map(parametrization) for parametrization in maps[1:])
         self.takes_one, self.takes_two = True, False
@@ -93,7 +93,7 @@ class Compose(MovesInner):
         return self.movable()[0].moved(*originals, steps=steps)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """As the last map has it; zero if that reaches every tensor."""
+        """The deviation from the last map's constraint; zero if it reaches every tensor."""
         return constraint_of(self.maps()[-1], Y)[0]
 
     def tolerance(self, Y: Tensor) -> float:
@@ -107,7 +107,7 @@ def count_originals(result: object) -> tuple[bool, bool]:
     count = len(result) if isinstance(result, (list, tuple)) else 0
     if not 1 <= count <= 3:
         raise OriginalError(
-            "maps of up to three originals can be parts of another one. right_inverse returned "
+            "a map inside another one may have at most three originals. right_inverse returned "
             f"{type(result).__name__} of length {count}."
         )
     return count == 1, count == 2

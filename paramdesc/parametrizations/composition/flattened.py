@@ -1,6 +1,6 @@
-"""Tensors of any shape, seen as matrices.
+"""Tensors of any shape, read as matrices.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from collections.abc import Sequence
@@ -24,22 +24,22 @@ __all__ = ["Flattened"]
 
 
 class Flattened(MovesInner):
-    """`layer.weight`, read as a matrix, will be what a map makes of that.
+    """Apply a map of matrices to `layer.weight`, read as a matrix.
 
-    The axes `rows` give the rows, in that order, and all others the columns, in theirs. A
-    convolution's `(out, in, height, width)` with `rows=(0,)` is the matrix `(out, in * height *
-    width)`, as papers on orthogonal and low-rank convolutions have it; without flattening, maps
-    of matrices take the two last axes for the matrix, each kernel on its own.
+    The axes `rows` become the rows, in that order, and all other axes become the columns, in their
+    order. With `rows=(0,)`, a convolution's `(out, in, height, width)` is read as the matrix `(out,
+    in * height * width)`, as in papers on orthogonal and low-rank convolutions. Without flattening,
+    maps of matrices use the last two axes, so each kernel is a matrix of its own.
 
-    Shapes `(*) -> (*)`; dtypes are those of the map, which may take up to three originals: these
-    are what it makes of the matrix. A single original has the shape of the weight. Assigning,
-    and registering on a weight, goes through the `right_inverse` of the map. The cost is that of
-    the map, and of a copy each way where `rows` are not the leading axes.
+    Shapes `(*) -> (*)`; dtypes are those of the map, which may take up to three originals; these
+    are the ones that its `right_inverse` returns for the matrix. A single original has the shape of
+    the weight. Assignment and registration call the `right_inverse` of the map. The cost is that of
+    the map, plus a copy each way if `rows` are not the leading axes.
 
     Args:
         parametrization: the map of matrices.
-        rows: the axes that give the rows.
-        strict: whether to refuse a value that the map does not reach.
+        rows: the axes that become the rows.
+        strict: whether to reject a value that the map does not reach.
 
     Raises:
         ValueError: if the weight has no such axes, or one is named twice.
@@ -76,8 +76,8 @@ class Flattened(MovesInner):
         for axis in self.rows:
             if not -ndim <= axis < ndim or axis % ndim in rows:
                 raise ValueError(
-                    f"rows={self.rows} are no {len(self.rows)} axes of a weight of {ndim} "
-                    "dimensions."
+                    f"rows={self.rows} are not {len(self.rows)} different axes of a weight with "
+                    f"{ndim} dimensions."
                 )
             rows.append(axis % ndim)
         return rows + other_axes(rows, ndim)
@@ -114,7 +114,9 @@ class Flattened(MovesInner):
         result = assign_inner(self.map, self.to_matrix(Y))
         self.takes_one, self.takes_two = count_originals(result)
         self.shape = list(Y.shape)
-        return self.from_matrix(result, self.shape) if self.takes_one else result
+        if not self.takes_one:
+            return result
+        return self.from_matrix(result, self.shape).contiguous()  # for FSDP
 
     def movable(self) -> list[Parametrization]:
         return movable_in([self.map])
@@ -127,7 +129,7 @@ class Flattened(MovesInner):
         return (self.from_matrix(matrix, list(originals[0].shape)),), bases
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """As the map has it of the matrix."""
+        """The deviation of the matrix from the constraint of the map."""
         return constraint_of(self.map, self.to_matrix(Y))[0]
 
     def tolerance(self, Y: Tensor) -> float:

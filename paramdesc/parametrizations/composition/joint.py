@@ -1,6 +1,6 @@
-"""One map on several tensors: what belongs to one of them.
+"""One map on several tensors: the part that belongs to one of them.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from collections.abc import Sequence
@@ -19,25 +19,26 @@ LARGEST_COUNT = 8
 
 
 class JointPart(MovesInner):
-    """`layer.weight` will be one part of what a map makes of several tensors put together.
+    """Make `layer.weight` one part of the value of a map on several concatenated tensors.
 
-    `joint` registers these, one on each tensor. Each has all originals, which are shared, so
-    that whatever reads, trains, moves or saves one sees the others.
+    `joint` registers one `JointPart` on each tensor. All parts share the same originals, so
+    reading, training, moving or saving one part involves the others.
 
-    Shapes: parts that are put together along a dimension agree in all others; one that lacks
-    this dimension, as a bias beside its weight, is taken for one of size 1. `dim=None` puts all
-    entries in one vector. The cost is that of the map on the whole, for each part that is read.
+    Shapes: parts that are concatenated along a dimension must agree in all others. A part that
+    lacks this dimension, such as a bias next to its weight, is treated as having size 1 there.
+    `dim=None` concatenates all entries into one vector. Reading a part costs one evaluation of the
+    map on the whole.
 
-    A single part cannot be assigned to, as the originals of all change together: see
+    A single part cannot be assigned to, because its originals belong to all parts: use
     `assign_jointly`.
 
     Args:
         parametrization: the map of the whole.
-        index: which part this is.
-        dim: the dimension along which the parts are put together.
+        index: the index of this part.
+        dim: the dimension along which the parts are concatenated.
 
     Raises:
-        RuntimeError: if it is assigned to by itself.
+        RuntimeError: if a value is assigned to this part alone.
     """
 
     pending: list[Tensor] | None
@@ -69,7 +70,7 @@ class JointPart(MovesInner):
         parts = [X0]
         for X in [X1, X2, X3, X4, X5, X6, X7]:
             if X is not None:
-                parts.append(X)  # noqa: PERF401  # TorchScript knows no extend by such a list
+                parts.append(X)  # noqa: PERF401  # TorchScript supports no such extend
         value: Tensor = self.map(stacked(parts, self.dim, self.whole))
         return split_like(value, parts, self.dim, self.whole)[self.index]
 
@@ -99,10 +100,10 @@ class JointPart(MovesInner):
 
 
 class Transposed(Parametrization):
-    """`layer.weight` will be `Xᵀ`.
+    """Make `layer.weight` the transpose of its original, `Xᵀ`.
 
-    Shapes `(*, m, n) -> (*, n, m)`, of any dtype; register it with `unsafe=True`, or see `tie`.
-    Assigning keeps any value. It costs nothing: the value is a view.
+    Shapes `(*, m, n) -> (*, n, m)`, of any dtype. Register it with `unsafe=True`, or use `tie`.
+    Assignment keeps any value. The cost is zero: the value is a view.
 
     >>> linear = torch.nn.Linear(3, 2)
     >>> linear = register_parametrization(linear, "weight", Transposed(), unsafe=True)
@@ -114,11 +115,11 @@ class Transposed(Parametrization):
         return X.mT
 
     def right_inverse(self, Y: Tensor) -> Tensor:
-        return Y.mT
+        return Y.mT.contiguous()  # FSDP shards contiguous Parameters only
 
 
 def stacked(parts: list[Tensor], dim: int, whole: bool) -> Tensor:
-    """The parts, put together."""
+    """The concatenation of the parts."""
     if whole:
         return torch.cat([X.reshape([-1]) for X in parts])
     ndim = 0
@@ -131,7 +132,7 @@ def stacked(parts: list[Tensor], dim: int, whole: bool) -> Tensor:
 
 
 def split_like(value: Tensor, parts: list[Tensor], dim: int, whole: bool) -> list[Tensor]:
-    """What `value` holds at the places of the parts, in their shapes."""
+    """The pieces of `value` that belong to the parts, in their shapes."""
     sizes: list[int] = []
     for X in parts:
         if whole:
@@ -140,6 +141,6 @@ def split_like(value: Tensor, parts: list[Tensor], dim: int, whole: bool) -> lis
             sizes.append(X.shape[dim] if X.ndim == value.ndim else 1)
     blocks = torch.split(value, sizes, dim)
     shaped: list[Tensor] = []
-    for block, X in zip(blocks, parts):  # noqa: B905  # TorchScript knows no strict=True
+    for block, X in zip(blocks, parts):  # noqa: B905  # TorchScript does not support strict=True
         shaped.append(block.reshape(X.shape))
     return shaped

@@ -1,4 +1,4 @@
-"""What maps that are made of other maps have in common."""
+"""What maps that contain other maps have in common."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def inner_map(parametrization: Any) -> Module:
 
 
 class MovesInner(Parametrization):
-    """A map that moves the base points of the maps inside of it."""
+    """A map that moves the base points of the maps inside it."""
 
     def movable(self) -> list[Parametrization]:
         """The maps inside whose base points can be moved."""
@@ -84,7 +84,7 @@ def movable_in(maps: Iterable[Module]) -> list[Parametrization]:
 
 
 def constraint_of(child: Module, Y: Tensor) -> tuple[Tensor, float]:
-    """The deviation of `Y` from what `child` reaches, and what is allowed; zero if unknown."""
+    """The deviation of `Y` from the constraint of `child`, and the tolerance; zero if unknown."""
     if isinstance(child, Parametrization):
         try:
             return child.deviation(Y), child.tolerance(Y)
@@ -94,10 +94,10 @@ def constraint_of(child: Module, Y: Tensor) -> tuple[Tensor, float]:
 
 
 def assign_inner(child: Module, Y: Tensor) -> Any:
-    """What the `right_inverse` of `child` makes of `Y`.
+    """The result of the `right_inverse` of `child` for `Y`.
 
     Raises:
-        NotImplementedError: if it has none, which registration takes for the identity.
+        NotImplementedError: if it has none, which registration treats as the identity.
     """
     right_inverse: Any = getattr(child, "right_inverse", None)
     if right_inverse is None:
@@ -109,9 +109,9 @@ def assign_inner(child: Module, Y: Tensor) -> Any:
 
 
 def other_axes(axes: list[int], ndim: int) -> list[int]:
-    """Those of the first `ndim` axes that are not in `axes`."""
+    """The axes among the first `ndim` that are not in `axes`."""
     others: list[int] = []
     for axis in range(ndim):
         if axis not in axes:
-            others.append(axis)  # noqa: PERF401  # TorchScript knows no condition in a list
+            others.append(axis)  # noqa: PERF401  # TorchScript supports no conditions in lists
     return others

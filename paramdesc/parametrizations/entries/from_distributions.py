@@ -1,4 +1,4 @@
-"""Weights within any constraint of torch.distributions."""
+"""Weights that satisfy a constraint from torch.distributions."""
 
 from __future__ import annotations
 
@@ -24,39 +24,40 @@ __all__ = ["FromDistributions"]
 
 
 class FromDistributions(Parametrization):
-    """`layer.weight` will satisfy a constraint of `torch.distributions.constraints`.
+    """Make `layer.weight` satisfy a constraint from `torch.distributions.constraints`.
 
-    It is `transform_to(constraint)(X)`, or `biject_to(constraint)(X)`. Constraints that are
-    composed (`independent`, `cat`, `stack`), that hold tensors, and that users have registered
-    with torch are included. Bounds are kept strictly: where a transform rounds to one, the
-    nearest number inside takes its place. Tensors that a constraint holds are buffers of the
-    map, named `bound0`, `bound1`, ...
+    The value is `transform_to(constraint)(X)`, or `biject_to(constraint)(X)`. Composed constraints
+    (`independent`, `cat`, `stack`), constraints that hold tensors, and constraints that users have
+    registered with torch work too. Bounds are strict: where a transform rounds to a bound, the
+    value is the nearest number inside. Tensors that a constraint holds become buffers of the map,
+    named `bound0`, `bound1`, ...
 
-    Shapes and cost are those of the transform; real; half precision is computed in float32.
-    Where the unconstrained tensor has another shape than the weight (`corr_cholesky`; `simplex`
-    with `bijective=True`), it is `original0`, and the map must be the first of its chain.
-    TorchScript knows no transforms; `Positive`, `Interval`, `UnitInterval` and `Simplex` can be
+    Shapes and cost are those of the transform; real; half precision is computed in float32. Where
+    the unconstrained tensor and the weight have different shapes (`corr_cholesky`; `simplex` with
+    `bijective=True`), it is `original0`, and the map must be the first in its chain. TorchScript
+    does not support transforms; `Positive`, `Interval`, `UnitInterval` and `Simplex` can be
     scripted.
 
-    Assigning, and registering on a weight, keeps a value that satisfies the constraint. Entries
-    on or outside of a bound are placed inside, at a distance of `margin`, relative to the
-    interval if there are two. A point outside of the simplex is replaced as by `Simplex`.
-    Of a `lower_cholesky` value, what is above the diagonal is dropped. Where no such rule is
-    known and the transform has no inverse at the value, it is refused.
+    Assignment and registration keep a value that satisfies the constraint. Entries on or outside of
+    a bound are placed inside, at a distance of `margin`, relative to the interval if there are two.
+    A point outside the simplex is replaced as in `Simplex`. The entries of a `lower_cholesky` value
+    above the diagonal are dropped. If no such rule applies and the transform has no inverse at the
+    value, assignment raises an error.
 
     Args:
-        constraint: what is asked for, such as `constraints.positive` or
-            `constraints.interval(0, limits)`.
-        bijective: whether to use `biject_to`.
-        margin: where to place entries that are assigned from outside; 0 for the nearest
+        constraint: the constraint, such as `constraints.positive` or `constraints.interval(0,
+            limits)`.
+        bijective: whether to use `biject_to` instead of `transform_to`.
+        margin: how far inside to place assigned entries that are out of bounds; 0 for the nearest
             number inside.
-        strict: whether to refuse a value that does not satisfy the constraint instead.
+        strict: whether to reject a value that does not satisfy the constraint instead of replacing
+            it.
 
     Raises:
-        NotImplementedError: if torch knows no transform for the constraint.
-        ValueError: if `margin` is out of its range; if a value that is assigned does not satisfy
-            the constraint, and none near it is known or `strict` is set, with the largest
-            difference from what the transform makes of its inverse.
+        NotImplementedError: if torch has no transform for the constraint.
+        ValueError: if `margin` is out of its range; if an assigned value does not satisfy the
+            constraint, and no value near it is known or `strict` is set; the error's `deviation` is
+            the largest difference from the transform of its inverse.
 
     Source: `torch.distributions.constraint_registry`.
 
@@ -90,9 +91,8 @@ class FromDistributions(Parametrization):
             self.registry(self.asked())
         except NotImplementedError as error:
             raise NotImplementedError(
-                f"torch.distributions knows no transform to {constraint} "
-                f"(bijective={bijective}). Register one with "
-                "torch.distributions.transform_to.register(...) first."
+                f"torch.distributions has no transform to {constraint} (bijective={bijective}). "
+                "Register one with torch.distributions.transform_to.register(...) first."
             ) from error
 
     def transform_of(self, constraint: Any) -> Any:
@@ -135,13 +135,13 @@ class FromDistributions(Parametrization):
         if has_numbers(X) and not X.isfinite().all():
             raise ValueError(
                 f"the value is not {self.constraint}, and the transform has no finite inverse "
-                "there. Assign a value that is; before registering, give the weight one."
+                "there. Assign a value that satisfies the constraint, before registering too."
             )
         X = X.to(Y.dtype)
         return X if X.shape == Y.shape else (X,)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest difference of `Y` from what the transform makes of its inverse.
+        """The largest difference between `Y` and the transform of its inverse.
 
         Infinite if it has no inverse there.
         """
@@ -163,7 +163,7 @@ class FromDistributions(Parametrization):
 
 
 def with_bounds(constraint: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy of `constraint`, with other bounds in it and in those that it is composed of."""
+    """A copy of `constraint` with other bounds, also in the constraints that it is composed of."""
     twin = copy.copy(constraint)
     state = vars(twin)
     for name in ("lower_bound", "upper_bound"):
@@ -213,7 +213,7 @@ def clamped(constraint: Constraint, Y: Tensor) -> Tensor:
 
 
 def placed(constraint: Constraint, Y: Tensor, dtype: torch.dtype, margin: float) -> Tensor:
-    """A value within `constraint`: `Y` where it is, else one near it, where that is known."""
+    """A value that satisfies `constraint`: `Y` where it does, otherwise one near it, if known."""
 
     def place(part: Any, y: Tensor) -> Tensor:
         if isinstance(part, type(constraints.simplex)):

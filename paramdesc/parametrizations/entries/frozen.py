@@ -1,6 +1,6 @@
-"""Tensors some of whose entries keep their value.
+"""Tensors with some frozen entries.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_of_broadcast
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_difference
 
@@ -15,27 +16,29 @@ __all__ = ["Frozen"]
 
 
 class Frozen(Parametrization):
-    """Some entries of `layer.weight` will keep their value: `Y = where(mask, value, X)`.
+    """Freeze some entries of `layer.weight`: `Y = where(mask, value, X)`.
 
-    They get no gradient, and neither weight decay nor an optimizer's momentum moves them. Their
-    values are those that the weight has when the map is registered, in the buffer `value`, which
-    has the shape of the weight. Rows of an embedding that are not to be trained, say.
+    Frozen entries get no gradient, and neither weight decay nor an optimizer's momentum changes
+    them. They keep the values that the weight has at registration; these are stored in the buffer
+    `value`, which has the shape of the weight. Use it, for example, for rows of an embedding that
+    must not be trained.
 
     Shapes `(*) -> (*)`, of any dtype. The cost is one pass.
 
-    Registering keeps the weight as it is. Assigning changes the entries that are not frozen, and
-    leaves the others at their value, so it takes the nearest such tensor. To give them other
-    values, write to `value`: `layer.parametrizations.weight[0].value.copy_(X)`.
+    Registration keeps the weight as it is. Assignment changes only the entries that are not frozen,
+    so the weight becomes the nearest tensor with these frozen entries. To change the frozen values,
+    write to `value`: `layer.parametrizations.weight[0].value.copy_(X)`.
 
     Args:
-        mask: True where the value is kept, of a shape that broadcasts to that of the weight; or
-            an index, such that `weight[mask]` are these entries: an integer, a slice, a list, or
-            a tuple of these.
-        strict: whether to refuse a tensor with other values in those entries instead.
+        mask: a mask that broadcasts to the shape of the weight and is True for frozen entries; or
+            an index that selects them as `weight[mask]`: an integer, a slice, a list, or a tuple of
+            these.
+        strict: whether to reject a tensor with other values in those entries instead of replacing
+            it.
 
     Raises:
-        ValueError: if the mask does not fit the weight; with `strict`, if a tensor is assigned
-            that differs from the value, with the largest difference.
+        ValueError: if the mask does not fit the weight; with `strict`, if an assigned tensor has
+            other frozen entries; the error's `deviation` is the largest difference.
         IndexError: if the index does not fit the weight.
 
     >>> embedding = torch.nn.Embedding(5, 3)
@@ -45,7 +48,7 @@ class Frozen(Parametrization):
     [0.0, 0.0, 0.0, 0.0, 1.0]
     """
 
-    constraint = "what it was in the frozen entries"
+    constraint = "unchanged in the frozen entries"
     mask: Tensor
     value: Tensor
 
@@ -60,6 +63,9 @@ class Frozen(Parametrization):
         if self.value is None:
             return X  # it is registered on nothing yet
         return torch.where(self.mask, self.value, X)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return (dim,), cuts_of_broadcast({"mask": self.mask, "value": self.value}, dim, ndim)
 
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
@@ -86,7 +92,7 @@ class Frozen(Parametrization):
         return mask.to(Y.device)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest difference from the value in a frozen entry."""
+        """The largest difference in a frozen entry."""
         if self.value is None:
             return torch.zeros((), device=Y.device)
         return largest_difference(torch.where(self.mask_of(Y), Y, self.value), self.value)

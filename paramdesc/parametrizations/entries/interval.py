@@ -1,6 +1,6 @@
 """Weights between two bounds.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 from torch.nn.functional import hardtanh_
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
@@ -17,31 +18,31 @@ __all__ = ["Interval", "UnitInterval", "above", "largest_below", "least_above"]
 
 
 class Interval(Parametrization):
-    """The entries of `layer.weight` will lie between `low` and `high`.
+    """Keep the entries of `layer.weight` between `low` and `high`.
 
-    They are `low + (high - low) * sigmoid(X)`, strictly between: where rounding would give
-    a bound, the nearest number inside of it takes its place, which differs by a relative
-    `eps` of the dtype, or is the smallest normal number if the bound is zero.
+    The value is `low + (high - low) * sigmoid(X)`. The bounds are strict: where rounding would give
+    a bound, the value is the nearest number inside, which differs by a relative `eps` of the dtype,
+    or is the smallest normal number if the bound is zero.
 
-    Shapes `(*) -> (*)`, real; half precision is computed in float32. Cost: two passes more
-    than the sigmoid.
+    Shapes `(*) -> (*)`, real; half precision is computed in float32. Cost: the sigmoid and two more
+    passes.
 
-    Assigning, and registering on a weight, keeps the entries between the bounds as they are.
-    At the bounds the sigmoid is flat and hardly learns, so entries on or outside of a bound
-    are placed inside of it, at the distance `margin * (high - low)`.
+    Assignment and registration keep the entries between the bounds as they are. Near the bounds the
+    sigmoid is flat and gradients vanish, so entries on or outside a bound are placed at the
+    distance `margin * (high - low)` inside it.
 
     Args:
-        low: the lower bound, a number, or a tensor that broadcasts to the weight: it is saved
-            and moved with the map.
+        low: the lower bound: a number, or a tensor that broadcasts to the weight and is saved and
+            moved with the map.
         high: the upper bound, likewise.
-        margin: where to place entries that are assigned from outside; 0 for the nearest
-            number inside.
-        strict: whether to refuse such entries instead.
+        margin: how far inside to place assigned entries that are out of bounds, relative to the
+            interval; 0 for the nearest number inside.
+        strict: whether to reject such entries instead of replacing them.
 
     Raises:
-        ValueError: if the bounds are not finite or not in order, or `margin` is out of its
-            range; with `strict`, if an entry that is assigned is not between the bounds, with
-            the largest distance from what is.
+        ValueError: if the bounds are not finite or not in order, or `margin` is out of its range;
+            with `strict`, if an assigned entry is not between the bounds; the error's `deviation`
+            is the largest distance from the interval.
 
     Source: `torch.distributions.transform_to(constraints.interval(low, high))`.
 
@@ -68,8 +69,9 @@ class Interval(Parametrization):
         in_order = torch.isfinite(difference) & (difference > 0)
         if has_numbers(in_order) and not in_order.all():
             raise ValueError(
-                f"the bounds must be finite, low < high. Got low={low}, high={high}. For one "
-                "bound only, write FromDistributions(constraints.greater_than(low)), or less_than."
+                f"the bounds must be finite, with low < high. Got low={low}, high={high}. For a "
+                "single bound, write FromDistributions(constraints.greater_than(low)), or "
+                "less_than."
             )
         check_margin(margin)
         self.margin = margin
@@ -90,6 +92,10 @@ class Interval(Parametrization):
                 hardtanh_(Y, above(self.low, X), below(self.high, X))
         return Y
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        is_tensor = isinstance(self.low, Tensor)  # of any shape that broadcasts
+        return cuts_across(None if is_tensor else [], dim, ndim)
+
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)
         low, high = least_above(self.low, Y), largest_below(self.high, Y)
@@ -102,7 +108,7 @@ class Interval(Parametrization):
         return X.to(Y.dtype)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest distance of an entry from the numbers between the bounds."""
+        """The largest distance of an entry from the interval."""
         low, high = least_above(self.low, Y), largest_below(self.high, Y)
         return largest_entry(torch.maximum(low - Y, Y - high).clamp(min=0))
 
@@ -114,9 +120,9 @@ class Interval(Parametrization):
 
 
 class UnitInterval(Interval):
-    """The entries of `layer.weight` will lie between 0 and 1: `sigmoid(X)`.
+    """Keep the entries of `layer.weight` between 0 and 1: `sigmoid(X)`.
 
-    It is `Interval(0, 1)`, see there.
+    The same as `Interval(0, 1)`.
 
     >>> linear = register_parametrization(torch.nn.Linear(9, 9), "weight", UnitInterval())
     >>> bool(((linear.weight > 0) & (linear.weight < 1)).all())
@@ -138,7 +144,7 @@ def check_margin(margin: float) -> None:
 def spacing(X: Tensor) -> tuple[float, float]:
     """The relative distance of numbers in the dtype of `X`, and the smallest normal one.
 
-    TorchScript knows no `torch.finfo`.
+    TorchScript does not support `torch.finfo`.
     """
     if X.dtype == torch.float64:
         return 2.0**-52, 2.0**-1022
@@ -148,25 +154,25 @@ def spacing(X: Tensor) -> tuple[float, float]:
 
 
 def above(bound: float, X: Tensor) -> float:
-    """A number just above `bound` that is so still when it is rounded to the dtype of `X`."""
+    """A number just above `bound` that stays above it when rounded to the dtype of `X`."""
     eps, smallest = spacing(X)
     return bound + max(abs(bound) * eps, smallest)
 
 
 def below(bound: float, X: Tensor) -> float:
-    """A number just below `bound` that is so still when it is rounded to the dtype of `X`."""
+    """A number just below `bound` that stays below it when rounded to the dtype of `X`."""
     return -above(-bound, X)
 
 
 def above_each(bound: Tensor, X: Tensor) -> Tensor:
-    """`above` of each entry."""
+    """`above` for each entry."""
     eps, smallest = spacing(X)
     wide = bound.to(torch.promote_types(bound.dtype, X.dtype))
     return wide + (wide.abs() * eps).clamp(min=smallest)
 
 
 def below_each(bound: Tensor, X: Tensor) -> Tensor:
-    """`below` of each entry."""
+    """`below` for each entry."""
     return -above_each(-bound, X)
 
 

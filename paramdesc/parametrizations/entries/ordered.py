@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions.transforms import SoftplusTransform
 from torch.nn.functional import softplus
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
@@ -17,35 +18,35 @@ __all__ = ["Ordered", "nearest_increasing"]
 
 
 class Ordered(Parametrization):
-    """The rows of `layer.weight` will increase: `y_0 = x_0`, `y_i = y_{i-1} + softplus(x_i)`.
+    """Make the rows of `layer.weight` increasing: `y_0 = x_0`, `y_i = y_{i-1} + softplus(x_i)`.
 
-    They increase strictly: a difference that would vanish by rounding is raised to `2 eps` of
-    the dtype, relative to the range and the place of the row. That leaves room for `1 / (4 eps)`
-    entries, which are 32 in bfloat16 and 256 in float16.
+    The rows are strictly increasing: a difference that rounding would make zero is raised to `2
+    eps` of the dtype, relative to the range and the location of the row. This allows for `1 / (4
+    eps)` entries: 32 in bfloat16 and 256 in float16.
 
-    Shapes `(*, n) -> (*, n)`, real; half precision is computed in float32. Cost: the softplus
-    and the sum, and two passes.
+    Shapes `(*, n) -> (*, n)`, real; half precision is computed in float32. Cost: the softplus, the
+    cumulative sum, and two more passes.
 
-    Assigning, and registering on a weight, keeps a row that increases as it is, to rounding,
-    with equal entries moved apart as above. Any other row is sorted, so that a random weight keeps
-    its distribution and learns like one that is ordered already. The derivative of a step of the
-    softplus is about as large as the step, if that is small.
+    Assignment and registration keep an increasing row up to rounding, and move equal entries apart
+    as above. Any other row is sorted, so that a random weight keeps its distribution and learns as
+    well as an ordered one. For small steps between entries, the derivative of the softplus is about
+    as large as the step.
 
     Args:
         sort: whether to sort a row that decreases somewhere. Otherwise it is replaced by the
-            nearest in the Euclidean norm that does not decrease, the isotonic regression. This has
-            long runs of equal entries, whose steps hardly learn.
-        strict: whether to refuse a row that decreases somewhere instead.
+            nearest non-decreasing row in the Euclidean norm, its isotonic regression. That row has
+            long runs of equal entries, whose steps have vanishing gradients.
+        strict: whether to reject a row that decreases somewhere instead of replacing it.
 
     Raises:
-        ValueError: if the weight has no axis; with `strict`, if a row that is assigned decreases
-            somewhere, with the largest step down.
+        ValueError: if the weight has no axis; with `strict`, if an assigned row decreases
+            somewhere; the error's `deviation` is the largest step down.
 
-    Source: sorting: V. Chernozhukov, I. Fernández-Val, A. Galichon, *Improving point and interval
-    estimators of monotone functions by rearrangement*, Biometrika 96 (2009), proposition 1: of
-    all increasing rows, none is nearer to the unsorted row than to the sorted one. The nearest
-    value: R. E. Barlow et al., *Statistical inference under order
-    restrictions*, Wiley 1972, section 1.2, where adjacent violators are pooled.
+    Source: for sorting, V. Chernozhukov, I. Fernández-Val, A. Galichon, *Improving point and
+    interval estimators of monotone functions by rearrangement*, Biometrika 96 (2009), proposition
+    1: of all increasing rows, none is nearer to the unsorted row than to the sorted one. For the
+    nearest value, R. E. Barlow et al., *Statistical inference under order restrictions*, Wiley
+    1972, section 1.2, where adjacent violators are pooled.
 
     >>> linear = register_parametrization(torch.nn.Linear(9, 9), "weight", Ordered())
     >>> bool((linear.weight.diff(dim=-1) > 0).all())
@@ -65,6 +66,9 @@ class Ordered(Parametrization):
         with torch.no_grad():  # the gradient of the softplus may go on
             steps.clamp_min_(least_step(first, steps, X))
         return torch.cumsum(torch.cat([first, steps], dim=-1), dim=-1).to(X.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across([-1], dim, ndim)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         check_axis(Y)
@@ -89,11 +93,11 @@ class Ordered(Parametrization):
 
 def check_axis(X: Tensor) -> None:
     if X.ndim == 0:
-        raise ValueError("what increases is a row, (*, n). Got a tensor without dimensions.")
+        raise ValueError("Ordered needs rows, (*, n). Got a tensor without dimensions.")
 
 
 def least_step(first: Tensor, steps: Tensor, X: Tensor) -> Tensor:
-    """The least step that no rounding to the dtype of `X` makes vanish."""
+    """The smallest step that rounding to the dtype of `X` does not make zero."""
     eps, smallest = spacing(X)
     largest = first.abs() + steps.sum(-1, keepdim=True)
     return (2 * eps * largest).clamp(min=smallest)

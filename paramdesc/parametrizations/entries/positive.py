@@ -1,4 +1,4 @@
-"""Weights of positive entries."""
+"""Weights with positive entries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions.transforms import ExpTransform, SoftplusTransform
 from torch.nn.functional import softplus
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import widened
@@ -19,31 +20,32 @@ __all__ = ["Positive"]
 
 
 class Positive(Parametrization):
-    """The entries of `layer.weight` will be positive: `log(1 + exp(X))`, the softplus.
+    """Make the entries of `layer.weight` positive, with the softplus `log(1 + exp(X))`.
 
-    With `lower`, they are larger than that: it is added. They are so strictly: where rounding
-    would give `lower` itself, the next larger number takes its place, which differs by a
-    relative `eps` of the dtype, or is the smallest normal number if `lower` is zero.
+    With `lower`, which is added to the softplus, all entries are larger than `lower`. The bound is
+    strict: where rounding would give `lower` itself, the value is the next larger number, which
+    differs by a relative `eps` of the dtype, or is the smallest normal number if `lower` is zero.
 
-    Shapes `(*) -> (*)`, real; half precision is computed in float32. Cost: one pass more than
-    the softplus, and one for `lower`.
+    Shapes `(*) -> (*)`, real; half precision is computed in float32. Cost: the softplus and one
+    more pass, and another one for `lower`.
 
-    Assigning, and registering on a weight, keeps the entries above `lower` as they are. Near
-    `lower` the softplus is flat and hardly learns, so any other entry becomes `lower + margin`.
-    The gradient there is `margin` times that of a plain weight, for a small margin.
+    Assignment and registration keep the entries above `lower` as they are. Near `lower` the
+    softplus is flat and gradients vanish, so any other entry becomes `lower + margin`. For a small
+    margin, the gradient there is `margin` times that of a plain weight.
 
     Args:
-        lower: the lower bound, not negative.
-        function: what makes positive numbers, "softplus" or "exp". The exponential overflows
-            beyond 88 in float32, and beyond 11 in float16.
-        margin: where to place entries that are assigned from outside; 0 for the nearest
-            number inside. By default 0.001, or 0.02 if `lower` is not zero: then all entries of
-            a new weight are likely to be outside.
-        strict: whether to refuse such entries instead.
+        lower: the lower bound, zero or positive.
+        function: the function that makes entries positive, "softplus" or "exp". The exponential
+            overflows beyond 88 in float32, and beyond 11 in float16.
+        margin: how far above `lower` to place assigned entries that are not larger than it; 0 for
+            the nearest number above. By default 0.001, or 0.02 if `lower` is not zero, as then most
+            entries of a new weight are likely to be below it.
+        strict: whether to reject such entries instead of replacing them.
 
     Raises:
-        ValueError: if an argument is out of its range; with `strict`, if an entry that is
-            assigned is not larger than `lower`, with the largest distance from what is.
+        ValueError: if an argument is out of its range; with `strict`, if an assigned entry is not
+            larger than `lower`; the error's `deviation` is the largest distance from the allowed
+            range.
 
     Source: `torch.distributions.transforms.SoftplusTransform`, and `ExpTransform`.
 
@@ -90,6 +92,9 @@ class Positive(Parametrization):
             Y.clamp_min_(above(self.lower, X))
         return Y
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across([], dim, ndim)
+
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)
         least = least_above(self.lower, Y)
@@ -100,7 +105,7 @@ class Positive(Parametrization):
         return X.to(Y.dtype)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest distance of an entry from the numbers above `lower`."""
+        """The largest distance of an entry from the numbers larger than `lower`."""
         return largest_entry((least_above(self.lower, Y) - Y).clamp(min=0))
 
     def tolerance(self, Y: Tensor) -> float:

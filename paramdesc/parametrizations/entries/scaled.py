@@ -1,6 +1,6 @@
 """Tensors times a learnable scale.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import math
@@ -10,27 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from paramdesc.chain.cuts import Cuts, cuts_of_broadcast
 from paramdesc.chain.parametrization import Parametrization
 
 __all__ = ["ReZero", "Scaled"]
 
 
 class Scaled(Parametrization):
-    """`layer.weight` will be `scale * X`, with a real scale that is trained, too.
+    """Multiply `layer.weight` by a trainable real scale: `Y = scale * X`.
 
-    The scale is the parameter `scale` of the map, one number for the whole tensor, or one for
-    each index of the axes `dim`. It is made when the map is registered, with the dtype of the
-    weight; an optimizer must be given it.
+    The scale is the parameter `scale` of the map: one number for the whole tensor, or one for each
+    index of the axes `dim`. It is created at registration with the dtype of the weight; pass it to
+    the optimizer.
 
     Shapes `(*) -> (*)`; real and complex. Cost: one pass.
 
-    Assigning, and registering on a weight, keeps the value, whatever it is: `X = Y / scale`.
-    Where the scale is zero the value is, too, and `X = Y` is kept for when it grows.
+    Assignment and registration keep any value: `X = Y / scale`. Where the scale is zero, the value
+    is zero too, and `X` becomes `Y`, which takes effect when the scale grows.
 
     Args:
-        dim: the axes along which the scale varies, as for each row of a matrix, `dim=0`. By
-            default there is one scale.
-        init: what the scale starts at.
+        dim: the axes along which the scale varies; for example, `dim=0` gives each row of a matrix
+            its own. By default, there is a single scale.
+        init: the initial value of the scale.
 
     Raises:
         ValueError: if `init` is not finite.
@@ -65,6 +66,9 @@ class Scaled(Parametrization):
             return X * self.init
         return X * self.scale
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return (dim,), cuts_of_broadcast({"scale": self.scale}, dim, ndim)
+
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
@@ -91,17 +95,16 @@ class Scaled(Parametrization):
 
 
 class ReZero(Scaled):
-    """`layer.weight` will start at zero, as `scale * X` with a trained scale that is zero at first.
+    """Start `layer.weight` at zero, as `scale * X` with a trainable scale that is initially zero.
 
-    The weight that it is registered on stays as `X`: the first training steps move the scale,
-    and the layer grows in from nothing. A residual branch whose last layer is such starts as
-    the identity.
+    The weight on which it is registered becomes `X`; the first training steps move the scale away
+    from zero. A residual branch whose last layer has this parametrization starts as the identity.
 
-    Shapes, dtypes and cost are those of `Scaled`. Registering makes the value zero; assigning
-    later keeps the value where the scale is not zero.
+    Shapes, dtypes and cost are those of `Scaled`. Registration makes the value zero. Later
+    assignments keep the value where the scale is not zero.
 
     Args:
-        dim: as for `Scaled`.
+        dim: as in `Scaled`.
 
     Source: T. Bachlechner et al., *ReZero is all you need: fast convergence at large depth*,
     UAI 2021, equation 1.

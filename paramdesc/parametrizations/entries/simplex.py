@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, smallest_normal, widened
@@ -15,29 +16,29 @@ __all__ = ["Simplex", "nearest_on_simplex", "placed_on_simplex"]
 
 
 class Simplex(Parametrization):
-    """The rows of `layer.weight` will be non-negative and sum to one: `softmax(X)`.
+    """Make the rows of `layer.weight` non-negative with sum one: `softmax(X)`.
 
-    Each slice along `dim` is a point of the probability simplex. Its entries are positive in
-    exact arithmetic, and may underflow to zero.
+    Each slice along `dim` is a point of the probability simplex. Its entries are positive in exact
+    arithmetic, but may underflow to zero.
 
-    Shapes `(*) -> (*)`, one dimension at least, real; half precision is computed in float32.
+    Shapes `(*) -> (*)`, with at least one dimension, real; half precision is computed in float32.
     Cost: the softmax.
 
-    Assigning, and registering on a weight, keeps a slice of the simplex as it is, but for
-    zeros: they become the smallest normal number, which hardly learns. Any other slice is
-    replaced by the nearest point of the simplex, moved by a part `margin` of the way to its
-    centre, where all entries can learn.
+    Assignment and registration keep a slice on the simplex as it is, except that zeros become the
+    smallest normal number, whose gradient is nearly zero. Any other slice is replaced by the
+    nearest point of the simplex, moved by the fraction `margin` of the way towards the center,
+    where all entries have useful gradients.
 
     Args:
         dim: the dimension that sums to one.
-        margin: how far from the faces of the simplex to place what is assigned from outside;
-            0 for the nearest point.
-        strict: whether to refuse such slices instead.
+        margin: how far from the faces of the simplex to place an assigned slice that is outside; 0
+            for the nearest point.
+        strict: whether to reject such slices instead of replacing them.
 
     Raises:
-        ValueError: if `margin` is out of its range; with `strict`, if a slice that is assigned
-            is not on the simplex, with the largest difference of a sum from one, or the most
-            negative entry if that is larger.
+        ValueError: if `margin` is out of its range; with `strict`, if an assigned slice is not on
+            the simplex; the error's `deviation` is the largest difference of a sum from one, or the
+            size of the most negative entry if that is larger.
 
     Source: `torch.distributions.transform_to(constraints.simplex)`; the nearest point:
     J. Duchi et al., *Efficient projections onto the l1-ball for learning in high dimensions*,
@@ -59,6 +60,9 @@ class Simplex(Parametrization):
     def forward(self, X: Tensor) -> Tensor:
         return torch.softmax(widened(X), self.dim).to(X.dtype)
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across([self.dim], dim, ndim)
+
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)
         point = placed_on_simplex(widened(Y).movedim(self.dim, -1), epsilon(Y), self.margin)
@@ -76,13 +80,13 @@ class Simplex(Parametrization):
 
 
 def placed_on_simplex(Y: Tensor, eps: float, margin: float) -> Tensor:
-    """`Y` where it is on the simplex to `eps`, with no zeros, else the nearest point, moved in."""
+    """`Y` where it is on the simplex, with no zeros, else the nearest point, moved inside."""
     size = max(Y.shape[-1], 1)
     distance = (Y.sum(-1, keepdim=True) - 1).abs()
     is_inside = (distance <= 4 * eps * size**0.5) & (Y >= 0).all(-1, keepdim=True)
     nearest = nearest_on_simplex(Y)
-    centred = nearest + margin * (1 / size - nearest)
-    return torch.where(is_inside, Y, centred).clamp(min=smallest_normal(Y))
+    centered = nearest + margin * (1 / size - nearest)
+    return torch.where(is_inside, Y, centered).clamp(min=smallest_normal(Y))
 
 
 def nearest_on_simplex(Y: Tensor) -> Tensor:

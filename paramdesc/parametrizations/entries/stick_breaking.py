@@ -1,4 +1,4 @@
-"""torch's stick-breaking transform, without a wait for the device."""
+"""torch's stick-breaking transform, without synchronizing with the device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StickBreaking(StickBreakingTransform):
 
 
 def without_wait(transform: Any) -> Any:
-    """`transform` with `StickBreaking` in the place of torch's, in its parts as well."""
+    """`transform` with torch's version replaced by `StickBreaking`, in its parts too."""
     if type(transform) is StickBreakingTransform:
         return StickBreaking()
     state = getattr(transform, "__dict__", {})

@@ -1,6 +1,6 @@
-"""Values from functions without a useful gradient, with the gradient of the identity.
+"""Functions without a useful gradient, trained with the gradient of the identity.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.linalg.differences import largest_difference, largest_entry
@@ -19,28 +20,28 @@ __all__ = ["Rounded", "StraightThrough", "straight_through"]
 
 
 def straight_through(value: Tensor, X: Tensor) -> Tensor:
-    """`value`, with the gradient that `X` would have."""
+    """`value`, with the gradient of `X`."""
     return value.detach() + (X - X.detach())
 
 
 class StraightThrough(Parametrization):
-    """`layer.weight` will be `function(X)`, and its gradient is passed on to `X` as it is.
+    """Make `layer.weight` equal to `function(X)`, and pass its gradient to `X` unchanged.
 
-    For functions that are constant almost everywhere, as `torch.sign`: their gradient is zero,
-    and nothing would be trained. The estimator takes the function for the identity in the
-    backward pass.
+    Use it for functions that are constant almost everywhere, such as `torch.sign`: their gradient
+    is zero, so nothing would be trained. The straight-through estimator treats the function as the
+    identity in the backward pass.
 
     Shapes `(*) -> (*)`; dtypes are those of the function. Cost: that of the function, and two
-    passes. Assigning, and registering on a weight, sets `X` to it, so it keeps a value that the
-    function leaves as it is, and replaces any other one by the value of the function.
+    passes. Assignment and registration set `X` to the value. So a value that the function does not
+    change is kept, and any other is replaced by its image under the function.
 
     Args:
         function: a function from tensor to tensor, or a module.
-        strict: whether to refuse a value that the function changes instead.
+        strict: whether to reject a value that the function changes instead of replacing it.
 
     Raises:
-        ValueError: with `strict`, if a tensor is assigned that the function changes, with the
-            largest difference.
+        ValueError: with `strict`, if the function changes an assigned tensor; the error's
+            `deviation` is the largest difference.
 
     Source: Y. Bengio, N. Leonard, A. Courville, *Estimating or propagating gradients through
     stochastic neurons for conditional computation*, 2013, arXiv:1308.3432, section 4.
@@ -54,7 +55,7 @@ class StraightThrough(Parametrization):
     True
     """
 
-    constraint = "left as it is by the function"
+    constraint = "unchanged by the function"
 
     def __init__(self, function: ParametrizationProto | TensorMap, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
@@ -68,7 +69,7 @@ class StraightThrough(Parametrization):
         return Y
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest difference that the function makes."""
+        """The largest change that the function makes."""
         return largest_difference(self.function(Y), Y)
 
     def tolerance(self, Y: Tensor) -> float:
@@ -76,31 +77,30 @@ class StraightThrough(Parametrization):
 
 
 class Rounded(Parametrization):
-    """`layer.weight` will be on a grid of `2 ** bits` numbers, and trained as if it were not.
+    """Round `layer.weight` to a grid of `2 ** bits` numbers, and train it as if unrounded.
 
-    Symmetric, `Y = s * round(X / s)` with `s = max |X| / (2 ** (bits - 1) - 1)`: for 8 bits what
-    signed integers from -127 to 127 hold. Otherwise `Y = s * (clamp(round(X / s) + z) - z)` with
-    `s = (max(X, 0) - min(X, 0)) / (2 ** bits - 1)` and `z = round(-min(X, 0) / s)`: the grid
-    reaches from the smallest to the largest entry, and contains zero. The gradient is passed on
-    to `X` as it is: quantisation-aware training by the straight-through estimator.
+    Symmetric, `Y = s * round(X / s)` with `s = max |X| / (2 ** (bits - 1) - 1)`: for 8 bits, the
+    signed integers from -127 to 127. Otherwise `Y = s * (clamp(round(X / s) + z) - z)` with `s =
+    (max(X, 0) - min(X, 0)) / (2 ** bits - 1)` and `z = round(-min(X, 0) / s)`: the grid spans the
+    range from the smallest to the largest entry, and contains zero. The gradient is passed to `X`
+    unchanged: this is quantization-aware training with the straight-through estimator.
 
-    Shapes `(*) -> (*)`; real; half precision is rounded in float32. Zero tensors stay zero.
-    Cost: six passes, nine if not symmetric. `scale_and_zero(X)` gives `s` and `z`, for the
-    integers themselves.
+    Shapes `(*) -> (*)`; real; half precision is rounded in float32. Zero tensors stay zero. Cost:
+    six passes, nine if not symmetric. `scale_and_zero(X)` returns `s` and `z`, from which the
+    integers can be computed.
 
-    Assigning, and registering on a weight, keeps one that is on such a grid, and rounds any
-    other.
+    Assignment and registration keep a value that is on such a grid and round any other.
 
     Args:
-        bits: 2 to 16.
+        bits: the number of bits, from 2 to 16.
         dim: the axes along which `s` varies: 0 gives each output channel a grid of its own. By
-            default there is one for the tensor.
-        symmetric: which of the two grids.
-        strict: whether to refuse a value that is not on its grid instead.
+            default, there is one grid for the tensor.
+        symmetric: whether to use the symmetric grid.
+        strict: whether to reject a value that is not on its grid instead of replacing it.
 
     Raises:
-        ValueError: if `bits` is out of range; with `strict`, if a tensor is assigned that is not
-            on its grid, with the largest difference.
+        ValueError: if `bits` is out of range; with `strict`, if an assigned tensor is not on its
+            grid; the error's `deviation` is the largest difference.
         IndexError: if the weight has no such axes.
 
     Source: B. Jacob et al., *Quantization and training of neural networks for efficient
@@ -132,8 +132,12 @@ class Rounded(Parametrization):
     def forward(self, X: Tensor) -> Tensor:
         return straight_through(self.round(X.detach()), X)
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        has_own_grid = not self.whole and any(dim == axis % ndim for axis in self.axes)
+        return ((dim,), {}) if has_own_grid else None
+
     def scale_and_zero(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """The step of the grid, and the number of the point that stands for zero."""
+        """The step of the grid, and the index of the grid point that represents zero."""
         X = widened(X)
         axes = self.others(X)
         if self.symmetric:
@@ -157,7 +161,7 @@ class Rounded(Parametrization):
         return other_axes(kept, X.ndim)
 
     def round(self, X: Tensor) -> Tensor:
-        """The nearest point of its grid for each entry."""
+        """The nearest grid point for each entry."""
         if X.numel() == 0:
             return X
         step, zero = self.scale_and_zero(X)

@@ -1,4 +1,4 @@
-"""Saves, loads and unmerges the low-rank adapters of a model."""
+"""Saving, loading and unmerging the low-rank adapters of a model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FACTOR = re.compile(r"((?:(.*)\.)?parametrizations\.([^.]+)\.\d+)\.lora_A")
 
 
 def adapter_state_dict(model: Module) -> OrderedDict[str, Tensor]:
-    """The factors of each `LoRA` in `model`, under the keys of `model.state_dict()`.
+    """Return the factors of each `LoRA` in `model`, under the keys of `model.state_dict()`.
 
-    The scale `alpha` of each is in the `_metadata`, which `torch.save` keeps and safetensors does
-    not.
+    The scale `alpha` of each adapter is in the `_metadata`, which `torch.save` keeps and
+    safetensors drops.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(5, 4))
     >>> _ = lora(model[0], rank=2)
@@ -44,19 +44,19 @@ def adapter_state_dict(model: Module) -> OrderedDict[str, Tensor]:
 
 
 def load_adapters(model: M, state_dict: Mapping[str, Tensor], strict: bool = True) -> M:
-    """Load what `adapter_state_dict` has saved. Everything else in `model` stays.
+    """Load the adapters that `adapter_state_dict` returned. The rest of `model` is unchanged.
 
     Args:
         model: a model with the same adapters.
         state_dict: the factors.
-        strict: whether every factor of `model` must be there, and nothing else.
+        strict: whether the keys must match exactly: every factor of `model`, and nothing else.
 
     Returns:
         `model`, of the same type.
 
     Raises:
         CheckpointError: a RuntimeError, if keys are missing or unexpected, shapes differ, or an
-            adapter was saved with another `alpha`. Then nothing is loaded.
+            adapter was saved with another `alpha`. In this case nothing is loaded.
     """
     adapters = adapters_of(model)
     own = {name: x for key, y in adapters.items() for name, x in factors_of(key, y).items()}
@@ -83,23 +83,24 @@ def load_adapters(model: M, state_dict: Mapping[str, Tensor], strict: bool = Tru
 
 
 def unmerge_lora(model: M, state_dict: Mapping[str, Tensor], alpha: float | None = None) -> M:
-    """Take adapters out of the weights of `model`: the reverse of `merge_lora`.
+    """Split merged adapters off the weights of `model`: the reverse of `merge_lora`.
 
-    Puts `lora` on each weight that has factors in `state_dict`, sets its factors to these, and its
-    original such that the value stays as it is. Only the adapters are trained, as `lora` says.
+    Registers a `LoRA` on each weight that has factors in `state_dict`, loads these factors, and
+    sets the original so that the value stays the same. As with `lora`, only the adapters are
+    trained.
 
     Args:
         model: a model into which the adapters were merged.
         state_dict: what `adapter_state_dict` returned before `merge_lora`.
-        alpha: the scale of all adapters, if `state_dict` has lost its metadata. By default that
-            of the metadata, or else the rank.
+        alpha: the scale of all adapters, if `state_dict` has lost its metadata. By default, the
+            scale in the metadata, or the rank if there is none.
 
     Returns:
         `model`, of the same type.
 
     Raises:
-        CheckpointError: a RuntimeError, if a weight is missing, has another shape, or has an
-            adapter already. Then `model` is as it was.
+        CheckpointError: a RuntimeError, if a weight is missing, has another shape, or already has
+            an adapter. In this case `model` is unchanged.
 
     >>> linear = lora(torch.nn.Linear(5, 4), rank=2)
     >>> before, adapters = linear.weight.detach(), adapter_state_dict(linear)
@@ -122,7 +123,7 @@ def unmerge_lora(model: M, state_dict: Mapping[str, Tensor], alpha: float | None
         if product not in (weight.shape, weight.flatten(1).shape) or A.shape[-2] != B.shape[-1]:
             raise CheckpointError.unmerged(where, f"has shape {list(weight.shape)}")
         if place.removesuffix(".lora_A") in adapters_of(model):
-            raise CheckpointError.unmerged(where, "has an adapter already")
+            raise CheckpointError.unmerged(where, "already has an adapter")
         scale = alpha if alpha is not None else saved_alpha(state_dict, place)
         found.append((model.get_submodule(path or ""), tensor_name, (A, B), scale))
     if not found:
@@ -136,7 +137,7 @@ def unmerge_lora(model: M, state_dict: Mapping[str, Tensor], alpha: float | None
 def put_back(
     module: Module, tensor_name: str, factors: tuple[Tensor, Tensor], alpha: float | None
 ) -> None:
-    """Put an adapter with these factors on a tensor, which keeps its value."""
+    """Register an adapter with these factors on a tensor, which keeps its value."""
     value = getattr(module, tensor_name).detach().clone()
     lora(module, tensor_name, rank=factors[0].shape[-2], alpha=alpha)
     chain: Any = module.get_submodule(f"parametrizations.{tensor_name}")
@@ -158,7 +159,7 @@ def find_weight(model: Module, path: str, tensor_name: str) -> Tensor | None:
 
 
 def adapters_of(model: Module) -> dict[str, LoRA]:
-    """Each `LoRA` in `model`, by its path, those inside other maps too."""
+    """Each `LoRA` in `model` by its path, including those inside other maps."""
     found: dict[str, LoRA] = {}
     for name, chain in get_parametrizations(model).items():
         path, dot, tensor_name = name.rpartition(".")

@@ -29,24 +29,25 @@ M = TypeVar("M", bound=Module)
 
 @name_first("rank", "alpha")
 def lora(module: M, name: str = "weight", rank: int = 8, alpha: float | None = None) -> M:
-    """Freeze `module.<name>`, and add a trained matrix of rank `rank` to it.
+    """Freeze `module.<name>`, and add a trainable matrix of rank `rank` to it.
 
-    Appends `LoRA(rank, alpha)`, which flattens the weights of convolutions, to the maps of the
-    tensor. Everything that was trained for this tensor before, its original included, no longer
-    requires a gradient. Create the optimizer afterwards, from the parameters that do.
+    Appends `LoRA(rank, alpha)` to the parametrizations of the tensor; the weights of convolutions
+    are flattened. Everything that was trained for this tensor before, including its original, no
+    longer requires a gradient. Create the optimizer afterwards, from the parameters that require
+    one.
 
     Args:
-        module: where the tensor is.
+        module: the module that has the tensor.
         name: the name of the tensor, parametrized or not.
-        rank: the rank of what is added.
-        alpha: the scale of what is added, times `rank`. By default `rank`.
+        rank: the rank of the added matrix.
+        alpha: the scale of the added matrix, times `rank`. By default `rank`, which is a scale of
+            one.
 
     Returns:
         `module`, of the same type.
 
     Raises:
-        ValueError: as `LoRA` and `register_parametrization` do, and for a tensor that is not
-            initialised yet.
+        ValueError: as in `LoRA` and `register_parametrization`, and for an uninitialized tensor.
 
     >>> linear = lora(torch.nn.Linear(5, 4, bias=False), rank=2)
     >>> [name for name, x in linear.named_parameters() if x.requires_grad]
@@ -55,8 +56,8 @@ def lora(module: M, name: str = "weight", rank: int = 8, alpha: float | None = N
     tensor = module._parameters.get(name)
     if tensor is not None and is_lazy(tensor):
         raise ValueError(
-            f"{name!r} of {type(module).__name__} has no shape yet, and a LoRA is made by "
-            "that. Call the module once, then lora(module, ...)."
+            f"{name!r} of {type(module).__name__} has no shape yet, but a LoRA needs one. Call "
+            "the module once, then lora(module, ...)."
         )
     adapter = LoRA(rank, alpha, flatten=isinstance(module, _ConvNd))
     register_parametrization(module, name, adapter)
@@ -68,18 +69,18 @@ def lora(module: M, name: str = "weight", rank: int = 8, alpha: float | None = N
 
 
 def merge_lora(module: M) -> M:
-    """All weights at and below `module` will be what they are now, without a `LoRA`.
+    """Merge each `LoRA` in `module` and its submodules into the weight it adapts.
 
-    A weight that had no other map is plain afterwards. Otherwise the other maps stay, and the
-    originals are set through the `right_inverse` of those before the `LoRA`. What required no
-    gradient still does not.
+    A weight without other parametrizations becomes plain. Otherwise the others stay, and the
+    originals are set through the `right_inverse` of those before the `LoRA`. Tensors that did not
+    require a gradient still do not.
 
     Returns:
         `module`, of the same type.
 
     Raises:
-        ValueError: if the maps before a `LoRA` do not reach the value that it gives, a
-            `Symmetric` say. Then that weight, and those after it, are as they were.
+        ValueError: if the maps before a `LoRA`, such as `Symmetric`, cannot reach its value. Then
+            that weight and those after it are unchanged.
 
     >>> linear = lora(torch.nn.Linear(5, 4), rank=2)
     >>> merge_lora(linear)
@@ -97,7 +98,7 @@ def merge_lora(module: M) -> M:
 
 
 def merge_into_chain(name: str, chain: ParametrizationList) -> None:
-    """Take each `LoRA` out of `chain`, and have what is before it give the same value."""
+    """Remove each `LoRA` from `chain`, and have the maps before it give the same value."""
     snapshot = Snapshot(below([chain]), *split_tensors(chain))
     maps = list(chain.maps())
     try:
@@ -119,7 +120,7 @@ def merge_into_chain(name: str, chain: ParametrizationList) -> None:
 
 
 def set_maps(chain: ParametrizationList, maps: list[Module]) -> None:
-    """Let `chain` have these maps, and keep whatever else is below it."""
+    """Give `chain` these maps, and keep its other submodules."""
     modules: dict[str, Any] = chain._modules
     others = {name: child for name, child in modules.items() if not name.isdigit()}
     modules.clear()
@@ -130,8 +131,8 @@ def check_merged(name: str, merged: Tensor, value: Tensor) -> None:
     difference = largest_difference(merged, value).item()
     if not difference <= 1000 * epsilon(value) * largest_entry(value).item():
         raise ValueError(
-            f"cannot merge the LoRA of {name!r}: the maps before it do not reach its value, the "
-            f"nearest that they give differs by {difference:.3g}. Remove them, with "
-            "paramdesc.remove_parametrizations(module, name), which leaves the value; or "
-            "register the LoRA before them."
+            f"cannot merge the LoRA of {name!r}: the maps before it do not reach its value; the "
+            f"nearest value they give differs by {difference:.3g}. Call "
+            "paramdesc.remove_parametrizations(module, name), which keeps the value, or "
+            "register the LoRA before the other maps."
         )

@@ -13,13 +13,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def name_first(*own: str) -> Callable[[F], F]:
-    """Let a one-line function take its own arguments by position after the name.
+    """Let a one-line function take the arguments of its map by position after the name.
 
-    It used to take them before the name. Calls in that order still work, with a
-    DeprecationWarning that shows the line to write.
+    They used to come before the name. Calls in that order still work, and emit a DeprecationWarning
+    that shows the line to write.
 
     Args:
-        own: the names of the arguments, in their order.
+        own: the names of these arguments, in order.
     """
 
     def decorate(function: F) -> F:

@@ -1,7 +1,7 @@
 """One-line functions for the maps of entries and of their norms.
 
-Each registers the map of its name with the arguments of that, and returns the module. `strict`
-refuses a weight that does not satisfy the constraint.
+Each function registers the class of the same name with its arguments, and returns the module. With
+`strict=True`, a weight that does not satisfy the constraint is rejected with an error.
 
 >>> linear = positive(torch.nn.Linear(4, 3), "bias")
 >>> bool((linear.bias > 0).all())
@@ -65,27 +65,27 @@ M = TypeVar("M", bound=Module)
 def masked(
     module: M, name: str = "weight", *, mask: Tensor, fill: float = 0.0, strict: bool = False
 ) -> M:
-    """`module.<name>` will be `fill` where `mask` is false: `Masked`."""
+    """Set `module.<name>` to `fill` where `mask` is false: `Masked`."""
     return register(module, name, Masked(mask, fill=fill, strict=strict))
 
 
 @name_first("mask")
 def frozen(module: M, name: str = "weight", *, mask: Any, strict: bool = False) -> M:
-    """`module.<name>` will keep its value where `mask`, a mask or an index, says so: `Frozen`."""
+    """Freeze the entries of `module.<name>` that `mask`, a mask or an index, selects: `Frozen`."""
     return register(module, name, Frozen(mask, strict=strict))
 
 
 def scaled(
     module: M, name: str = "weight", *, dim: int | Sequence[int] | None = None, init: float = 1.0
 ) -> M:
-    """`module.<name>` will be its original times a trained scale: `Scaled`."""
+    """Multiply `module.<name>` by a trainable scale: `Scaled`."""
     return register(module, name, Scaled(dim, init=init))
 
 
 def rezero(
     module: M, name: str = "weight", *, dim: int | Sequence[int] | None = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will start at zero, as its original times a trained scale: `ReZero`."""
+    """Start `module.<name>` at zero, as its original times a trainable scale: `ReZero`."""
     return register(module, name, ReZero(dim=dim, strict=strict))
 
 
@@ -98,7 +98,7 @@ def rounded(
     symmetric: bool = True,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be on a grid of `2 ** bits` numbers: `Rounded`."""
+    """Round `module.<name>` to a grid of `2 ** bits` numbers: `Rounded`."""
     return register(module, name, Rounded(bits=bits, dim=dim, symmetric=symmetric, strict=strict))
 
 
@@ -111,7 +111,7 @@ def sphere(
     rebase: int | None = 50,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have rows of length `radius`: `Sphere`."""
+    """Give `module.<name>` rows of length `radius`: `Sphere`."""
     return register(module, name, Sphere(radius=radius, dim=dim, rebase=rebase, strict=strict))
 
 
@@ -123,7 +123,7 @@ def oblique(
     rebase: int | None = 50,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have columns of length `radius`: `Oblique`."""
+    """Give `module.<name>` columns of length `radius`: `Oblique`."""
     return register(module, name, Oblique(radius=radius, rebase=rebase, strict=strict))
 
 
@@ -137,7 +137,7 @@ def frobenius_norm(
     rebase: int | None = 50,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have Frobenius norm `bound`: `FrobeniusNorm`."""
+    """Give `module.<name>` the Frobenius norm `bound`: `FrobeniusNorm`."""
     return register(
         module,
         name,
@@ -153,21 +153,21 @@ def max_norm(
     dim: int | tuple[int, ...] | None = -1,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have rows no longer than `bound`: `MaxNorm`."""
+    """Limit the norm of each row of `module.<name>` to `bound`: `MaxNorm`."""
     return register(module, name, MaxNorm(bound=bound, dim=dim, strict=strict))
 
 
 def centered(
     module: M, name: str = "weight", *, dim: int | tuple[int, ...] | None = -1, strict: bool = False
 ) -> M:
-    """`module.<name>` will have rows of mean zero: `Centered`."""
+    """Give `module.<name>` rows of mean zero: `Centered`."""
     return register(module, name, Centered(dim=dim, strict=strict))
 
 
 def weight_standardization(
     module: M, name: str = "weight", *, dim: int = 0, eps: float = 1e-10, strict: bool = False
 ) -> M:
-    """`module.<name>` will have rows of mean zero and variance one: `WeightStandardization`."""
+    """Give `module.<name>` rows of mean zero and variance one: `WeightStandardization`."""
     return register(module, name, WeightStandardization(dim=dim, eps=eps, strict=strict))
 
 
@@ -179,7 +179,7 @@ def positive(
     function: Literal["softplus", "exp"] = "softplus",
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have entries greater than `lower`: `Positive`."""
+    """Keep the entries of `module.<name>` greater than `lower`: `Positive`."""
     return register(module, name, Positive(lower=lower, function=function, strict=strict))
 
 
@@ -191,22 +191,22 @@ def interval(
     high: float | Tensor = 1.0,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have entries between `low` and `high`: `Interval`."""
+    """Keep the entries of `module.<name>` between `low` and `high`: `Interval`."""
     return register(module, name, Interval(low=low, high=high, strict=strict))
 
 
 def unit_interval(module: M, name: str = "weight", *, strict: bool = False) -> M:
-    """`module.<name>` will have entries between 0 and 1: `UnitInterval`."""
+    """Keep the entries of `module.<name>` between 0 and 1: `UnitInterval`."""
     return register(module, name, UnitInterval(strict=strict))
 
 
 def simplex(module: M, name: str = "weight", *, dim: int = -1, strict: bool = False) -> M:
-    """`module.<name>` will have rows that are non-negative and sum to one: `Simplex`."""
+    """Make the rows of `module.<name>` non-negative with sum one: `Simplex`."""
     return register(module, name, Simplex(dim=dim, strict=strict))
 
 
 def ordered(module: M, name: str = "weight", *, strict: bool = False) -> M:
-    """`module.<name>` will have increasing rows: `Ordered`."""
+    """Make the rows of `module.<name>` increasing: `Ordered`."""
     return register(module, name, Ordered(strict=strict))
 
 
@@ -219,16 +219,16 @@ def constrained(
     bijective: bool = False,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will satisfy a constraint of torch's: `FromDistributions`."""
+    """Make `module.<name>` satisfy a constraint of `torch.distributions`: `FromDistributions`."""
     return register(module, name, FromDistributions(constraint, bijective=bijective, strict=strict))
 
 
 @name_first("fraction")
 def pruned(module: M, name: str = "weight", *, fraction: float, dim: int | None = None) -> M:
-    """`module.<name>` will be zero where it is smallest now, in a `fraction` of it: `Masked`.
+    """Prune the `fraction` of the entries of `module.<name>` with smallest magnitude: `Masked`.
 
-    The others are trained on. `fraction` is from 0 to 1, of the whole tensor, or at each index
-    of the dimension `dim`.
+    The other entries continue to be trained. `fraction` is a number from 0 to 1. It applies to the
+    whole tensor, or to each index of the dimension `dim`.
     """
     mask = magnitude_mask(find_weight(module, name), fraction, dim)
     return register(module, name, Masked(mask))
@@ -236,14 +236,15 @@ def pruned(module: M, name: str = "weight", *, fraction: float, dim: int | None 
 
 @torch.no_grad()
 def magnitude_mask(X: Tensor, fraction: float, dim: int | None = None) -> Tensor:
-    """False for the `fraction` of the entries of `X` that are smallest, True for the others.
+    """A mask that is False for the `fraction` of the entries of `X` with smallest magnitude.
 
-    Of equal entries, the first ones are taken for smaller.
+    Of entries with equal magnitude, the first ones count as smaller.
 
     Args:
         X: a tensor of any shape.
-        fraction: from 0 to 1; the number of entries is rounded.
-        dim: the dimension at each index of which it is so; by default it is so on the whole.
+        fraction: a number from 0 to 1; the number of entries is rounded.
+        dim: the dimension at each index of which the fraction applies; by default, it applies to
+            the whole tensor.
 
     Raises:
         ValueError: if `fraction` is out of range.

@@ -37,27 +37,25 @@ def joint(
     *,
     dim: int | None = 0,
 ) -> None:
-    """Several tensors will be the parts of what one map makes of all of them, put together.
+    """Parametrize several tensors jointly, with one map on their concatenation.
 
-    The projections of attention that are to be orthogonal as one matrix, for example, or a
-    weight and its bias that are to have one norm. Each tensor keeps its Parameter as its
-    original, so optimizers keep their grip. Every part has all originals: its chain shows them
-    as `original0`, `original1`, ..., in the order of `places`, and a state_dict holds them once
-    for each part, as for any tied Parameter.
+    For example, the projections of attention can be orthogonal as one matrix, or a weight and its
+    bias can share one norm. Each tensor keeps its Parameter as its original, so existing optimizers
+    stay valid. Every part has all originals: they are named `original0`, `original1`, ..., in the
+    order of `places`, and a state_dict holds them once for each part, as for any tied Parameter.
 
-    Reading one part evaluates the whole map, and a cache scope keeps each part by itself.
-    Removing the map from one part leaves the others as they are. Loading a state_dict with
-    `assign=True` unties the parts, as it does with all Parameters that stand in several places.
+    Reading one part evaluates the whole map, and `cached` stores each part separately. Removing the
+    map from one part leaves the others as they are. Loading a state_dict with `assign=True` unties
+    the parts, as it does for all tied Parameters.
 
     Args:
-        parametrization: a map of one original. Each part gets a copy, which shares its
-            parameters.
-        places: modules and names of Parameters, two to eight, none of them parametrized.
-        dim: the dimension along which they are put together, see `JointPart`; None for one
+        parametrization: a map with one original. Each part gets a copy that shares its parameters.
+        places: two to eight pairs of a module and the name of a Parameter that is not parametrized.
+        dim: the dimension along which the tensors are concatenated, see `JointPart`; None for one
             vector of all entries.
 
     Raises:
-        ValueError: if a place is no plain Parameter or stands twice, or the map does not fit.
+        ValueError: if a place is not a plain Parameter or is given twice, or the map does not fit.
         Exception: whatever the map raises. In every case the modules are as they were before.
 
     >>> q, k = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
@@ -72,7 +70,7 @@ def joint(
             "them in one Parameter."
         )
     if len(set(parameters)) < len(parameters):
-        raise ValueError("joint takes each Parameter once, and one of them is given twice.")
+        raise ValueError("joint takes each Parameter only once, but one of them is given twice.")
     whole = inner_map(parametrization)
     snapshot = Snapshot(below([*(module for module, _ in places), whole]), parameters)
     try:
@@ -93,17 +91,17 @@ def joint(
 
 @torch.no_grad()
 def assign_jointly(places: Sequence[Place], values: Sequence[Tensor]) -> None:
-    """`module.<name> = value` for all parts of a joint map at once.
+    """Assign to all parts of a joint map at once: `module.<name> = value` for each.
 
-    The values are put together, and the originals are what the map's `right_inverse` makes of
-    that. It says what becomes of values that it does not reach.
+    The values are concatenated, and the map's `right_inverse` computes the originals. It also
+    determines what happens to values that do not satisfy the constraint.
 
     Args:
         places: all parts, in the order in which they were registered.
         values: a tensor for each.
 
     Raises:
-        ValueError: if these are not all parts of one joint map.
+        ValueError: if the places are not all parts of one joint map.
         RuntimeError: if a map has no `right_inverse`.
         Exception: whatever the map raises. In every case nothing is assigned then.
     """
@@ -135,18 +133,18 @@ def tie(
     to: Place,
     parametrization: ParametrizationProto | TensorMap | None = None,
 ) -> None:
-    """One tensor will be a function of another's Parameter, its transpose by default.
+    """Make one tensor a function of another module's Parameter, by default its transpose.
 
-    The decoder of an autoencoder that has the transposed weight of the encoder, say. There is
-    one Parameter then, and both train it; assigning to either changes the other.
+    For example, the decoder of an autoencoder can use the transposed weight of the encoder. Both
+    tensors then train a single Parameter, and assigning to either changes the other.
 
     Args:
-        place: module and name of the tensor that is given up.
-        to: module and name of the Parameter that it follows, not parametrized.
+        place: module and name of the tensor that is replaced.
+        to: module and name of the Parameter that it is computed from; must not be parametrized.
         parametrization: the map from that Parameter to the tensor; by default `Transposed`.
 
     Raises:
-        ValueError: if `to` is no plain Parameter, `place` is parametrized, or the shape of the
+        ValueError: if `to` is not a plain Parameter, `place` is parametrized, or the shape of the
             map's value is not that of the tensor.
 
     >>> encoder, decoder = torch.nn.Linear(5, 2), torch.nn.Linear(2, 5)
@@ -169,7 +167,7 @@ def tie(
         register_parametrization(module, name, parametrization, unsafe=True)
         chain = chain_at(module, name)
         if not chain.is_tensor:
-            raise ValueError("a tie has one original, and the map makes several.")
+            raise ValueError("a tie has one original, but the map has several.")
         chain._parameters["original"] = source
         chain.__dict__["is_tied"] = True
     except BaseException:
@@ -183,7 +181,7 @@ def plain_parameter(module: Module, name: str) -> Parameter:
     if parameter is None or is_parametrized(module, name):
         raise ValueError(
             f"{type(module).__name__} has no plain Parameter {name!r}: a joint map or a tie must "
-            "be the first on it. Register it before others."
+            "be registered on a plain Parameter. Register it before other parametrizations."
         )
     return parameter
 
@@ -198,7 +196,7 @@ def chain_at(module: Module, name: str) -> ParametrizationList:
 
 
 def part_of(chain: ParametrizationList, index: int, count: int) -> JointPart:
-    """The map of `chain`, which must be part `index` of `count`."""
+    """The map of `chain`; it must be part `index` of `count`."""
     part = next(chain.maps())
     if not isinstance(part, JointPart) or part.index != index or chain.ntensors != count:
         raise ValueError(
@@ -209,7 +207,7 @@ def part_of(chain: ParametrizationList, index: int, count: int) -> JointPart:
 
 
 def find_originals(whole: Module, parts: Sequence[Tensor], dim: int | None) -> list[Tensor]:
-    """Originals of all parts, for which the map gives these parts, as far as it can."""
+    """Originals of all parts for which the map gives these parts, as closely as it can."""
     given = [X.detach() for X in parts]
     axis = 0 if dim is None else dim
     try:
@@ -218,8 +216,8 @@ def find_originals(whole: Module, parts: Sequence[Tensor], dim: int | None) -> l
         return given
     if not isinstance(original, Tensor):
         raise ValueError(
-            f"{type(whole).__name__} makes several originals of one tensor, and a joint map "
-            "has one for each of its parts."
+            f"{type(whole).__name__} has several originals for one tensor, but a joint map has "
+            "one for each of its parts."
         )
     return split_like(original, given, axis, dim is None)
 
@@ -236,7 +234,7 @@ def share(chain: ParametrizationList, parameters: Sequence[Parameter]) -> None:
 
 
 def before_later_maps(chain: ParametrizationList, value: Tensor) -> Tensor:
-    """What the first map of `chain` must give for the chain to give `value`."""
+    """The value that the first map of `chain` must give for the chain to give `value`."""
     for parametrization in reversed(list(chain.maps())[1:]):
         right_inverse: Any = getattr(parametrization, "right_inverse", None)
         if right_inverse is None:

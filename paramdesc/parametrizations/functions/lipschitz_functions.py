@@ -1,7 +1,7 @@
-"""One-line functions for Lipschitz layers. They read strides and groups from a convolution.
+"""One-line functions for Lipschitz layers. They read the stride and groups of a convolution.
 
-Each registers the map of its name on `module.<name>`, and returns the module. `strict` refuses a
-weight that does not satisfy the constraint.
+Each function registers the class of the same name on `module.<name>`, and returns the module. With
+`strict=True`, a weight that does not satisfy the constraint is rejected with an error.
 
 >>> layer = orthogonal_convolution(torch.nn.Conv2d(4, 16, 3, stride=2, padding=1))
 >>> layer.parametrizations.weight[0]
@@ -43,7 +43,7 @@ M = TypeVar("M", bound=Module)
 def orthogonal_convolution(
     module: M, name: str = "weight", *, rebase: int | None = 50, strict: bool = False
 ) -> M:
-    """`module.<name>` will make an orthogonal convolution: `OrthogonalConvolution`."""
+    """Make `module.<name>` the kernel of an orthogonal convolution: `OrthogonalConvolution`."""
     parametrization = OrthogonalConvolution.for_module(module, rebase=rebase, strict=strict)
     return register_parametrization(module, name, parametrization)
 
@@ -51,14 +51,14 @@ def orthogonal_convolution(
 def lipschitz_rescaled(
     module: M, name: str = "weight", *, dim: int | None = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will have operator norm one at most: `LipschitzRescaled`."""
+    """Limit the operator norm of `module.<name>` to one: `LipschitzRescaled`."""
     stride, groups = read(module)
     parametrization = LipschitzRescaled(stride, groups, dim=dim, strict=strict)
     return register_parametrization(module, name, parametrization)
 
 
 def lipschitz_residual(module: M, name: str = "weight", *, strict: bool = False) -> M:
-    """`module.<name>` will be that of a 1-Lipschitz residual layer: `LipschitzResidual`."""
+    """Make `module.<name>` the weight of a 1-Lipschitz residual layer: `LipschitzResidual`."""
     stride, groups = read(module)
     return register_parametrization(module, name, LipschitzResidual(stride, groups, strict=strict))
 
@@ -67,19 +67,19 @@ def lipschitz_residual(module: M, name: str = "weight", *, strict: bool = False)
 def kernel_spectral_norm(
     module: M, name: str = "weight", *, bound: float = 1.0, only_shrink: bool = False
 ) -> M:
-    """`module.<name>` will make a convolution of operator norm `bound` at most, cheaply.
+    """Limit the operator norm of a convolution to `bound`, at low cost.
 
     Registers `SpectralNorm` on the kernel as a matrix, with a smaller bound: the norm of the
     operator is at most `sqrt(windows)` times that of the matrix, where `windows` is the number of
-    windows of the kernel that contain a pixel, `ceil(kernel / stride)` along each axis. The norm is
-    `bound` only for special kernels, and often half of it. It depends on no image size. Use
-    `ConvolutionSpectralNorm` for one that is exact.
+    windows of the kernel that contain a pixel, `ceil(kernel / stride)` along each axis. The norm
+    reaches `bound` only for special kernels, and is often half of it. The bound holds for every
+    image size. Use `ConvolutionSpectralNorm` for an exact norm.
 
     Args:
         module: a convolution layer of torch, transposed or not, with any padding.
-        name: the tensor.
-        bound: what the norm will not exceed, as far as the iteration of `SpectralNorm` is exact.
-        only_shrink: whether a kernel of smaller norm is left as it is.
+        name: the name of the tensor.
+        bound: the upper bound of the norm, up to the accuracy of the iteration in `SpectralNorm`.
+        only_shrink: whether to leave a kernel of smaller norm as it is.
 
     Raises:
         TypeError: if `module` is not a convolution.
@@ -95,8 +95,8 @@ def kernel_spectral_norm(
     read: Any = module
     if not isinstance(module, _ConvNd):
         raise TypeError(
-            f"kernel_spectral_norm reads a convolution layer of torch. Got {type(module).__name__}."
-            " For other layers use spectral_norm(module)."
+            f"kernel_spectral_norm takes a convolution layer. Got {type(module).__name__}. For "
+            "other layers use spectral_norm(module)."
         )
     windows = math.prod(
         math.ceil(kernel / (stride // math.gcd(stride, dilation)))
@@ -112,10 +112,11 @@ def kernel_spectral_norm(
 def operator_norm_1(
     module: M, name: str = "weight", *, bound: float = 1.0, by: str = "whole", strict: bool = False
 ) -> M:
-    """`module.<name>` will have operator norm `bound` at most in the 1-norm: `AbsoluteSums`.
+    """Limit the operator norm of `module.<name>` in the 1-norm to `bound`: `AbsoluteSums`.
 
-    That of a matrix is its largest column sum. With `by="each"` or `by="nearest"`, each input is
-    bounded by itself. The weights of convolutions are read as maps from images to images.
+    For a matrix, this norm is the largest sum of absolute values in a column. With `by="each"` or
+    `by="nearest"`, each input is bounded separately. The weights of convolutions are treated as
+    linear maps from images to images.
     """
     parametrization = absolute_sums(module, name, bound, of_outputs=True, by=by, strict=strict)
     return register_parametrization(module, name, parametrization)
@@ -125,10 +126,11 @@ def operator_norm_1(
 def operator_norm_inf(
     module: M, name: str = "weight", *, bound: float = 1.0, by: str = "whole", strict: bool = False
 ) -> M:
-    """`module.<name>` will have operator norm `bound` at most in the maximum norm: `AbsoluteSums`.
+    """Limit the operator norm of `module.<name>` in the maximum norm to `bound`: `AbsoluteSums`.
 
-    That of a matrix is its largest row sum. With `by="each"` or `by="nearest"`, each output is
-    bounded by itself. The weights of convolutions are read as maps from images to images.
+    For a matrix, this norm is the largest sum of absolute values in a row. With `by="each"` or
+    `by="nearest"`, each output is bounded separately. The weights of convolutions are treated as
+    linear maps from images to images.
     """
     parametrization = absolute_sums(module, name, bound, of_outputs=False, by=by, strict=strict)
     return register_parametrization(module, name, parametrization)
@@ -146,5 +148,5 @@ def absolute_sums(
 
 
 def read(module: Module) -> tuple[int | tuple[int, ...], int]:
-    """The stride and the groups of a layer; one for what is not a convolution."""
+    """The stride and the groups of a layer; one if it is not a convolution."""
     return (module.stride, module.groups) if isinstance(module, _ConvNd) else (1, 1)

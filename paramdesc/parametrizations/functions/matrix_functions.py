@@ -1,9 +1,10 @@
 """One-line functions for the maps of matrices.
 
-Each registers the map of its name with the arguments of that, and returns the module. `strict`
-refuses a weight that does not satisfy the constraint. `flatten` says which axes give the rows of a
-matrix, the others give the columns: 0 for a convolution read as `(out, in * height * width)`. By
-default the last two axes are the matrix, and leading ones a batch.
+Each function registers the class of the same name with its arguments, and returns the module. With
+`strict=True`, a weight that does not satisfy the constraint is rejected with an error. `flatten`
+gives the axes that become the rows of a matrix, and the others become the columns: 0 reads the
+weight of a convolution as `(out, in * height * width)`. By default, the last two axes are the
+matrix, and the leading ones are batch dimensions.
 
 >>> conv = low_rank(torch.nn.Conv2d(4, 8, 3), rank=2, flatten=0)
 >>> torch.linalg.matrix_rank(conv.weight.flatten(1)).item()
@@ -84,26 +85,26 @@ M = TypeVar("M", bound=Module)
 def symmetric(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be symmetric: `Symmetric`."""
+    """Make `module.<name>` symmetric: `Symmetric`."""
     return register(module, name, Symmetric(strict=strict), flatten)
 
 
 def hermitian(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be Hermitian: `Hermitian`."""
+    """Make `module.<name>` Hermitian: `Hermitian`."""
     return register(module, name, Hermitian(strict=strict), flatten)
 
 
 def skew(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False) -> M:
-    """`module.<name>` will be skew-symmetric: `Skew`."""
+    """Make `module.<name>` skew-symmetric: `Skew`."""
     return register(module, name, Skew(strict=strict), flatten)
 
 
 def skew_hermitian(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be skew-Hermitian: `SkewHermitian`."""
+    """Make `module.<name>` skew-Hermitian: `SkewHermitian`."""
     return register(module, name, SkewHermitian(strict=strict), flatten)
 
 
@@ -116,14 +117,14 @@ def triangular(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be triangular, lower by default: `Triangular`."""
+    """Make `module.<name>` triangular, lower by default: `Triangular`."""
     return register(module, name, Triangular(upper=upper, unit=unit, strict=strict), flatten)
 
 
 def diagonal(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be diagonal: `Diagonal`."""
+    """Make `module.<name>` diagonal: `Diagonal`."""
     return register(module, name, Diagonal(strict=strict), flatten)
 
 
@@ -137,42 +138,42 @@ def banded(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be zero beyond `lower` and `upper` side diagonals: `Banded`."""
+    """Set `module.<name>` to zero outside `lower` and `upper` side diagonals: `Banded`."""
     return register(module, name, Banded(lower, upper, strict=strict), flatten)
 
 
 def traceless(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will have trace zero: `Traceless`."""
+    """Give `module.<name>` trace zero: `Traceless`."""
     return register(module, name, Traceless(strict=strict), flatten)
 
 
 def toeplitz(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be constant along its diagonals: `Toeplitz`."""
+    """Make `module.<name>` constant along its diagonals: `Toeplitz`."""
     return register(module, name, Toeplitz(strict=strict), flatten)
 
 
 def circulant(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be circulant: `Circulant`."""
+    """Make `module.<name>` circulant: `Circulant`."""
     return register(module, name, Circulant(strict=strict), flatten)
 
 
 def permutation_equivariant(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will commute with permutations: `PermutationEquivariant`."""
+    """Make `module.<name>` commute with permutations: `PermutationEquivariant`."""
     return register(module, name, PermutationEquivariant(strict=strict), flatten)
 
 
 def hamiltonian(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be Hamiltonian: `Hamiltonian`."""
+    """Make `module.<name>` Hamiltonian: `Hamiltonian`."""
     return register(module, name, Hamiltonian(strict=strict), flatten)
 
 
@@ -184,7 +185,7 @@ def symplectic(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be symplectic: `Symplectic`."""
+    """Make `module.<name>` symplectic: `Symplectic`."""
     return register(module, name, Symplectic(rebase=rebase, strict=strict), flatten)
 
 
@@ -196,7 +197,7 @@ def normal(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will commute with its adjoint: `Normal`."""
+    """Make `module.<name>` normal, so that it commutes with its adjoint: `Normal`."""
     return register(module, name, Normal(rebase=rebase, strict=strict), flatten)
 
 
@@ -208,7 +209,7 @@ def special_orthogonal(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be a rotation: `SpecialOrthogonal`."""
+    """Make `module.<name>` a rotation: `SpecialOrthogonal`."""
     return register(module, name, SpecialOrthogonal(rebase=rebase, strict=strict), flatten)
 
 
@@ -220,7 +221,7 @@ def grassmann(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will hold an orthonormal basis of a trained subspace: `Grassmann`."""
+    """Make `module.<name>` an orthonormal basis of a trainable subspace: `Grassmann`."""
     return register(module, name, Grassmann(rebase=rebase, strict=strict), flatten)
 
 
@@ -233,7 +234,7 @@ def bjorck(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be orthogonal to an accuracy: `Bjorck`."""
+    """Make `module.<name>` orthogonal to a given accuracy: `Bjorck`."""
     return register(module, name, Bjorck(accuracy, condition=condition, strict=strict), flatten)
 
 
@@ -246,7 +247,7 @@ def almost_orthogonal(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have singular values within a band around one: `AlmostOrthogonal`."""
+    """Keep the singular values of `module.<name>` in a band around one: `AlmostOrthogonal`."""
     return register(
         module, name, AlmostOrthogonal(band=band, rebase=rebase, strict=strict), flatten
     )
@@ -256,7 +257,7 @@ def almost_orthogonal(
 def low_rank(
     module: M, name: str = "weight", *, rank: int, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will have rank `rank` at most: `LowRank`."""
+    """Limit the rank of `module.<name>` to `rank`: `LowRank`."""
     return register(module, name, LowRank(rank, strict=strict), flatten)
 
 
@@ -270,14 +271,14 @@ def fixed_rank(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have rank `rank`: `FixedRank`."""
+    """Give `module.<name>` the rank `rank`: `FixedRank`."""
     return register(module, name, FixedRank(rank, rebase=rebase, strict=strict), flatten)
 
 
 def rank_one(
     module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False
 ) -> M:
-    """`module.<name>` will be an outer product of two vectors: `RankOne`."""
+    """Make `module.<name>` an outer product of two vectors: `RankOne`."""
     return register(module, name, RankOne(strict=strict), flatten)
 
 
@@ -290,7 +291,7 @@ def positive_definite(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be positive definite: `PositiveDefinite`."""
+    """Make `module.<name>` positive definite: `PositiveDefinite`."""
     parametrization = PositiveDefinite(floor=floor, triangular=triangular, strict=strict)
     return register(module, name, parametrization, flatten)
 
@@ -304,7 +305,7 @@ def positive_semidefinite(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be positive semidefinite: `PositiveSemidefinite`."""
+    """Make `module.<name>` positive semidefinite: `PositiveSemidefinite`."""
     return register(
         module, name, PositiveSemidefinite(rank=rank, fixed=fixed, strict=strict), flatten
     )
@@ -318,12 +319,12 @@ def correlation(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be a correlation matrix: `Correlation`."""
+    """Make `module.<name>` a correlation matrix: `Correlation`."""
     return register(module, name, Correlation(rebase=rebase, strict=strict), flatten)
 
 
 def gram(module: M, name: str = "weight", *, flatten: Flatten = None, strict: bool = False) -> M:
-    """`module.<name>` will be the Gram matrix of its original: `Gram`."""
+    """Make `module.<name>` the Gram matrix of its original: `Gram`."""
     return register(module, name, Gram(strict=strict), flatten)
 
 
@@ -335,7 +336,7 @@ def positive_determinant(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will be invertible, of positive determinant: `PositiveDeterminant`."""
+    """Make `module.<name>` invertible with positive determinant: `PositiveDeterminant`."""
     return register(module, name, PositiveDeterminant(rebase=rebase, strict=strict), flatten)
 
 
@@ -347,7 +348,7 @@ def special_linear(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have determinant one: `SpecialLinear`."""
+    """Give `module.<name>` determinant one: `SpecialLinear`."""
     return register(module, name, SpecialLinear(rebase=rebase, strict=strict), flatten)
 
 
@@ -359,7 +360,7 @@ def hurwitz_stable(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have eigenvalues of real part less than `-margin`: `HurwitzStable`."""
+    """Keep the eigenvalues of `module.<name>` left of `-margin`: `HurwitzStable`."""
     return register(module, name, HurwitzStable(margin=margin, strict=strict), flatten)
 
 
@@ -371,5 +372,5 @@ def schur_stable(
     flatten: Flatten = None,
     strict: bool = False,
 ) -> M:
-    """`module.<name>` will have spectral radius less than `bound`: `SchurStable`."""
+    """Keep the spectral radius of `module.<name>` below `bound`: `SchurStable`."""
     return register(module, name, SchurStable(bound=bound, strict=strict), flatten)

@@ -1,4 +1,4 @@
-"""Checkpoints of torch's older functions, which kept their tensors under other names."""
+"""Checkpoints of torch's older functions, which stored their tensors under other names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["OldSpectralNorm", "OldWeightNorm", "load_old"]
 
 
 def load_old(module: Module, rename: OldWeightNorm | OldSpectralNorm) -> None:
-    """Let `module.load_state_dict` take what `rename` knows, too."""
+    """Let `module.load_state_dict` also accept the keys that `rename` knows."""
     known: Any = module._load_state_dict_pre_hooks.values()
     if any(getattr(hook, "hook", hook) == rename for hook in known):
         return
@@ -26,7 +26,7 @@ def load_old(module: Module, rename: OldWeightNorm | OldSpectralNorm) -> None:
 
 @dataclass(frozen=True)
 class OldWeightNorm:
-    """`weight_g`, `weight_v` become the two originals. It pickles, and knows no module."""
+    """Turn `weight_g` and `weight_v` into the two originals. Picklable; holds no module."""
 
     name: str
     dim: int | None
@@ -41,7 +41,7 @@ class OldWeightNorm:
         state_dict[f"{new}.original1"] = v
 
     def reshaped(self, g: Any, v: Any) -> Any:
-        """`g` in the shape of today: once it had others, with the same entries."""
+        """`g` in its current shape: older versions stored the same entries in other shapes."""
         if not isinstance(g, Tensor) or not isinstance(v, Tensor):
             return g
         shape = [1] * v.ndim
@@ -54,7 +54,7 @@ class OldWeightNorm:
 
 @dataclass(frozen=True)
 class OldSpectralNorm:
-    """`weight_orig`, `weight_u`, `weight_v` become original and state. It pickles."""
+    """Turn `weight_orig`, `weight_u` and `weight_v` into original and state. Picklable."""
 
     name: str
     dim: int
@@ -72,9 +72,9 @@ class OldSpectralNorm:
         state_dict[f"{new}.{self.index}._v"] = self.other(original, u, value) if v is None else v
 
     def other(self, original: Tensor, u: Tensor, value: Tensor | None) -> Tensor:
-        """The right vector, which the oldest files lack, such that the norm is what it was.
+        """The right vector, which the oldest files lack, chosen so that the norm is unchanged.
 
-        These hold the value instead, which is the original divided by the norm.
+        Those files hold the value instead, which is the original divided by the norm.
         """
         with torch.no_grad():
             matrix = original.movedim(self.dim, 0).flatten(1)

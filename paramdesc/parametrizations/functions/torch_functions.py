@@ -1,7 +1,7 @@
 """One-line functions in the style of `torch.nn.utils.parametrizations`.
 
-`orthogonal`, `spectral_norm` and `weight_norm` take torch's place: the same arguments, defaults
-and errors, and from the same checkpoint the same weight, in both directions.
+`orthogonal`, `spectral_norm` and `weight_norm` replace torch's functions: they have the same
+arguments, defaults and errors, and checkpoints give the same weight in both directions.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def register(
     module: M, name: str, parametrization: Module, flatten: Flatten = None, unsafe: bool = False
 ) -> M:
-    """Register a map, on the tensor as a matrix if `flatten` says which axes give the rows."""
+    """Register a map, with `flatten` on the tensor as a matrix whose rows are these axes."""
     if flatten is not None:
         parametrization = Flattened(parametrization, flatten)
     return register_parametrization(module, name, parametrization, unsafe=unsafe)
 
 
 def find_weight(module: Module, name: str) -> Tensor:
-    """The tensor of that name, as torch's functions look for it."""
+    """The tensor of that name, looked up as in torch's functions."""
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
@@ -60,29 +60,30 @@ def orthogonal(
     rebase: int | None = 50,
     flatten: Flatten = None,
 ) -> M:
-    """`module.<name>` will be orthogonal, or unitary: `torch.nn.utils.parametrizations.orthogonal`.
+    """Make `module.<name>` orthogonal, like `torch.nn.utils.parametrizations.orthogonal`.
 
-    The same arguments, and the same weight from the same state_dict, in both directions; also in
-    half precision, on meta, and several times as fast, see `TorchOrthogonal`. `Orthogonal` has
-    maps that are faster still, and takes the nearest orthogonal matrix instead of a factor of QR.
+    It has the same arguments, and a state_dict gives the same weight in both libraries. It also
+    works in half precision and on the meta device, and is several times as fast, see
+    `TorchOrthogonal`. `Orthogonal` is faster still, and projects to the nearest orthogonal matrix
+    instead of using a factor of QR.
 
     Args:
-        module: where the tensor is.
-        name: a parameter or buffer `(*, m, n)`, or one that `flatten` makes a matrix of.
-        orthogonal_map: `"matrix_exp"`, `"cayley"` or `"householder"`; by default the first for
-            square and complex matrices, the last for others.
-        use_trivialization: whether to keep a base, which any value can be assigned to.
+        module: the module that has the tensor.
+        name: a parameter or buffer `(*, m, n)`, or of any shape with `flatten`.
+        orthogonal_map: `"matrix_exp"`, `"cayley"` or `"householder"`; by default `"matrix_exp"` for
+            square and complex matrices, and `"householder"` for others.
+        use_trivialization: whether to keep a base, so that any value can be assigned.
         rebase: the number of training steps after which the base moves to the value; None for
-            never, which gives the steps of torch.
-        flatten: the axes that give the rows of a matrix, all others give the columns; by
-            default the last two axes are the matrix, and leading ones a batch.
+            never, which reproduces torch's training steps.
+        flatten: the axes that become the rows of a matrix, while all others become the columns; by
+            default, the last two axes are the matrix, and the leading ones are batch dimensions.
 
     Returns:
         `module`, of the same type.
 
     Raises:
-        ValueError: if there is no such tensor, it has less than two dimensions, the map is
-            unknown, or it is `householder` and the tensor complex.
+        ValueError: if there is no such tensor, it has fewer than two dimensions, the map is
+            unknown, or the map is `householder` and the tensor is complex.
 
     >>> conv = orthogonal(torch.nn.Conv2d(4, 3, 2), flatten=0)
     >>> W = conv.weight.flatten(1)
@@ -93,8 +94,9 @@ def orthogonal(
     if is_lazy(weight):
         if orthogonal_map is None:
             raise ValueError(
-                f"{name!r} has no shape yet, which the default map depends on. Write "
-                f'orthogonal(module, "{name}", orthogonal_map="householder") or another one.'
+                f"{name!r} has no shape yet, but the default map depends on it. Write "
+                f'orthogonal(module, "{name}", orthogonal_map="householder"), or choose another '
+                "map."
             )
     elif weight.ndim < 2:
         raise ValueError(
@@ -113,7 +115,7 @@ def orthogonal(
 
 
 def matrix_shape(weight: Tensor, flatten: Flatten) -> tuple[int, int]:
-    """The size of the matrix, or of each of the batch."""
+    """The size of the matrix, or of each matrix in the batch."""
     if flatten is None:
         return weight.shape[-2], weight.shape[-1]
     matrix = Flattened(nn.Identity(), flatten).to_matrix(weight.detach().to("meta"))
@@ -130,29 +132,29 @@ def spectral_norm(
     bound: float = 1.0,
     only_shrink: bool = False,
 ) -> M:
-    """`module.<name>` will have spectral norm 1: `torch.nn.utils.parametrizations.spectral_norm`.
+    """Give `module.<name>` spectral norm 1, like `torch.nn.utils.parametrizations.spectral_norm`.
 
-    The same arguments, and the same weight from the same state_dict in evaluation mode, in both
-    directions. State_dicts of the older `torch.nn.utils.spectral_norm` load, too. The state
-    moves on at training steps only, not at each read. A vector is divided by its length, which
+    It has the same arguments, and in evaluation mode a state_dict gives the same weight in both
+    libraries. State_dicts of the older `torch.nn.utils.spectral_norm` load too. The power iteration
+    advances once per training step, not at each read. A vector is divided by its length, which
     needs no state.
 
     Args:
-        module: where the tensor is.
+        module: the module that has the tensor.
         name: a parameter or buffer.
-        n_power_iterations: how many iterations a training step makes.
-        eps: a norm up to here counts as zero.
-        dim: the dimension that gives the rows; by default 1 for transposed convolutions, 0 for
-            all others.
-        bound: the norm that it will have instead of 1.
-        only_shrink: whether a tensor of smaller norm is left as it is.
+        n_power_iterations: the number of iterations in each training step.
+        eps: a norm up to this value counts as zero.
+        dim: the dimension that becomes the rows; by default 1 for transposed convolutions, and 0
+            for all other modules.
+        bound: the norm to set, instead of 1.
+        only_shrink: whether to leave a tensor of smaller norm as it is.
 
     Returns:
         `module`, of the same type.
 
     Raises:
         ValueError: if there is no such tensor, or an argument is out of its range.
-        IndexError: if it has no such dimension.
+        IndexError: if the tensor has no such dimension.
 
     >>> linear = spectral_norm(torch.nn.Linear(4, 3))
     >>> round(torch.linalg.matrix_norm(linear.weight, 2).item(), 3)
@@ -193,7 +195,7 @@ def check_dimension(ndim: int, dim: int | None) -> None:
 
 
 def count_maps(module: Module, name: str) -> int:
-    """How many maps are on the tensor."""
+    """The number of maps on the tensor."""
     if not is_parametrized(module, name):
         return 0
     chains: Any = module.parametrizations
@@ -201,25 +203,25 @@ def count_maps(module: Module, name: str) -> int:
 
 
 def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
-    """`module.<name>` will be `g * v / |v|`: `torch.nn.utils.parametrizations.weight_norm`.
+    """Make `module.<name>` `g * v / |v|`, like `torch.nn.utils.parametrizations.weight_norm`.
 
-    The same arguments, and the same weight from the same state_dict, in both directions.
-    State_dicts of the older `torch.nn.utils.weight_norm` load, too. Where `v` is zero, the
-    weight is zero, with finite gradient.
+    It has the same arguments, and a state_dict gives the same weight in both libraries. State_dicts
+    of the older `torch.nn.utils.weight_norm` load too. Where `v` is zero, the weight is zero, with
+    finite gradient.
 
     Args:
-        module: where the tensor is.
+        module: the module that has the tensor.
         name: a parameter or buffer.
-        dim: the dimension whose indices have a norm each; None, and -1 as in torch, for one norm
+        dim: the dimension that keeps one norm for each index; None, or -1 as in torch, for one norm
             of the whole tensor.
 
     Returns:
-        `module`, of the same type. Its originals are new Parameters, `original0` is `g` and
+        `module`, of the same type. Its originals are new Parameters: `original0` is `g`, and
         `original1` is `v`.
 
     Raises:
-        ValueError: if there is no such tensor, or it is parametrized already.
-        IndexError: if it has no such dimension.
+        ValueError: if there is no such tensor, or it is already parametrized.
+        IndexError: if the tensor has no such dimension.
 
     >>> linear = weight_norm(torch.nn.Linear(4, 3))
     >>> linear.parametrizations.weight.original0.shape
@@ -227,9 +229,10 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
     """
     if is_parametrized(module, name):
         raise ValueError(
-            f"{name!r} of {type(module).__name__} is parametrized already, and a weight norm has "
-            "two originals, so it must come first. Write paramdesc.remove_parametrizations(module, "
-            f'"{name}"), then weight_norm, then the other parametrizations.'
+            f"{name!r} of {type(module).__name__} is already parametrized, and a weight norm has "
+            "two originals, so it must come first. Write "
+            f'paramdesc.remove_parametrizations(module, "{name}"), then weight_norm, then the '
+            "other parametrizations."
         )
     whole = dim is None or dim == -1
     weight = getattr(module, name, None)

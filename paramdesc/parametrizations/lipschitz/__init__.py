@@ -1,1 +1,1 @@
-"""Weights of layers that enlarge no distance."""
+"""Weights of 1-Lipschitz layers, which do not increase distances."""

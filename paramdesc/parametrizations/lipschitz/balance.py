@@ -69,11 +69,11 @@ def row_ratios(A: Tensor, weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def balance(A: Tensor) -> Tensor:
-    """Positive `w` so that all ratios `(A w)_i / w_i` within a block are its spectral radius.
+    """Positive `w` such that all ratios `(A w)_i / w_i` in a block equal its spectral radius.
 
-    For symmetric matrices of nonnegative entries, `(*, n, n) -> (*, n)`. A block is what the
-    positive entries connect; there `w` is the eigenvector of Perron and Frobenius. Entries of `w`
-    that would be below a millionth of the largest are that instead.
+    For symmetric matrices of nonnegative entries, `(*, n, n) -> (*, n)`. A block is a set of
+    indices connected by positive entries; on it, `w` is the Perron-Frobenius eigenvector. Entries
+    of `w` are at least a millionth of the largest.
     """
     ones = A.new_ones(A.shape[:-1])
     ratios = row_ratios(A, ones)

@@ -1,4 +1,4 @@
-"""Finding the factors of an orthogonal convolution, or those of one near any other kernel."""
+"""Finding the factors of an orthogonal convolution, or of one near any other kernel."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LEAST_GAIN = 1e-3
 
 @torch.no_grad()
 def factorized(K: Tensor, order: Order) -> tuple[Tensor, Tensor]:
-    """`M` and `bases` so that `multiplied(M, bases, order)` is `K`, or near it.
+    """`M` and `bases` such that `multiplied(M, bases, order)` is `K` or near it.
 
-    First, the factors are taken off from the outside: a factor `I - P + P z` is one of `K` if
-    `P` maps the first coefficient of `K` to zero and keeps the last, so `P` is the projection of
-    its rank that comes closest. The rest is replaced by the nearest matrix with orthonormal
-    columns or rows. If the product differs from `K`, each factor in turn is replaced by the best
-    one for the others, until that gains little.
+    First, the factors are split off one by one, from the outside: `I - P + P z` is a factor of `K`
+    if `P` maps the first coefficient of `K` to zero and keeps the last, so `P` is chosen as the
+    projection of its rank that comes closest to this. The rest is replaced by the nearest matrix
+    with orthonormal columns or rows. If the product differs from `K`, each factor in turn is
+    replaced by the best one for the others, until the gain is small.
 
     Shapes `(groups, c, *taps, n)` for `K` and `M`, `(groups, factors, c, c // 2)` for `bases`, in
     double precision.
@@ -73,13 +73,13 @@ def nearest(E: Tensor) -> Tensor:
 
 
 def leading(D: Tensor, r: int, shifts_rest: bool) -> Tensor:
-    """The basis of the projection that a factor shifts best, given what a shift gains."""
+    """The basis of the best projection for a factor, given the gain of each shift."""
     vectors: Tensor = torch.linalg.eigh((D + D.mH) / 2)[1]
     return vectors[..., :r] if shifts_rest else vectors[..., vectors.shape[-1] - r :]
 
 
 def taken_apart(K: Tensor, order: Order, *, is_precise: bool) -> tuple[Tensor, Tensor]:
-    """The matrix and the bases that are found from the outside to the inside."""
+    """The matrix and the bases, found from the outside to the inside."""
     c = K.shape[1]
     bases = []
     for axis, shifts_rest in order:
@@ -99,14 +99,14 @@ def squared(A: Tensor) -> Tensor:
 
 
 def absolute(A: Tensor) -> Tensor:
-    """The square root of `A Aᴴ`, in which small singular values do not drown in rounding."""
+    """The square root of `A Aᴴ`, in which rounding does not swamp small singular values."""
     U, S, _ = torch.linalg.svd(A, full_matrices=False)
     root: Tensor = (U * S.unsqueeze(-2)) @ U.mH
     return root
 
 
 def improved(K: Tensor, M: Tensor, bases: Tensor, order: Order) -> tuple[Tensor, Tensor]:
-    """Each factor, the outermost first, is replaced by the best one for the others."""
+    """Replace each factor, from the outside, by the best one for the others."""
     r = bases.shape[-1]
     inner = [M]
     for i in range(len(order) - 1, 0, -1):

@@ -26,12 +26,12 @@ def spatial_dims(given: List[int], count: int, name: str) -> List[int]:  # noqa:
     if len(given) == 1:
         return given * count
     if len(given) != count:
-        raise ValueError(f"{name}={given} is not of the {count} spatial dimensions of the weight.")
+        raise ValueError(f"{name}={given} does not fit {count} spatial dimensions.")
     return given
 
 
 def polyphase(weight: Tensor, stride: List[int], groups: int) -> Tensor:  # noqa: UP006
-    """The kernel without strides that does the same to images cut into blocks of `stride`.
+    """The equivalent kernel without strides, for images cut into blocks of size `stride`.
 
     Shapes `(out, in, *kernel) -> (groups, out, phases * in, *taps)`, where `out` and `in` are those
     of one group on the right. Kernels are filled up with zeros to multiples of the stride.
@@ -77,7 +77,7 @@ def by_taps(K: Tensor) -> Tensor:
 
 
 def lags(taps: List[int]) -> List[List[int]]:  # noqa: UP006
-    """Half of the differences of two taps: of each pair that differ in sign, one; zero is first."""
+    """The differences between two taps, up to sign; zero comes first."""
     none: List[int] = []  # noqa: UP006
     found = [none]
     for size in taps:
@@ -107,7 +107,7 @@ def autocorrelation(K: Tensor, lag: List[int]) -> Tensor:  # noqa: UP006
 
 
 def check_convolution(weight: Tensor, groups: int) -> None:
-    """Refuse what is not the weight of a convolution with these groups."""
+    """Raise an error unless `X` is the weight of a convolution with these groups."""
     if not 3 <= weight.ndim <= 5 or weight.shape[0] % groups != 0:
         raise ValueError(
             "the weight of a convolution is (out, in / groups, *kernel), of one to three spatial "

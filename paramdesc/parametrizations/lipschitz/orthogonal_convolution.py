@@ -1,4 +1,4 @@
-"""Convolutions that keep the length of every image.
+"""Convolutions that preserve the norm of every image.
 
 No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
@@ -33,23 +33,25 @@ __all__ = ["OrthogonalConvolution"]
 
 
 class OrthogonalConvolution(MovesInner):
-    """`layer.weight` will make a convolution that is orthogonal as a map from images to images.
+    """Make `layer.weight` the kernel of an orthogonal convolution.
 
-    If the layer has at least as many outputs as inputs, counted with the stride, that is
-    `out >= in * stride ** dimensions`, it keeps the length of each image: all singular values are
-    one. If it has fewer, its adjoint does: the singular values that do not vanish are one. How the
-    layer pads decides at the borders:
+    The convolution is orthogonal as a linear map from images to images. If the layer has at least
+    as many outputs as inputs, counted with the stride, `out >= in * stride ** dimensions`, it
+    preserves the norm of each image: all singular values are one. If it has fewer, its adjoint
+    preserves norms: all nonzero singular values are one. The padding determines what happens at the
+    borders:
 
     - With circular padding by `kernel - stride` pixels in total, this is exact, for images whose
       size is a multiple of the stride.
-    - With zero padding, no singular value is above one, so the layer is 1-Lipschitz; those of
-      images near the borders may be smaller. Exact are full padding, by `kernel - 1` on each
-      side, with at least as many outputs, and no padding at all with at most as many.
+    - With zero padding, no singular value is above one, so the layer is 1-Lipschitz; singular
+      values that belong to the borders may be smaller. Two cases are exact: full padding, by
+      `kernel - 1` on each side, with at least as many outputs as inputs; and no padding, with at
+      most as many.
 
-    A transposed convolution is the adjoint, and takes the same weight. With zero padding it keeps
-    lengths exactly, for `padding=0`, if it has at least as many outputs as inputs, counted with the
-    stride: `out * stride ** dimensions >= in`. Dilation is allowed if it has no divisor in common
-    with the stride.
+    A transposed convolution is the adjoint, and takes the same weight. With `padding=0`, it
+    preserves norms exactly if it has at least as many outputs as inputs, counted with the stride:
+    `out * stride ** dimensions >= in`. Dilation is allowed if it has no common divisor with the
+    stride.
 
     Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or
     `(in, out / groups, *kernel)` for transposed ones. Any kernel size; real and complex; half
@@ -60,34 +62,34 @@ class OrthogonalConvolution(MovesInner):
     `n`. With a stride, `c` is the number of inputs, and the matrix takes all pixels that the stride
     covers to the outputs. There are two originals:
 
-    - `original0` gives the matrix, whose columns or rows are orthonormal, as in `Orthogonal`,
-    - `original1`, `(groups, factors, c, c // 2)`, gives bases of the ranges of the projections, as
-      in `Grassmann`.
+    - `original0` determines the matrix, whose columns or rows are orthonormal, as in `Orthogonal`,
+    - `original1`, `(groups, factors, c, c // 2)`, determines bases of the ranges of the
+      projections, as in `Grassmann`.
 
-    Assigning, and registering on a weight, keeps a value of the map, such as
-    `torch.nn.init.dirac_` makes for odd kernels, and replaces any other by a nearby one, found by a
-    search. The originals become zero, and the factors of the value become the base points. In one
-    spatial dimension, without stride and with as many outputs as inputs, the values are all
-    orthogonal kernels whose determinant, a power of `z`, is of half the largest degree; in more
-    dimensions they are all products of such kernels along each axis. Not all orthogonal kernels of
+    Assignment and registration keep a value of the map, such as the one that `torch.nn.init.dirac_`
+    creates for odd kernels, and replace any other with a nearby one, found by a search. The
+    originals become zero, and the factors of the value become the base points. In one spatial
+    dimension, without stride and with equally many outputs and inputs, the values are all
+    orthogonal kernels whose determinant, a power of `z`, has half the largest degree. In more
+    dimensions, they are all products of such kernels along each axis; not all orthogonal kernels of
     two dimensions are such products.
 
-    Cost, for `c` channels and kernels of 3 x 3: 12 products of `c x c` matrices, and the four
-    projections; of registering: about a hundred times that.
+    Cost, for `c` channels and kernels of 3 x 3: 12 products of `c x c` matrices and the four
+    projections. Registration costs about a hundred times as much.
 
     `for_module(layer)` reads the arguments from a layer.
 
     Args:
-        stride: that of the layer, a number or one for each spatial dimension.
-        groups: those of the layer.
-        rebase: the number of training steps after which the base points move, those of the matrix
-            and of the subspaces; None for never.
-        strict: whether to refuse a weight that is not a value of the map.
+        stride: the stride of the layer, a number or one for each spatial dimension.
+        groups: the number of groups of the layer.
+        rebase: the number of training steps after which the base points of the matrix and of the
+            subspaces move; None for never.
+        strict: whether to reject a weight that is not a value of the map instead of replacing it.
 
     Raises:
-        ValueError: if the weight is not of a convolution, or none of its shape is orthogonal; with
-            `strict`, if one that is assigned is not orthogonal, with the Frobenius norm of
-            `Kᴴ K - I` (see `deviation`), or not a product of such factors.
+        ValueError: if the weight is not that of a convolution, or no weight of its shape is
+            orthogonal; with `strict`, if an assigned weight is not orthogonal or not a product of
+            such factors; the error's `deviation` is the Frobenius norm of `Kᴴ K - I`.
 
     Source: T. Boissin et al., *An adaptive orthogonal convolution scheme for efficient and flexible
     CNN architectures*, ICML 2025, for strides and groups; J. Su, W. Byeon and F. Huang, *Scaling-up
@@ -134,23 +136,23 @@ class OrthogonalConvolution(MovesInner):
     def for_module(
         cls, module: Module, *, rebase: int | None = 50, strict: bool = False
     ) -> "OrthogonalConvolution":
-        """The map for the weight of a convolution layer of torch, with the stride of the layer.
+        """Create the map for the weight of a convolution layer, with the stride of the layer.
 
         Raises:
             TypeError: if `module` is not a convolution.
-            ValueError: if dilation and stride have a divisor in common.
+            ValueError: if dilation and stride have a common divisor.
         """
         read: Any = module
         if not isinstance(module, torch.nn.modules.conv._ConvNd):
             raise TypeError(
-                f"for_module reads a convolution layer of torch. Got {type(module).__name__}. Pass "
-                "stride and groups to OrthogonalConvolution instead."
+                f"for_module takes a convolution layer. Got {type(module).__name__}. Pass stride "
+                "and groups to OrthogonalConvolution instead."
             )
         pairs = zip(read.dilation, read.stride, strict=True)
         if any(math.gcd(dilation, stride) > 1 for dilation, stride in pairs):
             raise ValueError(
-                "a convolution whose dilation and stride have a divisor in common leaves out "
-                f"pixels. Got dilation={read.dilation}, stride={read.stride}."
+                "a convolution whose dilation and stride have a common divisor skips pixels. "
+                f"Got dilation={read.dilation}, stride={read.stride}."
             )
         return cls(read.stride, read.groups, rebase=rebase, strict=strict)
 
@@ -190,7 +192,8 @@ class OrthogonalConvolution(MovesInner):
                 self.check_reached(K, distance(K, M, bases, order))
         self.weight_shape = shape
         X = self.matrix.right_inverse(M.flatten(1, -2).to(K.dtype))
-        return X.to(Y.dtype), self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
+        planes = self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
+        return X.to(Y.dtype), planes.contiguous()  # FSDP shards contiguous Parameters only
 
     def movable(self) -> list[Parametrization]:
         return movable_in([self.matrix, self.planes])
@@ -209,9 +212,9 @@ class OrthogonalConvolution(MovesInner):
         covered = [min(s, k) for s, k in zip(stride, shape[2:], strict=True)]
         if covered != stride and shape[0] // self.groups > shape[1] * math.prod(covered):
             raise ValueError(
-                f"a kernel of size {shape[2:]} leaves out pixels at stride={stride}, so a layer "
-                "with that many outputs cannot be orthogonal. Use a kernel of at least the size of "
-                f"the stride, or {shape[1] * math.prod(covered) * self.groups} outputs at most."
+                f"a kernel of size {shape[2:]} skips pixels at stride={stride}, so a layer with "
+                "that many outputs cannot be orthogonal. Use a kernel at least as large as the "
+                f"stride, or at most {shape[1] * math.prod(covered) * self.groups} outputs."
             )
 
     def check_reached(self, K: Tensor, error: float) -> None:
@@ -219,7 +222,7 @@ class OrthogonalConvolution(MovesInner):
         if not error <= allowed:
             raise ValueError(
                 "this orthogonal convolution is not a product of factors of two taps along each "
-                f"axis: the nearest one that was found is {error:.2g} away, where {allowed:.2g} is "
+                f"axis: the nearest product found is {error:.2g} away, where {allowed:.2g} is "
                 "allowed. Use strict=False to take that one."
             )
 
@@ -229,8 +232,8 @@ class OrthogonalConvolution(MovesInner):
     def deviation(self, Y: Tensor) -> Tensor:
         """The Frobenius norm of `Kᴴ K - I`, or of `K Kᴴ - I`, per pixel.
 
-        `K` is the operator on images without borders; the second one is meant if there are fewer
-        outputs than inputs. The largest of the groups.
+        `K` is the operator on images without borders; the second form applies if there are fewer
+        outputs than inputs. The value is the largest over the groups.
         """
         self.check(Y)
         C = by_taps(polyphase(widened(Y), self.strides(list(Y.shape)), self.groups))
@@ -257,7 +260,7 @@ class OrthogonalConvolution(MovesInner):
 
 
 def first_taps(shape: List[int], stride: List[int]) -> List[int]:  # noqa: UP006
-    """The taps of the innermost factor: those that one stride covers."""
+    """The taps of the innermost factor, which one stride covers."""
     found: List[int] = []  # noqa: UP006
     for i, s in enumerate(stride):
         found.append(min(s, shape[2 + i]))
@@ -265,7 +268,7 @@ def first_taps(shape: List[int], stride: List[int]) -> List[int]:  # noqa: UP006
 
 
 def counts(shape: List[int], stride: List[int]) -> List[int]:  # noqa: UP006
-    """How many factors of two taps there are along each axis."""
+    """The number of factors of two taps along each axis."""
     found: List[int] = []  # noqa: UP006
     for i, s in enumerate(stride):
         found.append(max(0, shape[2 + i] - s))
@@ -273,5 +276,5 @@ def counts(shape: List[int], stride: List[int]) -> List[int]:  # noqa: UP006
 
 
 def is_outer(shape: List[int], stride: List[int], groups: int) -> bool:  # noqa: UP006
-    """Whether the factors act on the outputs: on the larger side, or the inputs of a stride."""
+    """Whether the factors act on the outputs rather than on the inputs."""
     return max(stride) == 1 and shape[0] // groups >= shape[1]

@@ -16,10 +16,10 @@ __all__ = ["expanded", "factor_order", "multiplied", "reduced", "split_by"]
 
 
 def factor_order(counts: List[int]) -> List[Tuple[int, bool]]:  # noqa: UP006
-    """Of each factor, the outermost first: the axis of taps that it lengthens, and its kind.
+    """For each factor, from the outside: the axis of taps that it lengthens, and its kind.
 
-    One axis after the other, `counts` factors for each. Of those along one axis, the first shifts
-    the range of its projection, the next one the rest, and so on.
+    The axes come one after the other, with `counts` factors for each. The factors along one axis
+    alternate: the first shifts the range of its projection, the next one the complement, and so on.
     """
     found: List[Tuple[int, bool]] = []  # noqa: UP006
     for axis, count in enumerate(counts):
@@ -49,7 +49,7 @@ def expanded(K: Tensor, U: Tensor, axis: int, shifts_rest: bool) -> Tensor:
 
 
 def reduced(K: Tensor, U: Tensor, axis: int, shifts_rest: bool) -> Tensor:
-    """The inverse of `expanded`: one tap less along `axis`. What does not fit is dropped."""
+    """The inverse of `expanded`: one tap less along `axis`. Whatever does not fit is dropped."""
     still, shifted = split_by(K, U, shifts_rest)
     n = K.shape[axis]
     return still.narrow(axis, 0, n - 1) + shifted.narrow(axis, 1, n - 1)

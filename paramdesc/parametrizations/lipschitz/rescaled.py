@@ -1,4 +1,4 @@
-"""Weights of 1-Lipschitz layers, by one factor for each row or column.
+"""Weights of 1-Lipschitz layers, with one factor for each row or column.
 
 No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
@@ -106,8 +106,8 @@ class Rescaling(Parametrization):
     def deviation(self, Y: Tensor) -> Tensor:
         """How far the spectral radius of the absolute Gram matrix is from one.
 
-        The largest difference of all groups, and of all sets of rows, or columns, that are
-        orthogonal to the others. What is zero does not count.
+        The largest difference over all groups, and over all sets of rows or columns that are
+        orthogonal to the others. Zero rows or columns do not count.
         """
         self.check(Y)
         A = self.gram(self.kernel(widened(Y)))
@@ -124,11 +124,11 @@ class Rescaling(Parametrization):
 
 
 class LipschitzRescaled(Rescaling):
-    """`layer.weight` will have operator norm one at most: `Y = X D`, a factor for each column.
+    """Limit the operator norm of `layer.weight` to one: `Y = X D`, with a factor for each column.
 
     The factors are `d_i = (sum_j |Xᴴ X|_ij)^(-1/2)`, or the same for rows, `Y = D X`. The norm is
-    one where the columns are orthogonal to each other; otherwise it is lower. No iteration is
-    needed, and the bound holds at each step. A zero column stays zero, with finite gradient.
+    one if the columns are orthogonal to each other, and lower otherwise. No iteration is needed,
+    and the bound holds at each step. A zero column stays zero, with finite gradient.
 
     Shapes: matrices `(m, n)` of linear layers, and weights of convolutions
     `(out, in / groups, *kernel)`, of 1 to 3 spatial dimensions. There `Xᴴ X` is the
@@ -137,23 +137,24 @@ class LipschitzRescaled(Rescaling):
     of the same norm. With a stride, the pixels that it covers count as channels of their own. Real
     and complex; half precision is computed in float32. Batches of matrices are not taken.
 
-    Assigning, and registering on a weight, keeps a value of the map, which orthogonal weights are,
-    and multiplies any other by a number so that it is one. More exactly, these are the weights for
-    which the entries of `|Yᴴ Y|` make a matrix of spectral radius one; sets of columns that are
-    orthogonal to each other have a number each.
+    Assignment and registration keep a value of the map, such as an orthogonal weight, and multiply
+    any other by a number that makes it one. The values are the weights for which the matrix of
+    absolute values `|Yᴴ Y|` has spectral radius one; each set of columns that is orthogonal to the
+    others gets its own number.
 
     Cost of an evaluation: the product `Xᴴ X`; for a convolution of `c` channels and `T` taps,
     about `T²` products of `c x c` matrices.
 
     Args:
-        stride, groups: those of the convolution.
-        dim: 0 for a factor for each row, which are the outputs, 1 for each column; None for
-            what there is less of, where the bound is better and costs less.
-        strict: whether to refuse a weight that is not a value of the map instead of scaling it.
+        stride, groups: the arguments of the convolution.
+        dim: 0 for a factor for each row (output), 1 for a factor for each column; None for the
+            smaller of the two, where the bound is tighter and cheaper.
+        strict: whether to reject a weight that is not a value of the map instead of scaling it.
 
     Raises:
-        ValueError: if the weight is neither a matrix nor that of a convolution; with `strict`, if a
-            weight that is assigned has another spectral radius, with the difference.
+        ValueError: if the weight is neither a matrix nor that of a convolution; with `strict`, if
+            an assigned weight has another spectral radius; the error's `deviation` is the
+            difference.
 
     Source: B. Prach and C. H. Lampert, *Almost-orthogonal layers for efficient general-purpose
     Lipschitz networks*, ECCV 2022, theorem 1, for "AOL".

@@ -14,26 +14,25 @@ __all__ = ["LipschitzResidual"]
 
 
 class LipschitzResidual(Rescaling):
-    """`layer.weight` will be such that the residual layer `x - 2 Yᵀ f(Y x + b)` is 1-Lipschitz.
+    """Make the residual layer `x - 2 Yᵀ f(Y x + b)` with `Y = layer.weight` 1-Lipschitz.
 
-    This holds for any activation `f` with slopes between zero and one, as ReLU, tanh and sigmoid.
-    For ReLU it is the SDP-based Lipschitz layer (SLL), `x - 2 Xᵀ T⁻¹ f(X x + b)`, with another
-    bias: the weight is `Y = T^(-1/2) X`, where `T` is diagonal and `T_ii = sum_j |X Xᴴ|_ij q_j /
-    q_i`, with positive numbers `q`. The originals are
+    This holds for any activation `f` with slopes between zero and one, such as ReLU, tanh and
+    sigmoid. For ReLU it is the SDP-based Lipschitz layer (SLL), `x - 2 Xᵀ T⁻¹ f(X x + b)`, with
+    another bias: the weight is `Y = T^(-1/2) X`, where `T` is diagonal and `T_ii = sum_j |X Xᴴ|_ij
+    q_j / q_i`, with positive numbers `q`. The originals are
 
     - `original0`, the matrix or kernel `X`,
     - `original1`, the logarithms of `q`, one for each row.
 
-    The value, its shapes, and what is kept of an assigned weight, are as for `LipschitzRescaled`
-    with `dim=0`: the same weights can be reached, and `q` changes how they are trained. After an
-    assignment, `X` is the weight.
+    The shapes, the possible values and the effect of assignment are as in `LipschitzRescaled` with
+    `dim=0`; `q` only changes how the weight is trained. After an assignment, `X` is the weight.
 
     Args:
-        stride, groups: those of the convolution.
-        strict: whether to refuse a weight that is not a value of the map instead of scaling it.
+        stride, groups: the arguments of the convolution.
+        strict: whether to reject a weight that is not a value of the map instead of scaling it.
 
     Raises:
-        ValueError: as for `LipschitzRescaled`.
+        ValueError: as in `LipschitzRescaled`.
 
     Source: A. Araujo et al., *A unified algebraic perspective on Lipschitz neural networks*, ICLR
     2023, theorem 3.

@@ -1,1 +1,1 @@
-"""Maps onto weights of given norm, mean or variance."""
+"""Maps to weights with a given norm, mean or variance."""

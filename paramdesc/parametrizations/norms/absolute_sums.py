@@ -18,41 +18,41 @@ WAYS = ("whole", "each", "nearest")
 
 
 class AbsoluteSums(Parametrization):
-    """The absolute values of each row of `layer.weight` will sum to `bound` at most.
+    """Limit the sum of the absolute values in each row of `layer.weight` to `bound`.
 
-    The largest sum is an operator norm. With `dim=-1`, which sums over each row, it is that of the
-    maximum norm: no entry of `Y x` is larger than `bound` times the largest entry of `x`. With
-    `dim=-2`, which sums over each column, it is that of the 1-norm, the sum of absolute values.
-    For a 2d convolution `dim=(1, 2, 3)` and `dim=(0, 2, 3)` bound these two norms of the map from
-    images to images; for a transposed one they change places. `operator_norm_inf` and
+    The largest sum is an operator norm. With `dim=-1`, which sums over each row, it is the norm
+    induced by the maximum norm: no entry of `Y x` is larger than `bound` times the largest entry of
+    `x`. With `dim=-2`, which sums over each column, it is the norm induced by the 1-norm. For a 2d
+    convolution, `dim=(1, 2, 3)` and `dim=(0, 2, 3)` bound these two norms of the linear map from
+    images to images; for a transposed convolution, they are exchanged. `operator_norm_inf` and
     `operator_norm_1` choose the dimensions for a layer.
 
-    There are three ways to the bound:
+    There are three ways to enforce the bound:
 
-    - `"whole"` divides the whole weight by one number, if a sum is too large:
-      `X min(1, bound / max sum)`. Ratios of rows are kept.
-    - `"each"` divides each row by a number of its own: `x min(1, bound / sum)`.
-    - `"nearest"` replaces each row by the nearest one in the Euclidean norm. It lowers the
-      absolute values by one number, but not below zero, so rows become sparse, and entries at zero
-      have no gradient.
+    - `"whole"` divides the whole weight by one number if a sum is too large: `X min(1, bound / max
+      sum)`. The ratios between rows are kept.
+    - `"each"` divides each row by its own number: `x min(1, bound / sum)`.
+    - `"nearest"` replaces each row with the nearest one in the Euclidean norm. It lowers all
+      absolute values in a row by the same number, but not below zero, so rows become sparse, and
+      entries at zero have no gradient.
 
     Shapes `(*) -> (*)`, real and complex; half precision is computed in float32. With `"whole"`,
     there is one number for all batches. Cost: two passes; `"nearest"` sorts each row.
 
-    Assigning, and registering on a weight, keeps what is within the bound as it is, and replaces
-    the rest by the value `Y` of the way.
+    Assignment and registration keep rows (or with `"whole"`, weights) within the bound as they are
+    and replace any other as above.
 
     Args:
-        bound: the largest sum, positive; for each row, "entry by entry" of the output, it bounds
-            the change of that output.
+        bound: the upper bound of the sums, positive. The sum over a row bounds how much that output
+            can change.
         dim: the dimensions to sum over; None for all of them.
         by: `"whole"`, `"each"` or `"nearest"`.
-        groups: those of a convolution. Sums over dimension 0 are taken within each.
-        strict: whether to refuse a weight of larger sums instead.
+        groups: the groups of a convolution. Sums over dimension 0 are taken within each group.
+        strict: whether to reject a weight with larger sums instead of replacing it.
 
     Raises:
-        ValueError: if an argument is out of its range; with `strict`, if a sum of a weight that is
-            assigned is larger, with the excess.
+        ValueError: if an argument is out of its range; with `strict`, if an assigned weight has a
+            larger sum; the error's `deviation` is the excess.
 
     Source: H. Gouk et al., *Regularisation of neural networks by enforcing Lipschitz continuity*,
     Machine Learning 110 (2021), section 4, for the norms; C. Anil, J. Lucas and R. Grosse, *Sorting
@@ -66,7 +66,7 @@ class AbsoluteSums(Parametrization):
     tensor([2.0000, 2.0000, 2.0000], grad_fn=<SumBackward1>)
     """
 
-    constraint = "within the largest absolute sum"
+    constraint = "within the bound on absolute sums"
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class AbsoluteSums(Parametrization):
         return Y
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """By how much the largest sum exceeds `bound`."""
+        """The amount by which the largest sum exceeds `bound`."""
         sums = self.split(widened(Y)).abs().sum(self.dims(Y.ndim))
         return largest_entry((sums - self.bound).clamp(min=0))
 
@@ -146,7 +146,7 @@ def lowered(X: Tensor, size: Tensor, dims: list[int], bound: float) -> Tensor:
     others: list[int] = []
     for i in range(X.ndim):
         if i not in dims:
-            others.append(i)  # noqa: PERF401 (TorchScript knows no condition in it)
+            others.append(i)  # noqa: PERF401 (TorchScript does not support conditions in it)
     ordered = size.permute(others + dims).flatten(len(others)) if dims else size
     ordered = torch.sort(ordered, dim=-1, descending=True)[0]
     counts = torch.arange(1, ordered.shape[-1] + 1, device=X.device, dtype=size.dtype)

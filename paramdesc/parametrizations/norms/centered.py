@@ -1,10 +1,11 @@
-"""Weights of mean zero."""
+"""Weights with mean zero."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, widened
@@ -14,24 +15,24 @@ __all__ = ["Centered"]
 
 
 class Centered(Parametrization):
-    """The rows of `layer.weight` will have mean zero: `y = x - mean(x)`.
+    """Give the rows of `layer.weight` mean zero: `y = x - mean(x)`.
 
-    The mean is taken along `dim`: `dim=-1` centres each row, `dim=-2` each column, and
+    The mean is taken along `dim`: `dim=-1` centers each row, `dim=-2` each column, and
     `dim=(1, 2, 3)` the weights of each output channel of a 2d convolution.
 
     Shapes `(*) -> (*)`, real and complex; the means of half precision are taken in float32.
     Cost: one pass for the means, and one for the difference.
 
-    Assigning, and registering on a weight, keeps a centred one as it is, and replaces any other
-    by the nearest in the Frobenius norm, which is `Y`.
+    Assignment and registration keep a centered weight as it is and replace any other with the
+    nearest one in the Frobenius norm, which is `Y`.
 
     Args:
         dim: the dimensions along which the mean is taken; None for all of them.
-        strict: whether to refuse a weight that is not centred instead.
+        strict: whether to reject a weight that is not centered instead of replacing it.
 
     Raises:
-        ValueError: with `strict`, if a weight that is assigned is not centred, with the largest
-            absolute mean.
+        ValueError: with `strict`, if an assigned weight is not centered; the error's `deviation` is
+            the largest absolute mean.
 
     Source: L. Huang et al., *Centered weight normalization in accelerating training of deep
     neural networks*, ICCV 2017, section 3.
@@ -52,6 +53,9 @@ class Centered(Parametrization):
         if self.dim is None:  # dimensions left out do not export to ONNX
             return (wide - torch.mean(wide)).to(X.dtype)
         return (wide - torch.mean(wide, self.dim, True)).to(X.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(self.dim, dim, ndim)
 
     def right_inverse(self, Y: Tensor) -> Tensor:
         self.admit(Y)

@@ -1,4 +1,4 @@
-"""Convolutions of bounded operator norm."""
+"""Convolutions with bounded operator norm."""
 
 from __future__ import annotations
 
@@ -14,46 +14,45 @@ __all__ = ["ConvolutionSpectralNorm"]
 
 
 class ConvolutionSpectralNorm(ConvolutionOperator):
-    """`layer.weight` will make a convolution of operator norm `bound`: `Y = bound * X / sigma(X)`.
+    """Give a convolution the operator norm `bound`: `Y = bound * X / sigma(X)`.
 
-    `sigma` is the largest singular value of the linear map from images to images that the
-    layer is without its bias, for images of the given size. `SpectralNorm` bounds the norm of
-    the weight read as a matrix instead, and the operator's may be several times that. With
-    `bound=1` a layer is 1-Lipschitz in the Euclidean norm.
+    `sigma` is the largest singular value of the layer without its bias, as a linear map between
+    images of the given size. `SpectralNorm` instead bounds the norm of the weight read as a matrix;
+    the norm of the operator can be several times larger. With `bound=1`, the layer is 1-Lipschitz
+    in the Euclidean norm.
 
-    The singular vectors are images, a pair for each group. They are found by the iteration of
-    `SpectralNorm`, on the convolution and its adjoint, and go on from the last solution at
-    each training step.
+    The singular vectors are images, one pair for each group. They are computed as in
+    `SpectralNorm`, by iterating the convolution and its adjoint; each training step continues from
+    the vectors of the previous one.
 
-    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or
-    `(in, out / groups, *kernel)` if `transposed`. Real; half precision is iterated in float32.
-    A zero weight stays zero, with finite gradient. Cost of an evaluation: one convolution of
-    one image, and one for the gradient; of a training step: 2 `n_power_iterations` more; of
-    registering or assigning: 200 at most.
+    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or `(in, out /
+    groups, *kernel)` if `transposed`. Real; half precision is iterated in float32. A zero weight
+    stays zero, with finite gradient. Cost of an evaluation: one convolution of one image, and one
+    for the gradient; of a training step: 2 `n_power_iterations` more; of registration or
+    assignment: at most 200.
 
-    Assigning, and registering on a weight, keeps a weight of that norm as it is, and scales
-    any other one.
+    Assignment and registration keep a weight of this norm as it is and rescale any other.
 
     `for_module(convolution, input_size)` reads the arguments from a layer.
 
     Args:
-        input_size: the spatial size of the images that the layer takes, say `(32, 32)`. A
-            smaller one has at most this norm; a larger one may have more.
+        input_size: the spatial size of the images that the layer takes, such as `(32, 32)`. For
+            smaller images, the norm is at most `bound`; for larger ones, it may be larger.
         bound: the norm, positive.
-        stride, padding, dilation, groups, output_padding: those of the layer; a number, or
+        stride, padding, dilation, groups, output_padding: the arguments of the layer; a number, or
             one for each spatial dimension.
         padding_mode: `"zeros"` or `"circular"`.
         transposed: whether the layer is a transposed convolution.
-        n_power_iterations: how many iterations a training step makes, by default 3. With a
-            `tolerance`, how many at most, by default 100.
-        tolerance: the relative error of the norm up to which a training step iterates, as far
-            as it can be estimated; in compiled code it makes 8 at most.
-        only_shrink: whether a weight of smaller norm is left as it is.
-        strict: whether to refuse a weight of another norm instead of scaling it.
+        n_power_iterations: the number of iterations in each training step, by default 3. With a
+            `tolerance`, the largest number, by default 100.
+        tolerance: the estimated relative error of the norm at which the iteration of a training
+            step stops; compiled code makes at most 8 iterations.
+        only_shrink: whether to leave a weight of smaller norm as it is.
+        strict: whether to reject a weight of another norm instead of scaling it.
 
     Raises:
         ValueError: if an argument is out of its range, or the weight has other dimensions; with
-            `strict`, if a weight that is assigned has another norm.
+            `strict`, if an assigned weight has another norm.
 
     Source: H. Gouk et al., *Regularisation of neural networks by enforcing Lipschitz
     continuity*, Machine Learning 110 (2021), algorithm 2; Y. Tsuzuku, I. Sato and M. Sugiyama,
@@ -102,11 +101,11 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
             )
         if padding_mode not in ("zeros", "circular"):
             raise ValueError(
-                f"padding_mode must be 'zeros' or 'circular': others are not linear maps with an "
-                f"adjoint known here. Got padding_mode={padding_mode!r}."
+                "padding_mode must be 'zeros' or 'circular'; other modes are not supported. Got "
+                f"padding_mode={padding_mode!r}."
             )
         if transposed and padding_mode != "zeros":
-            raise ValueError("a transposed convolution takes padding_mode='zeros' only.")
+            raise ValueError("a transposed convolution supports only padding_mode='zeros'.")
         self.input_size = size
         self.stride = numbers("stride", stride, len(size), 1)
         self.padding = numbers("padding", padding, len(size), 0)
@@ -121,22 +120,22 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
     def for_module(
         cls, module: Module, input_size: int | Sequence[int], bound: float = 1.0, **arguments: Any
     ) -> ConvolutionSpectralNorm:
-        """The map for the weight of a convolution layer of torch, with what the layer says.
+        """Create the map for the weight of a convolution layer, with the arguments of the layer.
 
         Args:
             module: a `Conv1d`, `Conv2d`, `Conv3d`, or one of the `ConvTranspose`.
             input_size: the spatial size of its input.
             bound: the norm.
-            arguments: the further ones of the class.
+            arguments: other arguments of the class.
 
         Raises:
             TypeError: if `module` is not a convolution.
-            ValueError: if it pads in a way that is not supported.
+            ValueError: if its padding mode is not supported.
         """
         read: Any = module
         if not isinstance(module, torch.nn.modules.conv._ConvNd):
             raise TypeError(
-                f"for_module reads a convolution layer of torch. Got {type(module).__name__}. Pass "
+                f"for_module takes a convolution layer. Got {type(module).__name__}. Pass "
                 "stride, padding, ... to ConvolutionSpectralNorm instead."
             )
         size = [input_size] * len(read.kernel_size) if isinstance(input_size, int) else input_size
@@ -147,8 +146,8 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
             total = [d * (k - 1) for d, k in zip(read.dilation, read.kernel_size, strict=True)]
             if any(t % 2 for t in total):
                 raise ValueError(
-                    f"padding='same' of a kernel of size {list(read.kernel_size)} pads more on one "
-                    "side than on the other, which is not supported. Take odd sizes."
+                    f"padding='same' of a kernel of size {list(read.kernel_size)} pads more on "
+                    "one side than on the other, which is not supported. Use odd kernel sizes."
                 )
             padding = [t // 2 for t in total]
         return cls(

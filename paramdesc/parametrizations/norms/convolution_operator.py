@@ -41,7 +41,7 @@ class ConvolutionOperator(OperatorNorm):
                 f"weight must have {len(self.input_size) + 2}. Got shape {list(X.shape)}."
             )
         if X.is_complex():
-            raise ValueError("the norm of a convolution is found for real weights. Got complex.")
+            raise ValueError("the norm of a convolution needs real weights. Got complex.")
 
     def operator(self, X: Tensor) -> Tensor:
         return widened(X)
@@ -67,7 +67,7 @@ class ConvolutionOperator(OperatorNorm):
         return values.amax(-1)
 
     def convolve(self, kernel: Tensor, images: Tensor) -> Tensor:
-        """The layer without its bias, outside of autocast."""
+        """The layer without its bias, outside autocast."""
         # TorchScript needs literal device names
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -106,7 +106,7 @@ class ConvolutionOperator(OperatorNorm):
         return self.some_image(self.convolve(operator, v)), v
 
     def some_image(self, like: Tensor) -> Tensor:
-        """An image of the shape of `like`, the same in each group."""
+        """An image with the shape of `like`, the same in each group."""
         vector = start_vector(like.numel() // self.groups, like)
         return vector.expand(self.groups, -1).reshape(like.shape)
 

@@ -1,4 +1,4 @@
-"""The length of tensors along some dimensions, and maps that set or bound it."""
+"""The norm of tensors along some dimensions, and maps that set or bound it."""
 
 from __future__ import annotations
 

@@ -1,34 +1,35 @@
-"""Weights of bounded length."""
+"""Weights whose rows have bounded norm."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.parametrizations.norms.length import Length
 
 __all__ = ["MaxNorm"]
 
 
 class MaxNorm(Length):
-    """The rows of `layer.weight` will be no longer than `bound`: `y = x * min(1, bound / ‖x‖)`.
+    """Limit the norm of each row of `layer.weight` to `bound`: `y = x * min(1, bound / ‖x‖)`.
 
-    The norm is Euclidean, along `dim`: `dim=-1` bounds each row, which is what a unit of a
-    linear layer is fed by, and `dim=(1, 2, 3)` does so for a 2d convolution.
+    The norm is Euclidean, along `dim`: `dim=-1` bounds each row, which holds the incoming weights
+    of one unit of a linear layer. Use `dim=(1, 2, 3)` for a 2d convolution.
 
     Shapes `(*) -> (*)`, real and complex; the norms of half precision are taken in float32.
     Cost: one pass for the norms, and one for the product.
 
-    Assigning, and registering on a weight, keeps what is short enough as it is, and replaces
-    the rest by the nearest value that is, `Y`.
+    Assignment and registration keep rows within the bound as they are and replace any other with
+    the nearest such row, `Y`.
 
     Args:
         bound: the largest norm, positive.
-        dim: the dimensions along which it is taken; None for all of them.
-        strict: whether to refuse a weight of larger norm instead.
+        dim: the dimensions along which the norm is taken; None for all of them.
+        strict: whether to reject a weight of larger norm instead of replacing it.
 
     Raises:
-        ValueError: if `bound` is out of its range; with `strict`, if a norm of a weight that is
-            assigned is larger, with the excess.
+        ValueError: if `bound` is out of its range; with `strict`, if an assigned weight has a
+            larger norm; the error's `deviation` is the excess.
 
     Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
     overfitting*, JMLR 15 (2014), section 5.1.
@@ -38,7 +39,7 @@ class MaxNorm(Length):
     tensor([0.5000, 0.5000, 0.5000], grad_fn=<LinalgVectorNormBackward0>)
     """
 
-    constraint = "within the largest norm"
+    constraint = "within the bound on norms"
 
     def __init__(
         self,
@@ -49,11 +50,14 @@ class MaxNorm(Length):
     ) -> None:
         super().__init__(bound, dim=dim, strict=strict)
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(self.dim, dim, ndim)
+
     def forward(self, X: Tensor) -> Tensor:
         return self.scaled(X, only_shrink=True)
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """By how much the largest norm exceeds `bound`."""
+        """The amount by which the largest norm exceeds `bound`."""
         return self.largest_error(Y, only_shrink=True)
 
     def extra_repr(self) -> str:

@@ -1,6 +1,6 @@
-"""Weights of bounded operator norm.
+"""Weights with bounded spectral norm.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import math
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paramdesc.linalg.precision import matmul, smallest_normal, widened
 from paramdesc.linalg.singular_step import affordable_iterations, improve_pair
-from paramdesc.parametrizations.norms.normalised import is_simple, normalised
+from paramdesc.parametrizations.norms.normalized import is_simple, normalized
 from paramdesc.parametrizations.norms.operator_norm import OperatorNorm, start_vector
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 
@@ -18,58 +18,57 @@ __all__ = ["SpectralNorm"]
 
 
 class SpectralNorm(OperatorNorm):
-    """`layer.weight` will have spectral norm `bound`: `Y = bound * X / sigma(X)`.
+    """Give `layer.weight` the spectral norm `bound`: `Y = bound * X / sigma(X)`.
 
-    The norm `sigma`, the largest singular value, is `Re(uᴴ M v)` with the leading singular
-    vectors `u` and `v` of the matrix `M` that `X` is read as: dimension `dim` as rows, all
-    others as columns. They go on from the last solution at each training step, and only
-    then. A step takes the best vectors from the span of those that as many power iterations
-    would meet, which is far better than the last of them; a single one is a power iteration.
+    `X` is read as a matrix `M`, with dimension `dim` as rows and all others as columns. Its norm
+    `sigma`, the largest singular value, is `Re(uᴴ M v)` with the leading singular vectors `u` and
+    `v`. Each training step, and only that, continues from the vectors of the previous one. A step
+    takes the best vectors in the span of those that the same number of power iterations would
+    produce, which are far more accurate than the last of them; a single iteration is a power
+    iteration.
 
-    Shapes `(*) -> (*)`, one dimension at least; a vector is divided by its length. Real and
-    complex; half precision is iterated in float32. A zero weight stays zero, with finite
-    gradient. The gradient is exact for the vectors at hand, so its error is of first order
-    in theirs, while that of `sigma` is of second order. Cost of an evaluation: one product of
-    `M` with a vector; of a training step: 2 `n_power_iterations` + 1 more; of registering or
-    assigning: 200 at most.
+    Shapes `(*) -> (*)`, with at least one dimension; a vector is divided by its length. Real and
+    complex; half precision is iterated in float32. A zero weight stays zero, with finite gradient.
+    The gradient is exact for the current vectors, so its error is of first order in the error of
+    the vectors, while the error of `sigma` is of second order. Cost of an evaluation: one product
+    of `M` with a vector; of a training step: 2 `n_power_iterations` + 1 more; of registration or
+    assignment: at most 200.
 
-    On a GPU, where the number of operations counts more than their size, a step takes a Chebyshev
-    polynomial of degree 4 `n_power_iterations` + 1 or more instead of the best vectors. It comes as
-    close, in fewer operations, and looks at no number. Nor does anything else in a training step,
-    without a `tolerance`.
+    On a GPU, where the number of operations counts more than their size, a step applies a Chebyshev
+    polynomial of degree 4 `n_power_iterations` + 1 or more instead. It is as accurate, takes fewer
+    operations, and does not synchronize with the device. Without a `tolerance`, nothing else in a
+    training step does either.
 
-    The state is that of `torch.nn.utils.parametrizations.spectral_norm`, with the same
-    meaning: checkpoints go both ways.
+    The state is the same as in `torch.nn.utils.parametrizations.spectral_norm`: checkpoints work in
+    both directions.
 
-    Assigning, and registering on a weight, keeps a weight of that norm as it is, and scales
-    any other one.
+    Assignment and registration keep a weight of this norm as it is and rescale any other.
 
     Args:
         bound: the norm, positive.
-        dim: the dimension of `X` that gives the rows, 0 for linear and convolution layers,
-            1 for transposed convolutions.
-        n_power_iterations: how many iterations a training step makes, by default 3, and 6 on a
-            CPU for more than 50 000 entries, where they cost little beside the passes over the
-            weight. With a `tolerance`, how many at most, by default 100.
-        tolerance: the relative error of the norm up to which a training step iterates, as
-            far as it can be estimated from the residual. It looks at the numbers, which
-            compiled code cannot: there, a step makes 8 iterations, or `n_power_iterations`
-            if these are fewer.
-        only_shrink: whether a weight of smaller norm is left as it is. Then `bound` is an
-            upper bound, as residual flows need it.
-        eps: a norm up to here counts as zero. By default the smallest normal number.
-        strict: whether to refuse a weight of another norm instead of scaling it.
+        dim: the dimension of `X` that becomes the rows: 0 for linear and convolution layers, 1 for
+            transposed convolutions.
+        n_power_iterations: the number of iterations in each training step. By default 3, or 6 on a
+            CPU for more than 50 000 entries, where iterations are cheap compared with the passes
+            over the weight. With a `tolerance`, the largest number, by default 100.
+        tolerance: the relative error of the norm, estimated from the residual, at which the
+            iteration of a training step stops. The test reads values, which compiled code cannot
+            do: there, a step makes 8 iterations, or `n_power_iterations` if that is fewer.
+        only_shrink: whether to leave a weight of smaller norm as it is, so that `bound` is an upper
+            bound, as residual flows require.
+        eps: a norm up to this value counts as zero. By default the smallest normal number.
+        strict: whether to reject a weight of another norm instead of scaling it.
 
     Raises:
-        ValueError: if an argument is out of its range, or `X` has no such dimension; with
-            `strict`, if a weight that is assigned has another norm, with the relative
+        ValueError: if an argument is out of its range, or `X` has no such dimension; with `strict`,
+            if an assigned weight has another norm; the error's `deviation` is the relative
             difference.
 
-    Source: T. Miyato et al., *Spectral normalization for generative adversarial networks*,
-    ICLR 2018, algorithm 1; the iteration: G. H. Golub and W. Kahan, *Calculating the singular
-    values and pseudo-inverse of a matrix*, SIAM J. Numer. Anal. 2 (1965), section 3;
-    `only_shrink`: H. Gouk et al., *Regularisation of neural networks by enforcing Lipschitz
-    continuity*, Machine Learning 110 (2021), equation 9.
+    Source: T. Miyato et al., *Spectral normalization for generative adversarial networks*, ICLR
+    2018, algorithm 1; for the iteration, G. H. Golub and W. Kahan, *Calculating the singular values
+    and pseudo-inverse of a matrix*, SIAM J. Numer. Anal. 2 (1965), section 3; for `only_shrink`, H.
+    Gouk et al., *Regularisation of neural networks by enforcing Lipschitz continuity*, Machine
+    Learning 110 (2021), equation 9.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", SpectralNorm())
     >>> round(torch.linalg.matrix_norm(linear.weight, 2).item(), 3)
@@ -108,12 +107,12 @@ class SpectralNorm(OperatorNorm):
             moved = self.take_moved()
             if is_simple(X, self._u, self.dim):
                 u, v = (self._u.clone(), self._v.clone()) if moved is None else moved
-                return normalised(X, u, v, self.bound, self.limit(X), self.dim)
+                return normalized(X, u, v, self.bound, self.limit(X), self.dim)
         return self.divided(X, self.norm(X))
 
     @torch.no_grad()
     def advance(self, *originals: Tensor) -> None:
-        """Replace the state by `refine`, whose result is kept for `forward`."""
+        """Replace the state with the result of `refine`, which is kept for `forward`."""
         (X,) = originals
         better = self.refine(X, self._u, self._v)
         for tensor, vector in zip((self._u, self._v), better, strict=True):
@@ -161,7 +160,7 @@ class SpectralNorm(OperatorNorm):
         return start_vector(operator.shape[0], operator), start_vector(columns, operator)
 
     def refine(self, X: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors that are `n_power_iterations` better, or as good as the tolerance asks for."""
+        """Vectors after `n_power_iterations`, or within the tolerance."""
         if X.ndim == 1:
             return u, v
         matrix = self.matrix(X)
@@ -193,7 +192,7 @@ class SpectralNorm(OperatorNorm):
             raise ValueError(f"a weight of shape {list(X.shape)} has no dimension {self.dim}.")
 
     def matrix(self, X: Tensor) -> Tensor:
-        """`X` as the matrix whose norm counts, in a dtype that products are accurate in."""
+        """`X` as a matrix, in a dtype with accurate products."""
         self.check(X)
         matrix = widened(X)
         if X.ndim == 1:
@@ -209,7 +208,7 @@ class SpectralNorm(OperatorNorm):
 
 
 def length_of(x: Tensor) -> Tensor:
-    """The length of a vector; squares of its entries may overflow or vanish."""
+    """The length of a vector, correct even if squares of its entries overflow or underflow."""
     largest = torch.linalg.vector_norm(x.detach(), math.inf if x.numel() > 0 else 2.0)
     scale = torch.threshold(largest, smallest_normal(largest), 1.0)
     length: Tensor = torch.linalg.vector_norm(x / scale) * scale

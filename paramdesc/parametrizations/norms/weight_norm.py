@@ -1,4 +1,4 @@
-"""Weights whose lengths are trained apart from their directions."""
+"""Weights whose norms and directions are trained separately."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.lengths import with_lengths
 from paramdesc.linalg.precision import smallest_normal, widened
@@ -15,25 +16,25 @@ __all__ = ["WeightNorm"]
 
 
 class WeightNorm(Parametrization):
-    """`layer.weight` will be `g * v / ‖v‖`: trained lengths `g` times trained directions `v`.
+    """Make `layer.weight` equal to `g * v / ‖v‖`, with trainable norms `g` and directions `v`.
 
-    The norm is taken of each slice at an index of dimension `dim`, each row by default, or of
-    the whole tensor. `g` is `original0` and `v` is `original1`, in the shapes and with the
-    values of `torch.nn.utils.parametrizations.weight_norm`.
+    The norm is taken of each slice along dimension `dim`, by default each row, or of the whole
+    tensor. `g` is `original0` and `v` is `original1`, in the shapes and with the values of
+    `torch.nn.utils.parametrizations.weight_norm`.
 
     Shapes `(*), (*) -> (*)`, where `g` has size one in all dimensions but `dim`, and no
     dimension if the norm is that of the whole tensor. Real and complex; the norms of half
     precision are taken in float32. A slice of `v` that is zero gives zero, with finite
     gradients. Cost: one pass over `v` for the norms, and one for the product.
 
-    Assigning, and registering on a weight, keeps it as it is: `v` is the weight, and `g` holds
-    its norms. Where a slice is zero, `v` is one instead, so that its length can be learned.
+    Assignment and registration keep any value: `v` is the weight, and `g` holds its norms. Where a
+    slice is zero, `v` is one instead, so that its norm can be learned.
 
     Args:
-        dim: the dimension of the slices, 0 for linear and convolution layers, 1 for transposed
+        dim: the dimension of the slices: 0 for linear and convolution layers, 1 for transposed
             convolutions, -1 for the last one; None for the whole tensor.
-        eps: the least that is divided by. A slice of smaller norm gives `g * v / eps`. By
-            default, only norms whose square is no normal number count as zero.
+        eps: the smallest divisor. A slice of smaller norm gives `g * v / eps`. By default, only
+            norms whose square is not a normal number count as zero.
 
     Raises:
         ValueError: if `eps` is out of its range, or the weight has no such dimension.
@@ -64,7 +65,7 @@ class WeightNorm(Parametrization):
         return self.formula(g, v)
 
     def formula(self, g: Tensor, v: Tensor) -> Tensor:
-        """The value, in operations whose derivatives of any order are right."""
+        """The value, in operations whose derivatives of any order are correct."""
         norm = self.norm(v)
         eps = self.eps
         if eps is None:
@@ -76,6 +77,10 @@ class WeightNorm(Parametrization):
             scale = (lengths / divisor).unsqueeze(-1)
             return torch.view_as_complex(torch.view_as_real(v) * scale)
         return (widened(v) * (widened(g) / divisor)).to(v.dtype)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        is_slice = self.dim is not None and dim == self.dim % ndim
+        return ((dim, dim), {}) if is_slice else None
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.norm(weight)
@@ -99,7 +104,7 @@ class WeightNorm(Parametrization):
         others: list[int] = []
         for i in range(v.ndim):
             if i != dim % v.ndim:
-                others.append(i)  # noqa: PERF401 (TorchScript knows no condition in it)
+                others.append(i)  # noqa: PERF401 (TorchScript does not support conditions in it)
         norm: Tensor = torch.linalg.vector_norm(wide, 2.0, others, True)
         return norm
 

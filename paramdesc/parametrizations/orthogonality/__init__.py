@@ -1,1 +1,1 @@
-"""Maps onto orthogonal matrices, spheres and subspaces."""
+"""Maps to orthogonal matrices, spheres and subspaces."""

@@ -19,33 +19,35 @@ MARGIN = 0.01
 
 
 class AlmostOrthogonal(TallMatrices):
-    """`layer.weight` will have all singular values within a band, `[1 - band, 1 + band]`.
+    """Keep all singular values of `layer.weight` in a band, `[1 - band, 1 + band]`.
 
-    Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in float32. A
-    wide matrix is the conjugate transpose of a tall one. The value is the product `Q F` of a
-    matrix with orthonormal columns, that of `Orthogonal()` at `X`, and of a Hermitian one of
-    eigenvalues in the band: with `c` its centre, `r` half its width and
-    `H` the Hermitian part of `X`, of `Bᴴ X` if `X` is not square,
-    `F = c I + H (I + H² / 4r²)⁻¹`. So one original of the shape of the weight gives every
-    matrix in the band, without a singular value decomposition. Eigenvalues of `H` reach the ends
-    of the band at `2 r` and `-2 r`, and return from there beyond.
+    Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in float32. A wide
+    matrix is the conjugate transpose of a tall one. The value is the product `Q F` of a matrix with
+    orthonormal columns, the value of `Orthogonal()` at `X`, and a Hermitian matrix with eigenvalues
+    in the band: `F = c I + H (I + H² / 4r²)⁻¹`, where `c` is the center of the band, `r` is half
+    its width, and `H` is the Hermitian part of `X`, or of `Bᴴ X` if `X` is not square. So a single
+    original with the shape of the weight gives every matrix in the band, without a singular value
+    decomposition. Eigenvalues `2 r` and `-2 r` of `H` give the ends of the band; larger ones give
+    values inside again.
 
-    Assigning, and registering on a weight, keeps a matrix whose singular values are in the band,
-    and moves the others into it, to 1 % of its width from its end: at the end itself they
-    have no gradient. But for this margin that is the nearest matrix in the Frobenius norm.
+    Assignment and registration keep singular values in the band and move the others into it, to 1 %
+    of its width from its end, because they would have no gradient at the end itself. Apart from
+    this margin, the result is the nearest matrix in the Frobenius norm.
 
-    Cost, forward and backward, of a square matrix: 9 products, and a QR decomposition of twice as
-    many rows; together the time of about 26 products.
+    Cost, forward and backward, for a square matrix: 9 products, and a QR decomposition of a matrix
+    with twice as many rows; together the time of about 26 products.
 
     Args:
-        band: how far singular values may be from one, or the ends of the band.
+        band: the largest distance of a singular value from one, or a tuple with the ends of the
+            band.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix with others instead.
+        strict: whether to reject a matrix with singular values outside the band instead of
+            replacing it.
 
     Raises:
         ValueError: if the band is empty or reaches below zero, or the weight is not a matrix; with
-            `strict`, if singular values are outside, with the largest distance of one from
-            the band.
+            `strict`, if singular values are outside; the error's `deviation` is the largest
+            distance from the band.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 5), "weight", AlmostOrthogonal(0.1))
     >>> values = torch.linalg.svdvals(linear.weight)
@@ -66,8 +68,8 @@ class AlmostOrthogonal(TallMatrices):
         low, high = band if isinstance(band, tuple) else (1 - band, 1 + band)
         if not 0 <= low < high < math.inf:
             raise ValueError(
-                "the band of singular values must not be empty and not reach below zero. "
-                f"Got band={band}: write a number in (0, 1], or two ends (low, high)."
+                "the band of singular values must not be empty or reach below zero. Got "
+                f"band={band}: write a number in (0, 1], or two ends (low, high)."
             )
         self.low = float(low)
         self.high = float(high)
@@ -92,7 +94,7 @@ class AlmostOrthogonal(TallMatrices):
         return Q, (S + S.mH) / 2
 
     def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """The part that gives the singular values, and the orthogonal factor as base point."""
+        """The part that gives the singular values, with the orthogonal factor as base point."""
         is_wide, base = X.shape[-2] < X.shape[-1], self.base
         tall, base = widened(X), base
         if is_wide:
@@ -115,11 +117,11 @@ class AlmostOrthogonal(TallMatrices):
     def inverse_of_tall(self, Y: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The original, and the base point that goes with it."""
         U, singular, Vh = torch.linalg.svd(Y, full_matrices=False)
-        width, centre = self.high - self.low, (self.low + self.high) / 2
+        width, center = self.high - self.low, (self.low + self.high) / 2
         margin = MARGIN * width
         is_kept = (singular >= self.low - tolerance) & (singular <= self.high + tolerance)
         inside = singular.clamp(self.low + margin, self.high - margin)
-        f = (2 / width * (torch.where(is_kept, singular, inside) - centre)).clamp(-1, 1)
+        f = (2 / width * (torch.where(is_kept, singular, inside) - center)).clamp(-1, 1)
         h = width * f / (1 + (1 - f.square()).sqrt())
         H = (Vh.mH * h.unsqueeze(-2)) @ Vh
         base = U @ Vh

@@ -18,30 +18,30 @@ __all__ = ["Bjorck"]
 
 
 class Bjorck(Parametrization):
-    """`layer.weight` will be orthogonal to a given accuracy, and of norm one at most.
+    """Make `layer.weight` orthogonal to a given accuracy, with spectral norm at most one.
 
-    `X` is divided by an upper bound of its spectral norm, and then replaced `count` times by
-    `Y (3 I - Yᴴ Y) / 2`, which moves each singular value from within `(0, 1)` towards one. If the
-    condition number of `X` is at most `condition`, all of them are within `accuracy` of one
-    afterwards, from below. If it is larger, smaller ones are left. The number of iterations is
-    chosen for these two and the size of the matrix; it is never decided by the entries.
+    `X` is divided by an upper bound of its spectral norm. Then `count` iterations `Y (3 I - Yᴴ Y) /
+    2` move each singular value in `(0, 1)` towards one. If the condition number of `X` is at most
+    `condition`, all singular values end between `1 - accuracy` and one. If it is larger, the
+    smallest ones stay below that. The number of iterations depends on these two numbers and the
+    size of the matrix, never on its entries.
 
     Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in float32. A
     wide matrix is the conjugate transpose of a tall one. Zero stays zero, with finite gradient.
 
-    Take `Orthogonal("polar")` instead for a value that is orthogonal to rounding, for any condition
-    number and in fewer products, and `Orthogonal()` for the fastest one.
+    `Orthogonal("polar")` is orthogonal to rounding for any condition number, and takes fewer
+    products. `Orthogonal()` is the fastest.
 
-    Assigning, and registering on a weight, keeps a matrix that is orthogonal to rounding, and
-    replaces any other by the nearest one in the Frobenius norm, its polar factor.
+    Assignment and registration keep a matrix that is orthogonal to rounding and replace any other
+    with the nearest one in the Frobenius norm, its polar factor.
 
     Cost, forward: two products for each iteration, and two for the norm. For `accuracy=1e-3` and
     `condition=100`, 16 iterations at `n = 64`; a condition number ten times as large takes 6 more.
 
     Args:
-        accuracy: how far below one a singular value may be, between 0 and 1.
+        accuracy: the largest distance of a singular value from one, between 0 and 1.
         condition: the condition number up to which this holds, above 1.
-        strict: whether to refuse a matrix that is not orthogonal to that accuracy instead of
+        strict: whether to reject a matrix that is not orthogonal to that accuracy instead of
             projecting it.
 
     Raises:
@@ -57,7 +57,7 @@ class Bjorck(Parametrization):
     True
     """
 
-    constraint = "orthogonal to that accuracy"
+    constraint = "orthogonal to the given accuracy"
     batching = "leading"
 
     def __init__(

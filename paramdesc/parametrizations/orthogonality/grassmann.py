@@ -1,4 +1,4 @@
-"""Subspaces, each given by an orthonormal basis."""
+"""Subspaces, represented by an orthonormal basis."""
 
 import torch
 from torch import Tensor
@@ -13,34 +13,35 @@ __all__ = ["Grassmann"]
 
 
 class Grassmann(TallMatrices):
-    """The columns of `layer.weight` will be an orthonormal basis of a subspace that is trained.
+    """Make the columns of `layer.weight` an orthonormal basis of a trainable subspace.
 
-    The rows, if there are fewer of them. Shapes `(*, m, n) -> (*, m, n)`; real and complex;
-    half precision is computed in float32. For what depends on the subspace alone, as
-    projections `Y Yᴴ` do: training moves the subspace, and never turns the basis within it.
+    If there are fewer rows than columns, the rows are the basis. Use it where only the subspace
+    matters, as in projections `Y Yᴴ`: training moves the subspace, and never rotates the basis
+    within it. Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in
+    float32.
 
-    From a base point `B`, the value of a zero original, it goes to
-    `(2 B + P) (I + Pᴴ P / 4)⁻¹ - B`, where `P = X - B Bᴴ X` is the part of `X` orthogonal to the
-    subspace. So the original has no gradient within the subspace. A square matrix spans
-    everything, and stays where it is.
+    The value is `(2 B + P) (I + Pᴴ P / 4)⁻¹ - B`, where `B` is the base point, which is the value
+    of a zero original, and `P = X - B Bᴴ X` is the part of `X` orthogonal to its subspace. So the
+    original has no gradient within the subspace. A square matrix spans the whole space, and does
+    not change in training.
 
-    Assigning, and registering on a weight, keeps an orthonormal basis as it is, and replaces any
-    other matrix by the nearest one in the Frobenius norm, its polar factor. The original becomes
-    zero.
+    Assignment and registration keep an orthonormal basis as it is and replace any other matrix with
+    the nearest one in the Frobenius norm, its polar factor. The original becomes zero.
 
     Cost, forward: four products of `n x k` and `k x k` matrices and an inverse of size `k`.
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix whose columns, or rows, are not orthonormal instead.
+        strict: whether to reject a matrix whose columns, or rows, are not orthonormal instead of
+            replacing it.
 
     Raises:
         ValueError: if the weight is not a matrix; with `strict`, if the Frobenius norm of
             `Yᴴ Y - I` exceeds the tolerance.
 
-    Source: tangents, A. Edelman, T. Arias, S. Smith, *The geometry of algorithms with
-    orthogonality constraints*, SIAM J. Matrix Anal. Appl. 20 (1998), section 2.5; the step
-    as at `paramdesc.linalg`'s `cayley_step`.
+    Source: for the tangents, A. Edelman, T. Arias, S. Smith, *The geometry of algorithms with
+    orthogonality constraints*, SIAM J. Matrix Anal. Appl. 20 (1998), section 2.5; for the step, see
+    `cayley_step` in `paramdesc.linalg`.
 
     >>> linear = register_parametrization(torch.nn.Linear(2, 5), "weight", Grassmann())
     >>> basis = linear.weight

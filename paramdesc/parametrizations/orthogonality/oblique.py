@@ -1,4 +1,4 @@
-"""Matrices with columns of length one."""
+"""Matrices whose columns have length one."""
 
 from paramdesc.parametrizations.base_point import shown_rebase
 from paramdesc.parametrizations.orthogonality.sphere import Sphere
@@ -7,19 +7,19 @@ __all__ = ["Oblique"]
 
 
 class Oblique(Sphere):
-    """`layer.weight` will have columns of length `radius`, one by default.
+    """Give the columns of `layer.weight` length `radius`, by default one.
 
-    Shapes `(*, m, n) -> (*, m, n)`. It is `Sphere` along the rows: what is said there of zero
-    columns, dtypes, assigning and cost holds here.
+    Shapes `(*, m, n) -> (*, m, n)`. This is `Sphere` with `dim=-2`: zero columns, dtypes,
+    assignment and cost are as described there.
 
     Args:
         radius: the length, positive.
-        rebase: the number of training steps after which the value becomes the original; None
+        rebase: the number of training steps after which the original is reset to the value; None
             for never.
-        strict: whether to refuse columns of another length instead of scaling them.
+        strict: whether to reject columns of another length instead of scaling them.
 
     Raises:
-        ValueError: as `Sphere` does.
+        ValueError: as in `Sphere`.
 
     Source: P.-A. Absil, K. Gallivan, *Joint diagonalization on the oblique manifold for
     independent component analysis*, ICASSP 2006, section 3.

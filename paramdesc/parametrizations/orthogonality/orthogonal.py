@@ -1,6 +1,6 @@
 """Orthogonal and unitary matrices, and rectangular ones with orthonormal columns or rows.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -34,29 +34,30 @@ SMALLEST_GAP = 0.04
 
 
 class Orthogonal(TallMatrices):
-    """`layer.weight` will be orthogonal: `Yᴴ Y = I`, or `Y Yᴴ = I` if it has fewer rows.
+    """Make `layer.weight` orthogonal: `Yᴴ Y = I`, or `Y Yᴴ = I` if it has fewer rows.
 
-    Shapes `(*, m, n) -> (*, m, n)`. Complex matrices will be unitary. Half precision is
-    computed in float32. A wide matrix is the conjugate transpose of a tall one, `n x k` below.
-    Four maps lead there:
+    Shapes `(*, m, n) -> (*, m, n)`. Complex matrices become unitary. Half precision is computed in
+    float32. A wide matrix is the conjugate transpose of a tall one, which has size `n x k` below.
+    There are four maps to choose from:
 
-    - `"cayley"`, the fastest by far: from a base point `B`, the value of a zero original, to
-      `B (I + A / 2) (I - A / 2)⁻¹` with `A = (X - Xᴴ) / 2` if `X` is square, and otherwise by
-      the same transform along the tangent at `B` nearest to `X`. To first order the value is
-      `B` plus that tangent, so that learning rates mean what they mean without a map.
-    - `"matrix_exp"`: the same with `exp(A)`, along geodesics if `X` is square. On a GPU it is NaN
-      if the norm of `A` is above 3000, or 1100 in double precision.
+    - `"cayley"`, the fastest by far: `B (I + A / 2) (I - A / 2)⁻¹` with `A = (X - Xᴴ) / 2` if `X`
+      is square, where the base point `B` is the value of a zero original; otherwise the same
+      transform along the tangent at `B` nearest to `X`. To first order the value is `B` plus that
+      tangent, so learning rates mean the same as without a parametrization.
+    - `"matrix_exp"`: the same with `exp(A)`, which follows geodesics if `X` is square. On a GPU the
+      value is NaN if the norm of `A` is above 3000, or 1100 in double precision.
     - `"householder"`: the product of `k` reflections, whose vectors are the columns of `X` below
-      the diagonal, times signs; the phases of complex columns are on the diagonal of `X`. It is
-      multiplied by the reflections that give `B`, the value of a zero original.
-    - `"polar"`: the nearest orthogonal matrix to `X`, in matrix products alone; the scale of `X`
-      has no effect. On a GPU and in compiled code it is NaN if the condition number of `X` is
-      far above 1e6, or 1e12 in double precision. Of zero it is the identity.
+      the diagonal, times signs; the diagonal of `X` holds the phases of complex columns. It is
+      multiplied by the reflections that give the base point `B`, the value of a zero original.
+    - `"polar"`: the nearest orthogonal matrix to `X`, computed with matrix products alone; the
+      scale of `X` has no effect. On a GPU and in compiled code the value is NaN if the condition
+      number of `X` is far above 1e6, or 1e12 in double precision. A zero matrix gives the identity.
 
-    Assigning, and registering on a weight, keeps an orthogonal matrix as it is, and replaces any
-    other by the nearest one in the Frobenius norm, its polar factor. Where that is not unique, as
-    for the zero matrix, it takes one of them. The original becomes zero, and the base
-    point is set; without one, and for `polar`, the value is put into the original.
+    Assignment and registration keep an orthogonal matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, its polar factor. If the nearest matrix is not unique, as for
+    the zero matrix, one of them is chosen. The original becomes zero, and the value becomes the
+    base point; without a base point, and for `polar`, the original is chosen so that it gives the
+    value.
 
     Cost of forward and backward, in products of `n x n` matrices for square ones: `cayley` 4,
     `matrix_exp` 19 and 3 more for each doubling of the norm of `A` beyond 3, `householder` 12 and
@@ -67,23 +68,24 @@ class Orthogonal(TallMatrices):
     30 for `cayley` and `householder`, and below 100 for `matrix_exp`.
 
     Args:
-        orthogonal_map: one of the four.
-        trivialization: whether the first three have a base point. Without one, that is
-            with the identity for `B`, `cayley` and `matrix_exp` cannot reach what has an
-            eigenvalue -1, a square matrix of negative determinant for example, and `matrix_exp`
-            takes no assignment of rectangular matrices.
+        orthogonal_map: one of the four maps.
+        trivialization: whether the first three maps have a base point. Without one, `B` is the
+            identity. Then `cayley` and `matrix_exp` cannot reach a matrix with an eigenvalue -1,
+            for example a square matrix with negative determinant, and rectangular matrices cannot
+            be assigned to `matrix_exp`.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not orthogonal instead of projecting it.
+        strict: whether to reject a matrix that is not orthogonal instead of projecting it.
 
     Raises:
-        ValueError: for an unknown map; if the weight is not a matrix; without base point, if one
-            that is assigned cannot be reached; with `strict`, if it is not orthogonal, with the
-            Frobenius norm of `Yᴴ Y - I`.
-        NotImplementedError: if a rectangular matrix is assigned to `matrix_exp` without base point.
+        ValueError: for an unknown map; if the weight is not a matrix; without a base point, if an
+            assigned matrix cannot be reached; with `strict`, if an assigned matrix is not
+            orthogonal; the error's `deviation` is the Frobenius norm of `Yᴴ Y - I`.
+        NotImplementedError: if a rectangular matrix is assigned to `matrix_exp` without a base
+            point.
 
     Source: M. Lezcano Casado, *Trivializations for gradient-based optimization on manifolds*,
-    NeurIPS 2019, section 5; and as given at `paramdesc.linalg`'s `cayley_step`,
-    `exponential`, `householder` and `polar`.
+    NeurIPS 2019, section 5; see also `cayley_step`, `exponential`, `householder` and `polar` in
+    `paramdesc.linalg`.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 5), "weight", Orthogonal())
     >>> torch.allclose(linear.weight.T @ linear.weight, torch.eye(3), atol=1e-6)
@@ -159,7 +161,7 @@ class Orthogonal(TallMatrices):
         return torch.zeros_like(Y)
 
     def nearest(self, Y: Tensor) -> Tensor:
-        """The nearest orthogonal matrix; `Y` itself, if it is one to rounding."""
+        """The nearest orthogonal matrix; `Y` itself if it is orthogonal to rounding."""
         W = widened(Y)
         return W if is_orthonormal(W, 10.0) else nearest_orthonormal(W)
 
@@ -194,17 +196,17 @@ class Orthogonal(TallMatrices):
         top, bottom = Q[..., :k, :], Q[..., k:, :]
         if self.orthogonal_map == "matrix_exp" and bottom.shape[-2] > 0:
             raise NotImplementedError(
-                "a rectangular matrix cannot be assigned to matrix_exp without base point: no "
-                "formula is known for its original. Use trivialization=True, or 'cayley'."
+                "a rectangular matrix cannot be assigned to matrix_exp without a base point: "
+                "there is no formula for its original. Use trivialization=True, or 'cayley'."
             )
         shifted = top + torch.eye(k, dtype=Q.dtype, device=Q.device)
         if has_numbers(Q) and Q.numel() > 0:
             gap = torch.linalg.matrix_norm(shifted, -2).min().item()
             if gap < SMALLEST_GAP:
                 raise ValueError(
-                    f"without base point, {self.orthogonal_map} cannot reach this matrix: an "
+                    f"without a base point, {self.orthogonal_map} cannot reach this matrix: an "
                     f"eigenvalue of it, or of its upper block, is about {gap:.2g} away from -1, "
-                    f"where at least {SMALLEST_GAP} is needed. Use trivialization=True."
+                    f"and must be at least {SMALLEST_GAP} away. Use trivialization=True."
                 )
         T = 2 * torch.linalg.inv_ex(shifted)[0]
         A = -2 * skew_part(T)
@@ -241,7 +243,7 @@ def reflected(X: Tensor, signs: Tensor | None) -> Tensor:
 
 
 def exponential_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:
-    """`exp(W) base`, with `W` as at `cayley_step`, from an exponential of twice the columns.
+    """`exp(W) base`, with `W` as in `cayley_step`, from an exponential with twice the columns.
 
     In terms of `[base, P / s]` the matrix `W` is `[[A, -Pᴴ P / s], [s I, 0]]`, for any number
     `s`; it balances the blocks.

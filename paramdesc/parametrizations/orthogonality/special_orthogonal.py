@@ -1,4 +1,4 @@
-"""Rotations: orthogonal matrices of determinant one."""
+"""Rotations: orthogonal matrices with determinant one."""
 
 import torch
 from torch import Tensor
@@ -12,27 +12,26 @@ __all__ = ["SpecialOrthogonal"]
 
 
 class SpecialOrthogonal(Orthogonal):
-    """`layer.weight` will be a rotation: `Yᵀ Y = I` and `det Y = 1`.
+    """Make `layer.weight` a rotation: `Yᵀ Y = I` and `det Y = 1`.
 
     Shapes `(*, n, n) -> (*, n, n)`, real. Maps, base point and cost are those of `Orthogonal`,
     without `"polar"`, whose determinant changes sign where its original is singular.
 
-    Assigning, and registering on a weight, keeps a rotation as it is, and replaces any other
-    matrix by the nearest one in the Frobenius norm: its polar factor if that has determinant
-    one, and otherwise the polar factor with the direction of the smallest singular value turned
-    round.
+    Assignment and registration keep a rotation as it is and replace any other matrix with the
+    nearest one in the Frobenius norm: its polar factor if that has determinant one, and otherwise
+    the polar factor with the direction of the smallest singular value reversed.
 
     Args:
         orthogonal_map: `"cayley"`, `"matrix_exp"` or `"householder"`.
-        trivialization: whether they have a base point, see `Orthogonal`.
+        trivialization: whether to use a base point, see `Orthogonal`.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is no rotation instead.
+        strict: whether to reject a matrix that is not a rotation instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are complex or not square; as `Orthogonal` does.
+        ValueError: if the matrices are complex or not square, and as in `Orthogonal`.
 
     Source: W. Kabsch, *A discussion of the solution for the best rotation to relate two sets of
-    vectors*, Acta Cryst. A34 (1978); the maps as at `Orthogonal`.
+    vectors*, Acta Cryst. A34 (1978); for the maps, see `Orthogonal`.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", SpecialOrthogonal())
     >>> round(torch.linalg.det(linear.weight).item(), 5)
@@ -54,8 +53,8 @@ class SpecialOrthogonal(Orthogonal):
         )
         if orthogonal_map == "polar":
             raise ValueError(
-                "the polar factor has either determinant, and changes it while it is trained: "
-                "use 'cayley', 'matrix_exp' or 'householder', or Orthogonal('polar')."
+                "the determinant of the polar factor can change its sign in training: use "
+                "'cayley', 'matrix_exp' or 'householder', or Orthogonal('polar')."
             )
 
     def check(self, X: Tensor) -> None:
@@ -85,6 +84,6 @@ class SpecialOrthogonal(Orthogonal):
 
 
 def determinant_sign(X: Tensor) -> Tensor:
-    """1 or -1, of matrices that are orthogonal or near it."""
+    """The sign of the determinant, 1 or -1, of matrices that are orthogonal or nearly so."""
     sign: Tensor = torch.linalg.slogdet(X)[0]
     return sign

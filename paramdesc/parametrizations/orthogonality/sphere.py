@@ -1,10 +1,11 @@
-"""Vectors of given length."""
+"""Vectors with a given length."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_across
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import all_above, epsilon, widened
 from paramdesc.linalg.scaled import EXACT_OR_EVEN, scaled_to_norm
@@ -14,31 +15,33 @@ __all__ = ["Sphere"]
 
 
 class Sphere(Parametrization):
-    """`layer.weight` will have rows of length `radius`: `Y = radius X / |X|`.
+    """Give the rows of `layer.weight` length `radius`: `Y = radius X / |X|`.
 
-    Shapes `(*) -> (*)`. Vectors are what lies along `dim`, the rows of a matrix by default.
-    Real and complex; half precision is computed in float32. A vector of length zero, or so
-    short that its square underflows (below 1e-15 in single and 1e-145 in double precision), goes
-    to the one with all entries equal, and has gradient zero.
+    Shapes `(*) -> (*)`. The vectors lie along `dim`; by default, they are the rows of a matrix.
+    Real and complex; half precision is computed in float32. A vector of length zero, or so short
+    that its square underflows (below 1e-15 in single and 1e-145 in double precision), gives the
+    vector with equal entries, with zero gradient.
 
-    Assigning, and registering on a weight, keeps vectors of that length, and replaces any other
-    by the nearest, the same divided by its length.
+    Assignment and registration keep vectors of this length and replace any other with the nearest
+    one, which is the rescaled vector.
 
-    The gradient is orthogonal to `X`, so each step of an optimizer makes `X` longer, and the next
-    steps of the value shorter. After `rebase` steps, the value becomes the original.
+    The gradient is orthogonal to `X`, so each optimizer step makes `X` longer, and the following
+    steps of the value smaller. Therefore the original is reset to the value every `rebase` steps.
 
-    Cost: one pass for the lengths and one for the quotient.
+    Cost: one pass for the lengths, and one for the quotient.
 
     Args:
         radius: the length, positive.
-        dim: the dimension or dimensions that vectors lie along; None for the whole tensor as one.
-        rebase: the number of training steps after which the value becomes the original; None
+        dim: the dimension or dimensions that the vectors lie along; None for the whole tensor as
+            one vector.
+        rebase: the number of training steps after which the original is reset to the value; None
             for never.
-        strict: whether to refuse vectors of another length instead.
+        strict: whether to reject vectors of another length instead of rescaling them.
 
     Raises:
         ValueError: if the radius is out of its range, or the weight has no such dimension; with
-            `strict`, if a length differs, with the largest relative difference.
+            `strict`, if a length differs; the error's `deviation` is the largest relative
+            difference.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 2), "weight", Sphere(2.0))
     >>> torch.allclose(linear.weight.norm(dim=-1), torch.tensor(2.0))
@@ -76,14 +79,14 @@ class Sphere(Parametrization):
         return self.formula(X)
 
     def formula(self, X: Tensor) -> Tensor:
-        """The value, in operations whose derivatives of any order are right."""
+        """The value, in operations whose derivatives of any order are correct."""
         dims = self.dims(X)
         if X.is_complex():  # to real vectors: TorchScript's gradients of complex products are wrong
             real_dims = [d % X.dim() for d in dims] + [X.dim()]
-            return torch.view_as_complex(self.normalised(torch.view_as_real(X), real_dims))
-        return self.normalised(widened(X), dims).to(X.dtype)
+            return torch.view_as_complex(self.normalized(torch.view_as_real(X), real_dims))
+        return self.normalized(widened(X), dims).to(X.dtype)
 
-    def normalised(self, X: Tensor, dims: list[int]) -> Tensor:
+    def normalized(self, X: Tensor, dims: list[int]) -> Tensor:
         length = torch.linalg.vector_norm(X, dim=dims, keepdim=True)
         least = shortest(X)
         if all_above(length, least):  # with fewer operations
@@ -93,9 +96,12 @@ class Sphere(Parametrization):
         count = 1
         for d in dims:
             count *= X.shape[d]
-        inverse = torch.where(is_long, length, math.inf).reciprocal()  # zero for what is short
+        inverse = torch.where(is_long, length, math.inf).reciprocal()  # zero for short vectors
         other = torch.where(is_long, 0.0, self.radius / math.sqrt(max(count, 1)))
         return torch.addcmul(other.to(X.dtype), X, inverse, value=self.radius)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return cuts_across(None if self.is_whole else self.dim, dim, ndim)
 
     def dims(self, X: Tensor) -> list[int]:
         """The dimensions that vectors lie along."""
@@ -113,7 +119,7 @@ class Sphere(Parametrization):
         return self.forward(Y)
 
     def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
-        """The value, as the original of this length that gives it."""
+        """The value itself, which is also an original that gives it."""
         return (self.forward(X),)
 
     def deviation(self, Y: Tensor) -> Tensor:

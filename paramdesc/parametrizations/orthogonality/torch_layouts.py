@@ -1,6 +1,6 @@
-"""Maps whose originals and buffers are those of torch's own, so that checkpoints go both ways.
+"""Maps with the same originals and buffers as torch's, so that checkpoints are interchangeable.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import torch
@@ -21,45 +21,45 @@ MAPS = ("matrix_exp", "cayley", "householder")
 
 
 class TorchOrthogonal(Parametrization):
-    """`layer.weight` will be orthogonal, from the tensors that torch's `orthogonal` saves.
+    """Make `layer.weight` orthogonal, with the same tensors as torch's `orthogonal`.
 
-    A state_dict of one means the same weight in the other. What `orthogonal` registers; for a
-    map that is not bound to torch's formulas see `Orthogonal`. With `A = tril(X) - tril(X)ᴴ`, of
-    a tall `X` with columns of zeros added:
+    A state_dict gives the same weight in both libraries. This is the map that `orthogonal`
+    registers; `Orthogonal` is faster, and not bound to torch's formulas. With `A = tril(X) -
+    tril(X)ᴴ`, where a tall `X` is padded with columns of zeros:
 
     - `matrix_exp`: `Y = B exp(A)`,
     - `cayley`: `Y = B (I + A / 2) (I - A / 2)⁻¹`,
-    - `householder`: `Y = B H` with the product `H` of the reflections whose vectors are the
-      columns of `X` below the diagonal, each times the sign of the diagonal entry. The entries are
-      1 or -1 at first and get no gradient. torch takes their integer part instead, which weight
-      decay makes zero, and with it the weight.
+    - `householder`: `Y = B H` with the product `H` of the reflections whose vectors are the columns
+      of `X` below the diagonal, each times the sign of the diagonal entry. These entries start as 1
+      or -1 and get no gradient. (torch uses their integer part instead of their sign, so that
+      weight decay turns them, and the weight, into zero.)
 
-    Of `Y`, the first columns count for a tall `X`; a wide one is transposed. `B` is the buffer
-    `base`.
+    For a tall `X`, the value is the first columns of `Y`; a wide `X` is transposed. `B` is the
+    buffer `base`.
 
-    Shapes `(*, m, n) -> (*, m, n)`; real, and complex but for `householder`; half precision is
-    computed in float32. The cost for square matrices is that of the factor, see
-    `paramdesc.linalg`, and a product.
+    Shapes `(*, m, n) -> (*, m, n)`; real, and complex except with `householder`; half precision is
+    computed in float32. The cost for square matrices is that of the factor, see `paramdesc.linalg`,
+    plus one product.
 
-    Assigning, and registering on a weight, keeps an orthogonal matrix, and replaces any other by
-    the factor `Q` of `QR` with positive diagonal of `R`, as torch does. It becomes the base.
-    Without one, only `householder` can be assigned to.
+    Assignment and registration keep an orthogonal matrix and replace any other with the factor `Q`
+    of its QR decomposition with positive diagonal of `R`, as torch does. The value becomes the
+    base. Without a base, only `householder` supports assignment.
 
     Args:
-        orthogonal_map: one of the three.
-        use_trivialization: whether to keep a base, so that training starts from the middle of
-            the map's range.
+        orthogonal_map: one of the three maps.
+        use_trivialization: whether to keep a base, so that training starts from the center of the
+            map's range.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not orthogonal instead.
+        strict: whether to reject a matrix that is not orthogonal instead of replacing it.
 
     Raises:
-        ValueError: if the map is unknown, or a matrix of another shape is assigned; with
-            `strict`, if one is assigned that is not orthogonal, with the Frobenius norm of the
-            difference of `Yᴴ Y` from the identity.
-        NotImplementedError: at an assignment without a base, if the map is not `householder`.
+        ValueError: if the map is unknown, or a matrix of another shape is assigned; with `strict`,
+            if an assigned matrix is not orthogonal; the error's `deviation` is the Frobenius norm
+            of `Yᴴ Y - I`.
+        NotImplementedError: on assignment without a base, if the map is not `householder`.
 
     Source: M. Lezcano-Casado, *Trivializations for gradient-based optimization on manifolds*,
-    NeurIPS 2019, section 5; the formulas: `torch.nn.utils.parametrizations`.
+    NeurIPS 2019, section 5; for the formulas, `torch.nn.utils.parametrizations`.
 
     >>> linear = torch.nn.Linear(3, 3)
     >>> linear = register_parametrization(linear, "weight", TorchOrthogonal("cayley"))
@@ -104,11 +104,11 @@ class TorchOrthogonal(Parametrization):
         return self.tall(X)
 
     def tall(self, X: Tensor) -> Tensor:
-        """The value for `X` with as many rows as columns, or more."""
+        """The value for `X` with at least as many rows as columns."""
         return self.square(X)[..., : X.shape[-1]].to(X.dtype)
 
     def square(self, X: Tensor) -> Tensor:
-        """The matrix whose first columns are the value, in single precision at least."""
+        """The matrix whose first columns are the value, at least in single precision."""
         if self.orthogonal_map == "householder":
             # no gradient reaches the diagonal, but weight decay does: only its signs count
             H = householder(widened(X))
@@ -190,14 +190,14 @@ class TorchOrthogonal(Parametrization):
 
 
 def start_of(Y: Tensor) -> Tensor:
-    """The original for which the value is the base, or its first columns."""
+    """The original for which the value is the base or its first columns."""
     X = torch.zeros_like(Y)
     X.diagonal(dim1=-2, dim2=-1).fill_(-1)  # reflections of zero are minus the identity
     return X
 
 
 def skew_part(X: Tensor) -> Tensor:
-    """`tril(X) - tril(X)ᴴ`, of a tall `X` with columns of zeros added."""
+    """`tril(X) - tril(X)ᴴ`, where a tall `X` is padded with columns of zeros."""
     n, k = X.shape[-2], X.shape[-1]
     L = X.tril()
     if n != k:
@@ -206,15 +206,13 @@ def skew_part(X: Tensor) -> Tensor:
 
 
 def distance(Y: Tensor) -> Tensor:
-    """`Yᴴ Y - I`, of the smaller size."""
+    """`Yᴴ Y - I`, or `Y Yᴴ - I` if that is smaller."""
     Q = widened(Y if Y.shape[-2] >= Y.shape[-1] else Y.mT)
     return matmul(Q.mH, Q) - torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
 
 
 def completed(Q: Tensor, dtype: torch.dtype) -> Tensor:
-    """A square orthogonal matrix whose first columns span those of the tall `Q`, and are those
-    of `Q` if they are orthonormal, up to what rounding to `dtype` makes of them.
-    """
+    """A square orthogonal matrix whose first columns span the columns of the tall `Q`."""
     n, k = Q.shape[-2], Q.shape[-1]
     if Q.numel() == 0:
         identity = torch.eye(n, dtype=Q.dtype, device=Q.device)
@@ -233,5 +231,5 @@ def completed(Q: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def sign_or_one(x: Tensor) -> Tensor:
-    """The sign of `x`, one for zero: a weight without full rank gets an orthogonal base, too."""
+    """The sign of `x`, one for zero, so that a singular weight gets an orthogonal base too."""
     return torch.where(x == 0, 1, x.sgn())

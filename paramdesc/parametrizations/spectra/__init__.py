@@ -1,1 +1,1 @@
-"""Maps onto matrices of given rank, eigenvalues or determinant."""
+"""Maps to matrices with given rank, eigenvalues or determinant."""

@@ -26,35 +26,34 @@ PROJECTIONS = 30
 
 
 class Correlation(Parametrization):
-    """`layer.weight` will be a correlation matrix: positive definite, with ones on the diagonal.
+    """Make `layer.weight` a correlation matrix: positive definite, with ones on the diagonal.
 
-    `Y = (1 - floor) L Lᴴ + floor I`, where `L` is `tril(X)` with each row divided by its
-    length. A row of zeros counts as one that is zero up to the diagonal. The diagonal is
-    exactly one, all eigenvalues are `floor` or more, and the entries are the cosines of the
-    angles between the rows of `L`, up to the factor.
+    `Y = (1 - floor) L Lᴴ + floor I`, where `L` is `tril(X)` with each row divided by its length. A
+    row of zeros is replaced by the row of the identity. The diagonal is exactly one, all
+    eigenvalues are at least `floor`, and the other entries are the cosines of the angles between
+    the rows of `L`, times `1 - floor`.
 
     Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
     The entries of `X` above the diagonal have no effect and get no gradient. The cost is one
     product of `n x n` matrices, and two for the gradient.
 
-    Assigning, and registering on a weight, keeps a correlation matrix whose eigenvalues are
-    `floor` or more. Any other is replaced by one close to the nearest in the Frobenius norm:
-    by 30 alternating projections onto the matrices of such eigenvalues and onto those of unit
-    diagonal, each an eigendecomposition, of which the last result is scaled to unit diagonal.
-    A covariance matrix becomes the matrix of its correlations if you divide it by the
-    deviations before.
+    Assignment and registration keep a correlation matrix whose eigenvalues are at least `floor`.
+    Any other matrix is replaced by one close to the nearest correlation matrix in the Frobenius
+    norm, found by 30 alternating projections to matrices with such eigenvalues and to matrices with
+    unit diagonal. Each takes an eigendecomposition, and the last result is scaled to unit diagonal.
+    To get the correlations of a covariance matrix, divide it by the standard deviations first.
 
     Args:
-        floor: the smallest eigenvalue that is allowed, more than zero and less than one.
-        rebase: the number of training steps after which `L` becomes the original, as at `Sphere`;
-            None for never.
-        strict: whether to refuse what is no correlation matrix instead.
+        floor: the smallest allowed eigenvalue, between zero and one.
+        rebase: the number of training steps after which the original is reset to `L`, as in
+            `Sphere`; None for never.
+        strict: whether to reject a matrix that is not a correlation matrix instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square, or `floor` is out of its range; with
-            `strict`, if one that is assigned is no correlation matrix, with the largest of:
-            its difference from its conjugate transpose, that of its diagonal from one, and
-            what its smallest eigenvalue lacks.
+        ValueError: if the matrices are not square, or `floor` is out of its range; with `strict`,
+            if an assigned matrix is not a correlation matrix; the error's `deviation` is the
+            largest of its difference from its conjugate transpose, the difference of its diagonal
+            from one, and the amount by which its smallest eigenvalue is below `floor`.
 
     Source: N. J. Higham, *Computing the nearest correlation matrix: a problem from finance*,
     IMA J. Numer. Anal. 22 (2002), algorithm 3.3.
@@ -94,7 +93,7 @@ class Correlation(Parametrization):
         return unit_rows(L).to(Y.dtype)
 
     def recenter(self, X: Tensor) -> tuple[Tensor, ...]:
-        """`L`, whose rows have length one: steps of an optimizer make those of `X` longer."""
+        """`L`, whose rows have length one, while optimizer steps make the rows of `X` longer."""
         return (unit_rows(widened(X).tril()).to(X.dtype),)
 
     def deviation(self, Y: Tensor) -> Tensor:
@@ -111,7 +110,7 @@ class Correlation(Parametrization):
 
 
 def unit_rows(L: Tensor) -> Tensor:
-    """`L` with each row divided by its length, or the identity's if it is zero.
+    """`L` with each row divided by its length; a zero row becomes the row of the identity.
 
     A row is first divided by its largest entry: squares may overflow or vanish.
     """
@@ -126,7 +125,7 @@ def unit_rows(L: Tensor) -> Tensor:
 def nearest_correlation(Y: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of a matrix close to the nearest correlation matrix.
 
-    Alternating projections with Dykstra's correction. The eigenvalues are `floor` at least.
+    Alternating projections with Dykstra's correction. The eigenvalues are at least `floor`.
     """
     identity = torch.eye(Y.shape[-1], dtype=torch.bool, device=Y.device)
     current, correction = hermitian_part(Y), torch.zeros_like(Y)

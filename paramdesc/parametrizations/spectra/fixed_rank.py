@@ -1,4 +1,4 @@
-"""Matrices of fixed rank."""
+"""Matrices with a fixed rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["FixedRank"]
 
 
 class FixedRank(Parametrization):
-    """`layer.weight` will have rank `rank`, never less: `Y = F G`, with thin factors.
+    """Give `layer.weight` exactly rank `rank`: `Y = F G`, with thin factors.
 
     Let `U` and `V` be orthonormal bases, `m x rank` and `n x rank`, of the ranges of a base point,
     a matrix of the set, and of its conjugate transpose, and `D` the roots of its singular values.
@@ -31,40 +31,41 @@ class FixedRank(Parametrization):
       and `K` its skew-Hermitian part, with the entry `i, j` divided by `d_i + d_j`;
     - `G = D⁻¹ (B - B V Vᴴ) + Vᴴ`, so that `G V = I`.
 
-    So all singular values of `G` are one at least, and those of `F`, and the `rank` largest
-    ones of `Y`, `floor` at least, whatever the originals are. It reaches each matrix of that rank
-    for which those of `Uᴴ Y V` are `floor` at least, and its determinant is positive if it is real,
-    but for rotations `Q` by half a turn: that is, from nearby, every one whose own are. The
-    base point moves to the value every `rebase` steps, so training reaches the others, too.
+    So, for any originals, all singular values of `G` are at least one, and those of `F` and the
+    `rank` largest ones of `Y` are at least `floor`. The map reaches each matrix of this rank for
+    which the singular values of `Uᴴ Y V` are at least `floor` and, if real, its determinant is
+    positive, except for rotations `Q` by half a turn. So it reaches every nearby matrix whose
+    nonzero singular values are at least `floor`. The base point moves to the value every `rebase`
+    steps, so training can reach all others too.
 
-    Near the base point, a step along any tangent has the length that it has for `LowRank`. So the
-    same learning rates are good, and training takes as many steps.
+    Near the base point, a step along any tangent has the same length as in `LowRank`. So the same
+    learning rates work, and training takes the same number of steps.
 
-    The value is `(*, m, n)`, real or complex; half precision is computed in float32. The cost
-    is that of the product, `2 m n rank` operations, and of two such for the gradients; to that
-    come `4 (m + n) rank²` and four times `rank³`, and twice that for the gradients.
+    The value is `(*, m, n)`, real or complex; half precision is computed in float32. The cost is
+    that of the product, `2 m n rank` operations, and twice that for the gradients, plus `4 (m + n)
+    rank²` and four times `rank³`, and twice that for the gradients.
 
-    Assigning, and registering on a weight, keeps a matrix of that rank whose nonzero singular
-    values are `floor` or more, and replaces any other by the nearest such one in the
-    Frobenius norm: its truncated singular value decomposition, with smaller values raised to
-    `floor`. The value becomes the base point.
+    Assignment and registration keep a matrix of this rank whose nonzero singular values are at
+    least `floor`, and replace any other with the nearest such matrix in the Frobenius norm: its
+    truncated singular value decomposition, with smaller values raised to `floor`. The value becomes
+    the base point.
 
-    A checkpoint of an earlier version, which has no `D`, loads with its value. Its formulas have
-    `D = I`, and twice the `H` and `K`, until a value is assigned.
+    A checkpoint from an earlier version, which has no `D`, keeps its value. Until a value is
+    assigned, the formulas use `D = I`, and `H` and `K` are twice as large.
 
     Args:
         rank: the rank, from one to the smaller side of the matrix.
-        floor: the smallest that the nonzero singular values may be, positive.
+        floor: the smallest allowed nonzero singular value, positive.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not in the set instead.
+        strict: whether to reject a matrix that is not in the set instead of replacing it.
 
     Raises:
-        ValueError: if an argument does not fit; with `strict`, if a matrix of another rank is
-            assigned, with its distance from the set in the spectral norm.
+        ValueError: if an argument does not fit; with `strict`, if an assigned matrix is not in the
+            set; the error's `deviation` is its distance from the set in the spectral norm.
 
-    Source: the charts are those of the Grassmann manifold, P.-A. Absil, R. Mahony and
-    R. Sepulchre, *Optimization Algorithms on Matrix Manifolds* (Princeton, 2008), section 3.4;
-    the scales balance the factors, as in B. Mishra, G. Meyer, S. Bonnabel and R. Sepulchre,
+    Source: for the charts, which are those of the Grassmann manifold, P.-A. Absil, R. Mahony and R.
+    Sepulchre, *Optimization Algorithms on Matrix Manifolds* (Princeton, 2008), section 3.4; for the
+    scales, which balance the factors, B. Mishra, G. Meyer, S. Bonnabel and R. Sepulchre,
     *Fixed-rank matrix factorizations and Riemannian low-rank optimization*, Comput. Stat. 29
     (2014), section 3.
 
@@ -73,7 +74,7 @@ class FixedRank(Parametrization):
     2
     """
 
-    constraint = "of that rank"
+    constraint = "of the given rank"
     base_point = ("left", "right", "scale")
     batching = "leading"
     if TYPE_CHECKING:  # TorchScript takes its type from what it holds
@@ -121,12 +122,12 @@ class FixedRank(Parametrization):
     def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
         check_rank(Y, self.rank)
         self.admit(Y)
-        A, B, left, right, scale = self.centred(*truncated(Y, self.rank), Y)
+        A, B, left, right, scale = self.centered(*truncated(Y, self.rank), Y)
         self.left, self.right, self.scale = left, right, scale
         return A, B
 
     def recenter(self, A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
-        """The originals and the base point at the value, by its singular value decomposition."""
+        """The originals and the base point at the value, from its singular value decomposition."""
         F, G = self.factors(widened(A), widened(B))
         Q, R = torch.linalg.qr(F)
         P, T = torch.linalg.qr(G.mH)
@@ -134,9 +135,9 @@ class FixedRank(Parametrization):
         is_finite = torch.isfinite(core).all(-1, keepdim=True).all(-2, keepdim=True)
         U, S, Vh = torch.linalg.svd(torch.where(is_finite, core, 0.0))  # raises otherwise
         S = torch.where(is_finite.squeeze(-1), S, math.nan)
-        return self.centred(matmul(Q, U), S, matmul(Vh, P.mH), A)
+        return self.centered(matmul(Q, U), S, matmul(Vh, P.mH), A)
 
-    def centred(self, U: Tensor, S: Tensor, Vh: Tensor, like: Tensor) -> tuple[Tensor, ...]:
+    def centered(self, U: Tensor, S: Tensor, Vh: Tensor, like: Tensor) -> tuple[Tensor, ...]:
         """Originals with this value, followed by the base point, which is the value too."""
         dtype, base_dtype = like.dtype, widened(like).dtype
         A = 2 * U * excess(S, self.floor).sqrt().unsqueeze(-2)

@@ -19,30 +19,31 @@ __all__ = ["Gram"]
 
 
 class Gram(Parametrization):
-    """`layer.weight` will be a Gram matrix: `Y = X Xᴴ`, or `Xᴴ X` with `columns=True`.
+    """Make `layer.weight` a Gram matrix: `Y = X Xᴴ`, or `Xᴴ X` with `columns=True`.
 
-    The entry `(i, j)` is the inner product of row `i` of `X` with row `j`, or of columns. So
-    `Y` is positive semidefinite, symmetric or Hermitian.
+    The entry `(i, j)` is the inner product of rows `i` and `j` of `X`, or of its columns. So `Y` is
+    positive semidefinite, and symmetric or Hermitian.
 
     Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
     The cost is one product of `n x n` matrices, and two for the gradient. `X = 0` is a
     stationary point of every loss.
 
-    Assigning, and registering on a weight, keeps a positive semidefinite matrix, and replaces
-    any other by the nearest one in the Frobenius norm: its Hermitian part, without the
-    negative eigenvalues; or rather, with `sqrt(eps) / 2` of its norm in their place, since from
-    zero itself no gradient leads away. `X` becomes the positive semidefinite square root.
+    Assignment and registration keep a positive semidefinite matrix and replace any other with the
+    nearest one in the Frobenius norm: its Hermitian part with negative eigenvalues set to zero, or
+    more exactly to `sqrt(eps) / 2` times its norm, because at zero there is no gradient. `X`
+    becomes the positive semidefinite square root.
 
     Args:
-        columns: whether columns are multiplied, rather than rows.
-        strict: whether to refuse a matrix that is not positive semidefinite instead.
+        columns: whether to take the inner products of columns rather than rows.
+        strict: whether to reject a matrix that is not positive semidefinite instead of replacing
+            it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
-            not positive semidefinite, with its largest difference from its conjugate
-            transpose, or minus its smallest eigenvalue, whichever is larger.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            positive semidefinite; the error's `deviation` is its largest difference from its
+            conjugate transpose or minus its smallest eigenvalue, whichever is larger.
 
-    Source: as for `PositiveDefinite`.
+    Source: see `PositiveDefinite`.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Gram())
     >>> X = linear.parametrizations.weight.original

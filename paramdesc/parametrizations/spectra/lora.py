@@ -1,4 +1,4 @@
-"""Low-rank adaptation: a frozen weight plus a trained product of thin factors."""
+"""Low-rank adaptation: a frozen weight plus a trainable product of thin factors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.precision import matmul
 from paramdesc.linalg.shapes import check_matrix
@@ -18,34 +19,34 @@ __all__ = ["LoRA"]
 
 
 class LoRA(Parametrization):
-    """`layer.weight` will be `Y = X + (alpha / rank) B A`, with trained thin factors.
+    """Add a trainable low-rank matrix to `layer.weight`: `Y = X + (alpha / rank) B A`.
 
-    `A` and `B` are parameters of the map, `lora_A`, `(*, rank, n)`, and `lora_B`,
-    `(*, m, rank)`, made of the dtype and on the device of the weight when the map is
-    registered; until then `Y = X`. `A` is random and `B` is zero, so that registering changes
-    nothing. What is trained is what requires a gradient: freeze `X`, or use `lora`, which
-    does. `merge_lora` turns the value into a plain weight.
+    `A` and `B` are the parameters `lora_A`, `(*, rank, n)`, and `lora_B`, `(*, m, rank)`, of the
+    map. They are created at registration, with the dtype and on the device of the weight; until
+    then `Y = X`. `A` is random and `B` is zero, so registration does not change the value. Freeze
+    `X` to train only the factors, or use `lora`, which does this. `merge_lora` turns the value into
+    a plain weight.
 
-    Shapes `(*, m, n) -> (*, m, n)`: the experts of a `(experts, m, n)` weight each get factors
-    of their own. With `flatten`, the first dimension is `m` and all others are `n`, as for
-    convolutions. Real and complex, of any inexact dtype. The cost is that of the product,
-    `2 m n rank` operations, of two such for the gradients, and a pass over the weight.
+    Shapes `(*, m, n) -> (*, m, n)`: each expert of a weight `(experts, m, n)` gets factors of its
+    own. With `flatten`, the first dimension is `m`, and all others together are `n`, as for
+    convolutions. Any floating point or complex dtype. The cost is that of the product, `2 m n rank`
+    operations, twice that for the gradients, and a pass over the weight.
 
-    Assigning keeps `A` and `B`, and sets `X` such that the value is what is assigned.
+    Assignment keeps `A` and `B`, and sets `X` so that the value is the assigned tensor.
 
     Args:
-        rank: the rank of what is added, positive.
-        alpha: the scale of what is added, times `rank`. By default `rank`, a scale of one.
-        flatten: whether the weight is read as a matrix by its first dimension.
+        rank: the rank of the added matrix, positive.
+        alpha: the scale of the added matrix, times `rank`. By default `rank`, which is a scale of
+            one.
+        flatten: whether to read the weight as a matrix whose rows are its first dimension.
 
     Raises:
-        ValueError: if an argument is out of its range, the weight is not a matrix, or the map
-            was registered on a weight of another shape before.
+        ValueError: if an argument is out of its range, the weight is not a matrix, or the map was
+            already registered on a weight of another shape.
 
     Source: E. J. Hu et al., *LoRA: low-rank adaptation of large language models*, ICLR 2022,
-    section 4.1. `A` is initialised as in their code and in PEFT, uniformly up to
-    `1 / sqrt(n)`, from the seed that `torch.manual_seed` set, without using up any of its
-    numbers.
+    section 4.1. `A` is initialized as in their code and in PEFT, uniformly between `±1 / sqrt(n)`,
+    from the seed set by `torch.manual_seed`, without advancing the random number generator.
 
     >>> linear = register_parametrization(torch.nn.Linear(5, 4), "weight", LoRA(2))
     >>> [(name, tuple(x.shape)) for name, x in linear.parametrizations.weight[0].named_parameters()]
@@ -76,6 +77,15 @@ class LoRA(Parametrization):
         added = matmul(B, A).reshape(X.shape)
         return torch.add(X, added, alpha=self.alpha / self.rank).to(X.dtype)
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        if self.lora_A is None:
+            return (dim,), {}
+        if self.flatten:
+            return ((dim,), {"lora_B": 0}) if dim == 0 else None
+        if dim == ndim - 2:
+            return (dim,), {"lora_B": dim}
+        return (dim,), {"lora_A": dim} if dim == ndim - 1 else {"lora_A": dim, "lora_B": dim}
+
     @torch.inference_mode(False)  # a base made there could not be trained on elsewhere
     @torch.no_grad()
     def right_inverse(self, Y: Tensor) -> Tensor:
@@ -101,7 +111,7 @@ class LoRA(Parametrization):
 
 
 def random_factor(Y: Tensor, shape: list[int]) -> Tensor:
-    """Uniform random numbers up to `1 / sqrt(n)`, of the dtype and on the device of `Y`."""
+    """Uniform random numbers between `±1 / sqrt(n)`, with the dtype and device of `Y`."""
     # a generator of its own: registering a map must not shift the user's random numbers
     # and mixed with the weight: adapters of two layers must not start with the same numbers
     some = [] if Y.is_meta else Y.detach().flatten()[:256].tolist()

@@ -1,4 +1,4 @@
-"""Matrices of bounded rank, as products of two factors."""
+"""Matrices with bounded rank, as products of two factors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization
 from paramdesc.linalg.differences import largest_entry
 from paramdesc.linalg.precision import epsilon, matmul, widened
@@ -16,25 +17,25 @@ __all__ = ["LowRank", "check_rank", "truncated"]
 
 
 class LowRank(Parametrization):
-    """`layer.weight` will have rank `rank` at most: `Y = A B`, with thin factors.
+    """Limit the rank of `layer.weight` to `rank`: `Y = A B`, with thin factors.
 
-    The originals are `A`, `(*, m, rank)`, and `B`, `(*, rank, n)`; the value is `(*, m, n)`.
-    Real and complex, of any inexact dtype. The cost is that of the product, `2 m n rank`
-    operations, and of two such for the gradients.
+    The originals are `A`, `(*, m, rank)`, and `B`, `(*, rank, n)`; the value is `(*, m, n)`. Any
+    floating point or complex dtype. The cost is that of the product, `2 m n rank` operations, and
+    twice that for the gradients.
 
-    Assigning, and registering on a weight, keeps a matrix of that rank, and replaces any other
-    by the nearest one in the Frobenius norm, its truncated singular value decomposition. The
-    factors share the singular values, so that `Aᴴ A = B Bᴴ`. Where a singular value vanishes,
-    `B` has a zero row and `A` a column that is not zero: training can raise the rank again,
-    which it could not from two zeros.
+    Assignment and registration keep a matrix of this rank and replace any other with the nearest
+    one in the Frobenius norm, its truncated singular value decomposition. The factors share the
+    singular values, so that `Aᴴ A = B Bᴴ`. Where a singular value is zero, `B` has a zero row and
+    `A` a nonzero column, so that training can raise the rank again; two zeros would have no
+    gradient.
 
     Args:
         rank: the largest rank, from one to the smaller side of the matrix.
-        strict: whether to refuse a matrix of higher rank instead.
+        strict: whether to reject a matrix of higher rank instead of replacing it.
 
     Raises:
-        ValueError: if `rank` does not fit the matrices; with `strict`, if a matrix of higher
-            rank is assigned, with its singular value number `rank + 1`.
+        ValueError: if `rank` does not fit the matrices; with `strict`, if an assigned matrix has a
+            higher rank; the error's `deviation` is its singular value number `rank + 1`.
 
     Source: C. Eckart and G. Young, *The approximation of one matrix by another of lower rank*,
     Psychometrika 1 (1936).
@@ -44,7 +45,7 @@ class LowRank(Parametrization):
     2
     """
 
-    constraint = "of that rank or less"
+    constraint = "of the given rank or less"
 
     def __init__(self, rank: int, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
@@ -53,6 +54,11 @@ class LowRank(Parametrization):
 
     def forward(self, A: Tensor, B: Tensor) -> Tensor:
         return matmul(A, B)
+
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        if dim == ndim - 2:
+            return (dim, None), {}
+        return ((None, dim), {}) if dim == ndim - 1 else ((dim, dim), {})
 
     def right_inverse(self, Y: Tensor) -> tuple[Tensor, Tensor]:
         check_rank(Y, self.rank)
@@ -77,13 +83,13 @@ class LowRank(Parametrization):
 
 
 def check_positive_rank(rank: int) -> None:
-    """Refuse what is the rank of no matrix but zero."""
+    """Raise an error unless `rank` is positive."""
     if rank < 1:
         raise ValueError(f"rank must be positive. Got rank={rank}.")
 
 
 def check_rank(Y: Tensor, rank: int) -> None:
-    """Refuse matrices that are too small to have that rank."""
+    """Raise an error for matrices that are too small to have this rank."""
     check_matrix(Y, "low-rank")
     if rank > min(Y.shape[-2:]):
         raise ValueError(
@@ -93,6 +99,6 @@ def check_rank(Y: Tensor, rank: int) -> None:
 
 
 def truncated(Y: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading `rank` singular vectors and values of `Y`, in float32 at least: `U, S, Vᴴ`."""
+    """The leading `rank` singular vectors and values of `Y`, at least in float32: `U, S, Vᴴ`."""
     U, S, Vh = torch.linalg.svd(widened(Y), full_matrices=False)
     return U[..., :rank], S[..., :rank], Vh[..., :rank, :]

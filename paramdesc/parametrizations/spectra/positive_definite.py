@@ -1,4 +1,4 @@
-"""Positive definite matrices, by a factor."""
+"""Positive definite matrices, from a triangular or square factor."""
 
 from __future__ import annotations
 
@@ -26,34 +26,35 @@ __all__ = [
 
 
 class PositiveDefinite(Parametrization):
-    """`layer.weight` will be positive definite: `Y = L Lᴴ + floor I`, with `L = tril(X)`.
+    """Make `layer.weight` positive definite: `Y = L Lᴴ + floor I`, with `L = tril(X)`.
 
-    All eigenvalues are `floor` or more, whatever `X` is; in the product's rounding they keep
-    that to about the precision times the norm of `Y`. Symmetric, or Hermitian if complex.
+    The value is symmetric, or Hermitian if complex. All eigenvalues are at least `floor` for any
+    `X`, up to the rounding of the product, which is about the precision times the norm of `Y`.
 
     Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
     The cost is one product of `n x n` matrices, and two for the gradient.
 
-    With `triangular=False`, `Y = X Xᴴ + floor I`. The set is the same, and so is the value of a
-    triangular original, so checkpoints go both ways while `X` is triangular. Choose it for
-    gradient descent: a positive definite matrix has one triangular factor, but many square ones,
-    and the way to the nearest of these is shorter and better conditioned. Otherwise the entries
-    of `X` above the diagonal have no effect and get no gradient.
+    With `triangular=False`, `Y = X Xᴴ + floor I`. The set of values is the same, and so is the
+    value of a triangular original, so checkpoints work in both directions while `X` is triangular.
+    Choose it for gradient descent: a positive definite matrix has one triangular factor, but many
+    square ones, and the path to the nearest of these is shorter and better conditioned. With
+    `triangular=True`, the entries of `X` above the diagonal have no effect and get no gradient.
 
-    Assigning, and registering on a weight, keeps a positive definite matrix whose eigenvalues
-    are `floor` or more, and replaces any other by the nearest one in the Frobenius norm: its
-    Hermitian part, with smaller eigenvalues raised to `floor`; or rather, to `sqrt(eps) / 2` times
-    the norm of the given matrix more, since from `floor` itself no gradient leads away.
+    Assignment and registration keep a positive definite matrix whose eigenvalues are at least
+    `floor`, and replace any other with the nearest such matrix in the Frobenius norm: its Hermitian
+    part, with smaller eigenvalues raised to `floor`. More exactly, they are raised to `floor` plus
+    `sqrt(eps) / 2` times the norm of the matrix, because at `floor` there is no gradient.
 
     Args:
-        floor: the smallest eigenvalue that is allowed, positive.
+        floor: the smallest allowed eigenvalue, positive.
         triangular: whether the factor is triangular.
-        strict: whether to refuse a matrix that is not positive definite instead.
+        strict: whether to reject a matrix that is not positive definite instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square, or `floor` is not positive; with `strict`,
-            if one that is assigned is not in the set, with its largest difference from its
-            conjugate transpose, or what its smallest eigenvalue lacks, whichever is larger.
+        ValueError: if the matrices are not square, or `floor` is not positive; with `strict`, if an
+            assigned matrix is not in the set; the error's `deviation` is its largest difference
+            from its conjugate transpose or the amount by which its smallest eigenvalue is below
+            `floor`, whichever is larger.
 
     Source: N. J. Higham, *Computing a nearest symmetric positive semidefinite matrix*,
     Linear Algebra Appl. 103 (1988), theorem 2.1.
@@ -96,7 +97,7 @@ class PositiveDefinite(Parametrization):
 
 
 def check_floor(floor: float) -> None:
-    """Refuse a bound that does not keep a matrix from being singular."""
+    """Raise an error unless `floor` keeps a matrix from being singular."""
     if not 0 < floor < math.inf:
         raise ValueError(f"floor must be positive and finite. Got floor={floor}.")
 
@@ -119,11 +120,11 @@ def hermitian_root(values: Tensor, vectors: Tensor, floor: float, *, nudge: bool
 
 
 def excess(values: Tensor, floor: float, *, nudge: bool = False) -> Tensor:
-    """`values - floor`, and not less than what rounding leaves of the values.
+    """`values - floor`, but at least the rounding error of the values.
 
-    Were it zero, the factor whose square it is would have no gradient, and the value would
-    stay at the floor in training. With `nudge`, values below the floor, which are raised anyway,
-    get `sqrt(eps) / 2` of the norm: from there, gradient descent takes half as long to leave.
+    If it were zero, its square root would have no gradient, and the value would stay at the floor
+    in training. With `nudge`, values below the floor, which are raised anyway, become `sqrt(eps) /
+    2` times the norm: from there, gradient descent needs half as many steps to leave the floor.
     """
     size = torch.linalg.vector_norm(values, dim=-1, keepdim=True).clamp(min=floor)
     eps = epsilon(values)
@@ -135,9 +136,9 @@ def excess(values: Tensor, floor: float, *, nudge: bool = False) -> Tensor:
 
 
 def triangular(F: Tensor) -> Tensor:
-    """The lower triangular `L`, its diagonal not negative, for which `L Lᴴ` is `F Fᴴ`.
+    """The lower triangular `L` with non-negative diagonal for which `L Lᴴ` is `F Fᴴ`.
 
-    Unlike Cholesky's method it does not square `F`, and needs no definite product.
+    Unlike a Cholesky decomposition, it does not square `F`, and the product may be singular.
     """
     R = torch.linalg.qr(F.mH).R
     diagonal = R.diagonal(dim1=-2, dim2=-1)
@@ -152,6 +153,6 @@ def hermitian_part(Y: Tensor) -> Tensor:
 
 
 def eigenvalues_below(Y: Tensor, floor: float) -> Tensor:
-    """What the smallest eigenvalue of the Hermitian part of `Y` lacks to `floor`, or zero."""
+    """How far the smallest eigenvalue of `Y`'s Hermitian part is below `floor`, or zero."""
     values = torch.linalg.eigvalsh(hermitian_part(widened(Y)))
     return largest_entry((floor - values).clamp(min=0))

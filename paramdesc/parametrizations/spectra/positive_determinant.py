@@ -1,4 +1,4 @@
-"""Invertible matrices that keep orientation."""
+"""Invertible matrices that preserve orientation."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ __all__ = ["PositiveDeterminant"]
 
 
 class PositiveDeterminant(PolarForm):
-    """`layer.weight` will be invertible, of positive determinant: `Y = P Q B`, a polar form.
+    """Make `layer.weight` invertible with positive determinant: `Y = P Q B`, a polar form.
 
-    `B` is the rotation of the matrix that was assigned last. `Q = cayley(2 K)` turns it further,
-    and `P = H² + floor I` stretches, with the symmetric part `H` and the skew-symmetric part
-    `K` of `X = H + K`. The singular values of `Y` are `floor` at least, up to rounding. It
-    reaches every matrix of such singular values and positive determinant, but for those with a
-    rotation half a turn away from `B` in some plane: and these too, from closer by.
+    `B` is the rotation in the polar form of the last assigned matrix. `Q = cayley(2 K)` rotates
+    further, and `P = H² + floor I` stretches, with the symmetric part `H` and the skew-symmetric
+    part `K` of `X = H + K`. The singular values of `Y` are at least `floor`, up to rounding. The
+    map reaches every matrix with such singular values and positive determinant, except those whose
+    rotation is half a turn away from `B` in some plane; these are reached after the base point has
+    moved.
 
     Shapes `(*, n, n) -> (*, n, n)`, real; half precision is computed in float32. The cost is
     four products of `n x n` matrices, one of them for an inverse, and five for the gradient.
 
-    Assigning, and registering on a weight, keeps a matrix of positive determinant. One of
-    negative determinant has the direction of its smallest singular value turned over, which
-    keeps the singular values; then singular values less than `floor` are raised to it.
+    Assignment and registration keep a matrix with positive determinant. In a matrix with negative
+    determinant, the direction of the smallest singular value is reversed, which keeps the singular
+    values. Then singular values less than `floor` are raised to it.
 
     Args:
-        floor: the smallest singular value that is allowed, positive.
+        floor: the smallest allowed singular value, positive.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not in the set instead.
+        strict: whether to reject a matrix that is not in the set instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square or not real, or `floor` is not positive;
-            with `strict`, if the determinant of one that is assigned is not positive, or a
-            singular value is too small, with its distance from the set in the spectral norm.
+        ValueError: if the matrices are not square or not real, or `floor` is not positive; with
+            `strict`, if the determinant of an assigned matrix is not positive, or a singular value
+            is too small; the error's `deviation` is its distance from the set in the spectral norm.
 
     Source: N. J. Higham, *Functions of Matrices* (SIAM, 2008), theorem 8.1, for the polar form.
 

@@ -1,4 +1,4 @@
-"""Positive semidefinite matrices, of any, of bounded and of fixed rank."""
+"""Positive semidefinite matrices with any, bounded or fixed rank."""
 
 from __future__ import annotations
 
@@ -25,41 +25,40 @@ __all__ = ["PositiveSemidefinite"]
 
 
 class PositiveSemidefinite(Parametrization):
-    """`layer.weight` will be positive semidefinite: `Y = X Xᴴ`, of rank `rank` at most.
+    """Make `layer.weight` positive semidefinite, with rank at most `rank`: `Y = X Xᴴ`.
 
-    Symmetric, or Hermitian if complex. With `fixed=True` its rank is `rank`, never less:
-    `Y = F Fᴴ` with `F = X + U (C - M)`, where `U` has the range of the matrix that was
-    assigned last as orthonormal columns, `M = Uᴴ X`, and `C = H² + sqrt(floor) I` with the
-    Hermitian part `H` of `M`. So `Uᴴ F = C`, and the `rank` largest eigenvalues of `Y` are
-    `floor` at least. It reaches each matrix of that rank for which those of `Uᴴ Y U` are
-    `floor` at least: that is, from nearby, every one whose own are.
+    The value is symmetric, or Hermitian if complex. With `fixed=True`, its rank is exactly `rank`:
+    `Y = F Fᴴ` with `F = X + U (C - M)`, where the columns of `U` are an orthonormal basis of the
+    range of the last assigned matrix, `M = Uᴴ X`, and `C = H² + sqrt(floor) I` with the Hermitian
+    part `H` of `M`. So `Uᴴ F = C`, and the `rank` largest eigenvalues of `Y` are at least `floor`.
+    The map reaches each matrix of this rank for which the eigenvalues of `Uᴴ Y U` are at least
+    `floor`; so it reaches every nearby matrix whose nonzero eigenvalues are at least `floor`.
 
-    Shapes `(*, n, rank) -> (*, n, n)`, real and complex; half precision is computed in
-    float32. The original is `n x n` without a `rank`. The cost is that of the product,
-    `2 n² rank` operations, and of two such for the gradient; `fixed` adds `6 n rank²` and as
-    much again for the gradient.
+    Shapes `(*, n, rank) -> (*, n, n)`, real and complex; half precision is computed in float32.
+    Without a `rank`, the original is `n x n`. The cost is that of the product, `2 n² rank`
+    operations, and twice that for the gradient; `fixed` adds `6 n rank²`, and the same for the
+    gradient.
 
-    Assigning, and registering on a weight, keeps a matrix of the set, and replaces any other
-    by the nearest one in the Frobenius norm: its Hermitian part with its `rank` largest
-    eigenvalues, where those below zero, or `floor`, are raised to it; or rather, to
-    `sqrt(eps) / 2` of its norm more, since from zero itself no gradient leads away. `X = 0` is
-    such a point.
+    Assignment and registration keep a matrix in the set and replace any other with the nearest one
+    in the Frobenius norm: its Hermitian part with its `rank` largest eigenvalues, where those below
+    zero, or below `floor`, are raised to it. More exactly, they are raised `sqrt(eps) / 2` times
+    the norm higher, because at zero there is no gradient. `X = 0` is such a point.
 
     Args:
-        rank: the rank, from one to `n`. By default it is not bounded.
-        fixed: whether the rank is that exactly.
-        floor: the smallest that the nonzero eigenvalues may be, if the rank is fixed.
-        strict: whether to refuse what is not in the set instead.
+        rank: the rank, from one to `n`. By default, it is not bounded.
+        fixed: whether the rank is exactly `rank`.
+        floor: the smallest allowed nonzero eigenvalue, if the rank is fixed.
+        strict: whether to reject a matrix that is not in the set instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square, or an argument does not fit; with
-            `strict`, if one that is assigned is not in the set, with the largest of: its
-            difference from its conjugate transpose, and what its eigenvalues are away from
-            those that are allowed.
+        ValueError: if the matrices are not square, or an argument does not fit; with `strict`, if
+            an assigned matrix is not in the set; the error's `deviation` is the larger of its
+            difference from its conjugate transpose and the distance of its eigenvalues from the
+            allowed ones.
 
-    Source: as for `PositiveDefinite`; of fixed rank: B. Vandereycken, P.-A. Absil and
-    S. Vandewalle, *Embedded geometry of the set of symmetric positive semidefinite matrices
-    of fixed rank*, IEEE Workshop on Statistical Signal Processing (2009).
+    Source: see `PositiveDefinite`; for a fixed rank, B. Vandereycken, P.-A. Absil and S.
+    Vandewalle, *Embedded geometry of the set of symmetric positive semidefinite matrices of fixed
+    rank*, IEEE Workshop on Statistical Signal Processing (2009).
 
     >>> linear = torch.nn.Linear(4, 4)
     >>> linear = register_parametrization(linear, "weight", PositiveSemidefinite(2))
@@ -67,7 +66,7 @@ class PositiveSemidefinite(Parametrization):
     torch.Size([4, 2])
     """
 
-    constraint = "positive semidefinite, of the rank that is asked for"
+    constraint = "positive semidefinite of the given rank"
     if TYPE_CHECKING:  # TorchScript takes its type from what it holds
         base: Tensor | None
 

@@ -11,24 +11,23 @@ __all__ = ["RankOne"]
 
 
 class RankOne(LowRank):
-    """`layer.weight` will be an outer product: `Y = u vᵀ`, of two vectors.
+    """Make `layer.weight` an outer product of two vectors: `Y = u vᵀ`.
 
-    The originals are `u`, `(*, m)`, and `v`, `(*, n)`; the value is `(*, m, n)`. Real and
-    complex, of any inexact dtype. The cost is one pass over the value, and two for the
-    gradients.
+    The originals are `u`, `(*, m)`, and `v`, `(*, n)`; the value is `(*, m, n)`. Any floating point
+    or complex dtype. The cost is one pass over the value, and two for the gradients.
 
-    Assigning, and registering on a weight, keeps an outer product, and replaces any other
-    matrix by the nearest one in the Frobenius norm, its leading singular triple. The vectors
-    are then of equal length. From zero, `v` is zero and `u` is not, so that training goes on.
+    Assignment and registration keep an outer product and replace any other matrix with the nearest
+    one in the Frobenius norm, its leading singular triple. The two vectors then have equal length.
+    For a zero matrix, `v` is zero and `u` is not, so that training can continue.
 
     Args:
-        strict: whether to refuse a matrix of higher rank instead.
+        strict: whether to reject a matrix of higher rank instead of replacing it.
 
     Raises:
-        ValueError: if the weight is not a matrix; with `strict`, if a matrix of higher rank is
-            assigned, with its second singular value.
+        ValueError: if the weight is not a matrix; with `strict`, if an assigned matrix has a higher
+            rank; the error's `deviation` is its second singular value.
 
-    Source: as for `LowRank`.
+    Source: see `LowRank`.
 
     >>> linear = register_parametrization(torch.nn.Linear(5, 4), "weight", RankOne())
     >>> [tuple(x.shape) for x in linear.parametrizations.weight.originals()]

@@ -1,4 +1,4 @@
-"""Matrices of determinant one."""
+"""Matrices with determinant one."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ __all__ = ["SpecialLinear"]
 
 
 class SpecialLinear(PolarForm):
-    """`layer.weight` will have determinant one: `Y = P Q B`, a polar form.
+    """Give `layer.weight` determinant one: `Y = P Q B`, a polar form.
 
-    `B` is the rotation of the matrix that was assigned last, and `Q = cayley(2 K)` a rotation,
-    and `P` is `H² + floor m I` divided by the `n`-th root of its determinant, with the
-    symmetric part `H` and the skew-symmetric part `K` of `X = H + K`, and the mean `m` of the
-    eigenvalues of `H²`, so that `X` may be of any size. It reaches every matrix of
-    determinant one whose singular values are `floor` times their mean at least, but for those
-    with a rotation half a turn away from `B` in some plane: and these too, from closer by.
+    `B` is the rotation in the polar form of the last assigned matrix, `Q = cayley(2 K)` is a
+    rotation, and `P` is `H² + floor m I` divided by the `n`-th root of its determinant. Here `H` is
+    the symmetric part and `K` the skew-symmetric part of `X = H + K`, and `m` is the mean of the
+    eigenvalues of `H²`, so that the scale of `X` does not matter. The map reaches every matrix with
+    determinant one whose singular values are at least `floor` times their mean, except those whose
+    rotation is half a turn away from `B` in some plane; these are reached after the base point has
+    moved.
 
     Shapes `(*, n, n) -> (*, n, n)`, real; half precision is computed in float32. Rounding the
-    entries changes the determinant by the precision times the condition number, which in half
-    precision is soon as large as one. The cost is
-    four products of `n x n` matrices, one of them for an inverse, and five for the gradient;
-    a factorisation for the determinant, and an inverse for its gradient.
+    entries changes the determinant by about the precision times the condition number, which in half
+    precision easily exceeds one. The cost is four products of `n x n` matrices, one of them for an
+    inverse, and five for the gradient; a factorization for the determinant, and an inverse for its
+    gradient.
 
-    Assigning, and registering on a weight, keeps a matrix of determinant one. Of any other, a
-    negative determinant is made positive by turning over the direction of the smallest
-    singular value, singular values less than the precision times the largest are raised to
-    that, and the matrix is divided by the `n`-th root of its determinant. That is not the
-    nearest matrix, for which there is no closed form. If singular values are less than
-    `floor` allows, they are raised to that, and the matrix is divided once more.
+    Assignment and registration keep a matrix with determinant one. Any other is replaced by one
+    nearby, but not the nearest, for which there is no closed form: a negative determinant is made
+    positive by reversing the direction of the smallest singular value, singular values less than
+    the precision times the largest are raised to that, and the matrix is divided by the `n`-th root
+    of its determinant. If singular values are less than `floor` allows, they are raised, and the
+    matrix is divided once more.
 
     Args:
-        floor: how small singular values may be, relative to their mean; positive. It keeps the
-            determinant from being lost in rounding.
+        floor: the smallest allowed singular value, relative to their mean; positive. It protects
+            the determinant from rounding errors.
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix of another determinant instead.
+        strict: whether to reject a matrix of another determinant instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square or not real, or `floor` is not positive;
-            with `strict`, if one that is assigned has another determinant, with its
+        ValueError: if the matrices are not square or not real, or `floor` is not positive; with
+            `strict`, if an assigned matrix has another determinant; the error's `deviation` is its
             difference from one.
 
-    Source: as for `PositiveDeterminant`.
+    Source: see `PositiveDeterminant`.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", SpecialLinear())
     >>> round(torch.linalg.det(linear.weight).item(), 4)
@@ -94,7 +95,7 @@ class SpecialLinear(PolarForm):
         return largest_entry(sign * logarithm.exp() - 1)
 
     def tolerance(self, Y: Tensor) -> float:
-        """Of the determinant: the precision times the condition number, in the Frobenius norm."""
+        """The tolerance of the determinant: the precision times the condition number."""
         S = torch.linalg.svdvals(widened(Y))
         norms = torch.linalg.vector_norm(S, dim=-1) * torch.linalg.vector_norm(1 / S, dim=-1)
         return min(10 * epsilon(Y) * largest_entry(norms).item(), 0.5)

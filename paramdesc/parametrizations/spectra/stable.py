@@ -1,4 +1,4 @@
-"""Matrices of stable linear systems, in continuous and in discrete time."""
+"""Matrices of stable linear systems, in continuous and discrete time."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ NUDGE = 0.01
 
 
 class HurwitzStable(Dissipative):
-    """`layer.weight` will have eigenvalues of real part less than `-margin`.
+    """Keep the real parts of the eigenvalues of `layer.weight` below `-margin`.
 
-    `Y = P (K - I / 2) - margin I` with `P = H² + floor I`, where `H` and `K` are the Hermitian
-    and the skew-Hermitian part of `X = H + K`. So `x' = Y x` decays, faster than
-    `exp(-margin t)`. The inverse of `P` solves the Lyapunov equation `Aᴴ W + W A = -I` of
-    `A = Y + margin I`: each such matrix has one `P` and one `K`, and all are reached but for
-    those with eigenvalues of `P` less than `floor`. The real parts are `-margin - floor / 2`
-    at most, up to rounding: to the entries of a matrix that is far from normal it is little,
-    and to its eigenvalues more. The margin is what to meet it with.
+    `Y = P (K - I / 2) - margin I` with `P = H² + floor I`, where `H` and `K` are the Hermitian and
+    the skew-Hermitian part of `X = H + K`. So `x' = Y x` decays, faster than `exp(-margin t)`. The
+    inverse of `P` solves the Lyapunov equation `Aᴴ W + W A = -I` of `A = Y + margin I`: each such
+    matrix has one `P` and one `K`, and all are reached except those whose `P` has eigenvalues less
+    than `floor`. The real parts are at most `-margin - floor / 2`, up to rounding. For a matrix far
+    from normal, rounding changes the eigenvalues more than the entries; choose `margin` to allow
+    for it.
 
     Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
     The cost is two products of `n x n` matrices, and four for the gradient.
 
-    Assigning, and registering on a weight, keeps a stable matrix. Of any other the spectrum is
-    moved: it becomes `A - s I`, with the `s` that takes the largest real part to `-margin`
-    minus a hundredth of the spectral radius, or ten times `floor` if that is more. The nearest
-    stable matrix would be a problem without a closed form. The equation is solved in double
-    precision, by 90 products, an inverse and the eigenvalues. Where it is ill-conditioned, for
-    eigenvalues near the bound or far from normal matrices, so is the value in terms of `X`.
+    Assignment and registration keep a stable matrix. The spectrum of any other is shifted: it
+    becomes `A - s I`, where `s` moves the largest real part to `-margin` minus a hundredth of the
+    spectral radius, or minus ten times `floor` if that is more. (The nearest stable matrix has no
+    closed form.) The equation is solved in double precision and the result corrected once, with
+    190 products, two inverses and the eigenvalues. Where it is ill-conditioned, for weakly damped
+    oscillations or matrices far from normal, the value is also ill-conditioned as a function of
+    `X`.
 
     Args:
-        margin: how far the real parts are from zero at least, not negative.
-        floor: the smallest eigenvalue of `P` that is allowed, positive.
-        strict: whether to refuse a matrix that is not stable instead.
+        margin: the smallest distance of the real parts from zero, zero or positive.
+        floor: the smallest allowed eigenvalue of `P`, positive.
+        strict: whether to reject a matrix that is not stable instead of replacing it.
 
     Raises:
         ValueError: if the matrices are not square, or an argument is out of its range; with
-            `strict`, if one that is assigned is not stable, with the largest real part of its
-            eigenvalues plus `margin`.
+            `strict`, if an assigned matrix is not stable; the error's `deviation` is the largest
+            real part of its eigenvalues plus `margin`.
 
     Source: G.-R. Duan and R. J. Patton, *A note on Hurwitz stability of matrices*, Automatica
     34 (1998), for the form of all stable matrices.
@@ -89,35 +90,34 @@ class HurwitzStable(Dissipative):
 
 
 class SchurStable(Dissipative):
-    """`layer.weight` will have spectral radius less than `bound`.
+    """Keep the spectral radius of `layer.weight` below `bound`.
 
     `Y = bound (I + A) (I - A)⁻¹`, with `A = P (K - I / 2)` as in `HurwitzStable`. So, with
-    `bound=1`, `x[t + 1] = Y x[t]` decays. Norms may be large all the same: this does not bound
-    `|Y x|`. Each matrix of such spectral radius has one `P` and one `K`, and all are reached
-    but for those with eigenvalues of `P` less than `floor`. As in `HurwitzStable`, rounding
-    moves eigenvalues of matrices far from normal: a smaller bound is what to meet it with.
+    `bound=1`, `x[t + 1] = Y x[t]` decays. The norm `|Y x|` is not bounded and can be large. Each
+    matrix with such a spectral radius has one `P` and one `K`, and all are reached except those
+    whose `P` has eigenvalues less than `floor`. As in `HurwitzStable`, rounding moves the
+    eigenvalues of matrices far from normal; choose a smaller `bound` to allow for it.
 
     Shapes `(*, n, n) -> (*, n, n)`, real and complex; half precision is computed in float32.
     The cost is two products of `n x n` matrices and an inverse, and six products for the
     gradient.
 
-    Assigning, and registering on a weight, keeps a stable matrix, and scales any other to the
-    spectral radius `0.99 bound`; so it does if the eigenvalues are closer to `bound` than
-    `floor` times that. The nearest stable matrix would be a problem without a closed form. As
-    for `HurwitzStable`, a matrix equation is solved in double precision.
+    Assignment and registration keep a stable matrix and scale any other to the spectral radius
+    `0.99 bound`. A stable matrix is scaled too if its eigenvalues are closer to `bound` than
+    `floor` times `bound`. (The nearest stable matrix has no closed form.) As in `HurwitzStable`, a
+    matrix equation is solved in double precision.
 
     Args:
-        bound: the bound of the spectral radius, positive.
-        floor: the smallest eigenvalue of `P` that is allowed, positive.
-        strict: whether to refuse a matrix that is not stable instead.
+        bound: the upper bound of the spectral radius, positive.
+        floor: the smallest allowed eigenvalue of `P`, positive.
+        strict: whether to reject a matrix that is not stable instead of replacing it.
 
     Raises:
         ValueError: if the matrices are not square, or an argument is out of its range; with
-            `strict`, if one that is assigned is not stable, with what its spectral radius
-            exceeds `bound` by.
+            `strict`, if an assigned matrix is not stable; the error's `deviation` is the amount by
+            which its spectral radius exceeds `bound`.
 
-    Source: as for `HurwitzStable`, and the Cayley transform, which takes the left half plane
-    to the unit disc.
+    Source: see `HurwitzStable`; the Cayley transform maps the left half-plane to the unit disk.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", SchurStable())
     >>> bool((torch.linalg.eigvals(linear.weight).abs() < 1).all())

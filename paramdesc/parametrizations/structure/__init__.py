@@ -1,1 +1,1 @@
-"""Maps onto matrices of a linear or algebraic structure."""
+"""Maps to matrices with linear or algebraic structure."""

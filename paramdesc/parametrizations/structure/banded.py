@@ -11,24 +11,25 @@ __all__ = ["Banded"]
 
 
 class Banded(LinearStructure):
-    """`layer.weight` will be banded: `Y[i, j] = X[i, j]` for `-lower <= j - i <= upper`, else 0.
+    """Make `layer.weight` banded: `Y[i, j] = X[i, j]` for `-lower <= j - i <= upper`, else 0.
 
     `Banded(1, 1)` is tridiagonal, `Banded(1, 0)` lower bidiagonal.
 
-    Shapes `(*, m, n) -> (*, m, n)`, of any dtype. The entries of `X` off the band have no
+    Shapes `(*, m, n) -> (*, m, n)`, of any dtype. The entries of `X` outside the band have no
     effect and get no gradient. Cost: two passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a matrix with this band as it is, and
-    replaces any other by the nearest in the Frobenius norm, which drops the other entries.
+    Assignment and registration keep a matrix with this band as it is and replace any other with the
+    nearest one in the Frobenius norm, by setting the other entries to zero.
 
     Args:
         lower: the number of diagonals below the main one.
         upper: the number of diagonals above it.
-        strict: whether to refuse a matrix with entries off the band instead.
+        strict: whether to reject a matrix with entries outside the band instead of replacing it.
 
     Raises:
-        ValueError: if a number is negative, or it is not a matrix; with `strict`, if one that
-            is assigned has entries off the band, with the largest.
+        ValueError: if a number is negative, or the weight is not a matrix; with `strict`, if an
+            assigned matrix has entries outside the band; the error's `deviation` is the largest of
+            these.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 1.2.1.
 
@@ -38,14 +39,13 @@ class Banded(LinearStructure):
     [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
     """
 
-    constraint = "zero off the band"
+    constraint = "zero outside the band"
 
     def __init__(self, lower: int, upper: int, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
         if lower < 0 or upper < 0:
             raise ValueError(
-                "lower and upper count diagonals and are not negative. "
-                f"Got lower={lower}, upper={upper}."
+                f"lower and upper must be zero or positive. Got lower={lower}, upper={upper}."
             )
         self.lower = lower
         self.upper = upper

@@ -11,7 +11,7 @@ __all__ = ["Circulant"]
 
 
 class Circulant(ConstantDiagonals):
-    """`layer.weight` will be circulant: `Y[i, j] = c[(j - i) mod n]`.
+    """Make `layer.weight` circulant: `Y[i, j] = c[(j - i) mod n]`.
 
     `c[k]` is the mean of the `n` entries of `X` with `(j - i) mod n = k`. So `Y` is a cyclic
     convolution, it commutes with cyclic shifts, and the Fourier transform makes it diagonal.
@@ -19,15 +19,15 @@ class Circulant(ConstantDiagonals):
     Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; half precision is averaged in
     float32. Every entry of `X` has an effect. Cost: a few passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a circulant matrix to rounding, and
-    replaces any other by the nearest in the Frobenius norm, which the means give too.
+    Assignment and registration keep a circulant matrix up to rounding and replace any other with
+    the nearest one in the Frobenius norm, which the means also give.
 
     Args:
-        strict: whether to refuse a matrix that is not circulant instead.
+        strict: whether to reject a matrix that is not circulant instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
-            not circulant, with the largest difference of an entry from its mean.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            circulant; the error's `deviation` is the largest difference of an entry from its mean.
 
     Source: T. F. Chan, *An optimal circulant preconditioner for Toeplitz systems*, SIAM J.
     Sci. Stat. Comput. 9 (1988).

@@ -13,20 +13,20 @@ __all__ = ["Diagonal"]
 
 
 class Diagonal(LinearStructure):
-    """`layer.weight` will be diagonal: `Y[i, i] = X[i, i]`, and zero elsewhere.
+    """Make `layer.weight` diagonal: `Y[i, i] = X[i, i]`, and zero elsewhere.
 
     Shapes `(*, m, n) -> (*, m, n)`, of any dtype. The entries of `X` off the diagonal have
     no effect and get no gradient. Cost: one pass over the matrix.
 
-    Assigning, and registering on a weight, keeps a diagonal matrix as it is, and replaces
-    any other by the nearest in the Frobenius norm, which drops the other entries.
+    Assignment and registration keep a diagonal matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, by setting the other entries to zero.
 
     Args:
-        strict: whether to refuse a matrix that is not diagonal instead.
+        strict: whether to reject a matrix that is not diagonal instead of replacing it.
 
     Raises:
-        ValueError: if it is not a matrix; with `strict`, if one that is assigned is not
-            diagonal, with the largest entry off the diagonal.
+        ValueError: if the weight is not a matrix; with `strict`, if an assigned matrix is not
+            diagonal; the error's `deviation` is the largest entry off the diagonal.
 
     Source: R. A. Horn, C. R. Johnson, *Matrix Analysis*, 2nd ed., section 0.9.1.
 

@@ -12,24 +12,25 @@ __all__ = ["Hamiltonian", "check_even", "symplectic_adjoint"]
 
 
 class Hamiltonian(LinearStructure):
-    """`layer.weight` will be Hamiltonian, `J Y` symmetric: `Y = (X + J Xᵀ J) / 2`.
+    """Make `layer.weight` Hamiltonian, with `J Y` symmetric: `Y = (X + J Xᵀ J) / 2`.
 
     Here `J = [[0, I], [-I, 0]]`, so that `Y = [[A, B], [C, -Aᵀ]]` with symmetric `B` and `C`.
-    These are the generators of symplectic matrices, and the linear Hamiltonian flows.
+    Hamiltonian matrices generate symplectic matrices and linear Hamiltonian flows.
 
     Shapes `(*, 2n, 2n) -> (*, 2n, 2n)`, floating point or complex; the transpose is not
     conjugated. Every entry of `X` has an effect. Half precision is computed in float32. Cost:
     three passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a Hamiltonian matrix as it is, and replaces
-    any other by the nearest in the Frobenius norm, which the formula gives too.
+    Assignment and registration keep a Hamiltonian matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, which the formula also gives.
 
     Args:
-        strict: whether to refuse a matrix that is not Hamiltonian instead.
+        strict: whether to reject a matrix that is not Hamiltonian instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square of even size; with `strict`, if one that
-            is assigned is not Hamiltonian, with half the largest entry of `J Y - (J Y)ᵀ`.
+        ValueError: if the matrices are not square of even size; with `strict`, if an assigned
+            matrix is not Hamiltonian; the error's `deviation` is half the largest entry of `J Y -
+            (J Y)ᵀ`.
 
     Source: C. Paige, C. Van Loan, *A Schur decomposition for Hamiltonian matrices*, Linear
     Algebra Appl. 41 (1981), section 1.
@@ -57,7 +58,7 @@ def symplectic_adjoint(X: Tensor) -> Tensor:
 
 
 def check_even(X: Tensor, kind: str) -> None:
-    """Refuse anything but a square matrix of even size; `kind` names the map in the message."""
+    """Raise an error unless `X` is square of even size; `kind` names the map in the message."""
     if X.ndim < 2 or X.shape[-2] != X.shape[-1] or X.shape[-1] % 2 == 1:
         raise ValueError(
             f"{kind} matrices are square of even size, (*, 2n, 2n). Got shape {list(X.shape)}."

@@ -14,21 +14,22 @@ __all__ = ["Hermitian", "SkewHermitian"]
 
 
 class Hermitian(Mirrored):
-    """`layer.weight` will be Hermitian: `Y = triu(X, 1) + triu(X, 1)ᴴ + Re diag(X)`.
+    """Make `layer.weight` Hermitian: `Y = triu(X, 1) + triu(X, 1)ᴴ + Re diag(X)`.
 
-    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; of a real `X` it is what
-    `Symmetric` gives. The entries of `X` below the diagonal, and the imaginary parts on it,
-    have no effect and get no gradient. Cost: four passes over the matrix.
+    Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; for a real `X`, the value is that of
+    `Symmetric`. The entries of `X` below the diagonal, and the imaginary parts on it, have no
+    effect and get no gradient. Cost: four passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a Hermitian matrix as it is, and replaces
-    any other by the nearest in the Frobenius norm, `(A + Aᴴ) / 2`.
+    Assignment and registration keep a Hermitian matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, `(A + Aᴴ) / 2`.
 
     Args:
-        strict: whether to refuse a matrix that is not Hermitian instead.
+        strict: whether to reject a matrix that is not Hermitian instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned
-            is not Hermitian, with the largest difference from its conjugate transpose.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            Hermitian; the error's `deviation` is the largest difference from its conjugate
+            transpose.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2.
@@ -56,22 +57,22 @@ class Hermitian(Mirrored):
 
 
 class SkewHermitian(Mirrored):
-    """`layer.weight` will be skew-Hermitian: `Y = triu(X, 1) - triu(X, 1)ᴴ + i Im diag(X)`.
+    """Make `layer.weight` skew-Hermitian: `Y = triu(X, 1) - triu(X, 1)ᴴ + i Im diag(X)`.
 
-    These are the generators of unitary matrices, `i` times the Hermitian ones. Shapes
-    `(*, n, n) -> (*, n, n)`, floating point or complex; of a real `X` it is what `Skew`
-    gives. The entries of `X` below the diagonal, and the real parts on it, have no effect
-    and get no gradient. Cost: four passes over the matrix.
+    Skew-Hermitian matrices generate unitary matrices, and are `i` times Hermitian ones. Shapes `(*,
+    n, n) -> (*, n, n)`, floating point or complex; for a real `X`, the value is that of `Skew`. The
+    entries of `X` below the diagonal, and the real parts on it, have no effect and get no gradient.
+    Cost: four passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a skew-Hermitian matrix as it is, and
-    replaces any other by the nearest in the Frobenius norm, `(A - Aᴴ) / 2`.
+    Assignment and registration keep a skew-Hermitian matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, `(A - Aᴴ) / 2`.
 
     Args:
-        strict: whether to refuse a matrix that is not skew-Hermitian instead.
+        strict: whether to reject a matrix that is not skew-Hermitian instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned
-            is not skew-Hermitian, with the largest modulus in `Y + Yᴴ`.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            skew-Hermitian; the error's `deviation` is the largest modulus in `Y + Yᴴ`.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2, for `iA`.

@@ -1,6 +1,7 @@
-"""Maps onto a linear subspace, or an affine one, through its orthogonal projection.
+"""Maps to a linear or affine subspace, through its orthogonal projection.
 
-Without postponed annotations: `typing.get_type_hints` looks for their names in the public module.
+No `from __future__ import annotations`: `typing.get_type_hints` looks for their names in the public
+module.
 """
 
 from typing import ClassVar
@@ -16,13 +17,13 @@ __all__ = ["LinearStructure"]
 
 
 class LinearStructure(Parametrization):
-    """A map whose values form a linear or affine subspace. Derive from it and define `project`.
+    """A map whose values form a linear or affine subspace. Subclasses define `project`.
 
-    `project(X)` is the point of the subspace that is nearest to `X` in the Frobenius norm.
-    The rest follows: evaluating projects, assigning and registering keep a value of the
-    subspace to rounding and replace any other by the nearest, and `strict` refuses it. A
-    subclass may define a cheaper `forward` that leaves the values of the subspace as they are,
-    and allow more `roundings` of the largest entry, as sums of many entries need them.
+    `project(X)` is the point of the subspace that is nearest to `X` in the Frobenius norm. The rest
+    follows: evaluation projects, assignment and registration keep a value in the subspace up to
+    rounding and replace any other with the nearest one, or reject it with `strict`. A subclass may
+    define a cheaper `forward` that keeps the values in the subspace as they are, and allow more
+    `roundings` of the largest entry, as sums of many entries require.
 
     >>> class EqualRows(LinearStructure):
     ...     constraint = "a matrix of equal rows"
@@ -37,7 +38,7 @@ class LinearStructure(Parametrization):
     roundings: ClassVar[float] = 4
 
     def project(self, X: Tensor) -> Tensor:
-        """The value nearest to `X`, after the check of its shape."""
+        """The value nearest to `X`, after a check of its shape."""
         raise NotImplementedError(f"{type(self).__name__} defines no project().")
 
     def forward(self, X: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ class LinearStructure(Parametrization):
         return nearest.contiguous()  # a view or an expanded tensor could not be trained by all
 
     def deviation(self, Y: Tensor) -> Tensor:
-        """The largest difference of an entry of `Y` from that of the nearest value."""
+        """The largest difference between an entry of `Y` and of the nearest value."""
         return largest_deviation(Y, self.project(Y))
 
     def tolerance(self, Y: Tensor) -> float:
@@ -60,7 +61,7 @@ class LinearStructure(Parametrization):
 
 
 def largest_deviation(Y: Tensor, other: Tensor) -> Tensor:
-    """The largest difference of two entries at the same place; none of equal infinities."""
+    """The largest difference between corresponding entries; equal infinities do not differ."""
     if Y.dtype == torch.bool:
         Y, other = Y.int(), other.int()
     return largest_entry(torch.where(other == Y, 0, Y - other))

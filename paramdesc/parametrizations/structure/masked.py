@@ -1,38 +1,40 @@
 """Tensors with fixed entries under a mask.
 
-Without postponed annotations: TorchScript takes those of a class as they are.
+No `from __future__ import annotations`: TorchScript needs the annotations of the class as objects.
 """
 
 import torch
 from torch import Tensor
 
+from paramdesc.chain.cuts import Cuts, cuts_of_broadcast
 from paramdesc.parametrizations.structure.linear_structure import LinearStructure
 
 __all__ = ["Masked"]
 
 
 class Masked(LinearStructure):
-    """`layer.weight` will be `fill` where `mask` is false: `Y = X` where it is true.
+    """Set `layer.weight` to `fill` where `mask` is false; `Y = X` where it is true.
 
-    It prunes: the entries of `X` that are masked out have no effect and get no gradient, as
-    long as they are finite.
+    This prunes the weight: masked entries of `X` have no effect and get no gradient, as long as
+    they are finite.
 
     Shapes `(*) -> (*)`, of any dtype and number of dimensions. `mask` is broadcast to the
     shape of `X`. It is a buffer of zeros and ones, saved and moved with the map, and may be
     written to in place to prune more. Cost: one pass over the tensor.
 
-    Assigning, and registering on a weight, keeps a tensor with these entries as it is, and
-    replaces any other by the nearest in the Frobenius norm, which has them filled.
+    Assignment and registration keep a tensor with these entries as it is and replace any other with
+    the nearest one in the Frobenius norm, by filling them.
 
     Args:
-        mask: which entries are free: true, or any number but zero.
-        fill: the value of the others.
-        strict: whether to refuse a tensor with other entries there instead.
+        mask: a mask of the free entries, which are true or nonzero.
+        fill: the value of the other entries.
+        strict: whether to reject a tensor with other values there instead of replacing it.
 
     Raises:
         TypeError: if `mask` is not a tensor.
-        ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if a tensor
-            that is assigned has other entries where it is false, with the largest difference.
+        ValueError: if it cannot be broadcast to the shape of `X`; with `strict`, if an assigned
+            tensor has other values where the mask is false; the error's `deviation` is the largest
+            difference.
 
     Source: S. Han, J. Pool, J. Tran, W. J. Dally, *Learning both weights and connections for
     efficient neural networks*, NeurIPS 2015, section 3.
@@ -57,6 +59,9 @@ class Masked(LinearStructure):
         self.register_buffer("mask", (mask.detach() != 0).to(torch.get_default_dtype()))
         self.fill = float(fill)
 
+    def cuts(self, dim: int, ndim: int) -> Cuts | None:
+        return (dim,), cuts_of_broadcast({"mask": self.mask}, dim, ndim)
+
     def project(self, X: Tensor) -> Tensor:
         check_broadcast(self.mask, X)
         if self.fill == 0:
@@ -70,12 +75,13 @@ class Masked(LinearStructure):
 
 
 def check_broadcast(mask: Tensor, X: Tensor) -> None:
-    """Refuse a mask that is not broadcast to the shape of `X` itself."""
+    """Raise an error unless the mask broadcasts to the shape of `X`."""
     leading = X.ndim - mask.ndim
     fits = leading >= 0
     for dim in range(mask.ndim if fits else 0):
         fits = fits and (mask.shape[dim] == 1 or mask.shape[dim] == X.shape[leading + dim])
     if not fits:
         raise ValueError(
-            f"a mask of shape {list(mask.shape)} is not one for a tensor of shape {list(X.shape)}."
+            f"a mask of shape {list(mask.shape)} does not broadcast to a tensor of shape "
+            f"{list(X.shape)}."
         )

@@ -1,4 +1,4 @@
-"""Matrices that equal their image under a reflection at the diagonal."""
+"""Matrices that equal their image under a reflection in the diagonal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Mirrored(LinearStructure):
     """
 
     def check(self, X: Tensor) -> None:
-        """Refuse a tensor that is not a square matrix."""
+        """Raise an error unless the tensor is a square matrix."""
         raise NotImplementedError
 
     def image(self, X: Tensor) -> Tensor:

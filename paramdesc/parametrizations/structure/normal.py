@@ -1,4 +1,4 @@
-"""Normal matrices: those with an orthonormal basis of eigenvectors."""
+"""Normal matrices, which have an orthonormal basis of eigenvectors."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ ANGLE = 1.0
 
 
 class Normal(BasePoint):
-    """`layer.weight` will be normal, `Y Yᴴ = Yᴴ Y`: `Y = Q D Qᴴ`.
+    """Make `layer.weight` normal, `Y Yᴴ = Yᴴ Y`: `Y = Q D Qᴴ`.
 
     `Q = base (2 (I - A / 2)⁻¹ - I)` is orthogonal, or unitary: `A` is skew-symmetric, or
-    skew-Hermitian, with the entries of `X` above the diagonal, and `base` a matrix of that
-    kind that the map keeps. `D` is diagonal if `X` is complex, with the diagonal of `X`. If it
-    is real, there are 2 x 2 blocks on the diagonal of `D`:
+    skew-Hermitian, with the entries of `X` above the diagonal, and the base point `base` is
+    orthogonal or unitary too. If `X` is complex, `D` is its diagonal. If `X` is real, `D` has 2 x 2
+    blocks on the diagonal:
 
-    - `[[a, -b], [b, a]]`, of the eigenvalues `a ± ib`, where the buffer `rotating` is true.
-      `a` is the mean of the two diagonal entries of `X` there, `b` the entry in place of `b`.
-    - two real eigenvalues where it is false, the diagonal entries of `X`.
+    - `[[a, -b], [b, a]]`, with eigenvalues `a ± ib`, where the buffer `rotating` is true. `a` is
+      the mean of the two diagonal entries of `X` there, and `b` is the entry of `X` in its place.
+    - two real eigenvalues, the diagonal entries of `X`, where it is false.
 
-    The other entries of `X` have no effect and get no gradient. So training changes
-    eigenvalues and eigenvectors, and in the real case it leaves the number of pairs.
+    The other entries of `X` have no effect and get no gradient. So training changes eigenvalues and
+    eigenvectors, but in the real case not the number of conjugate pairs.
 
     Shapes `(*, n, n) -> (*, n, n)`, floating point or complex. Half precision is computed in
     float32. Cost: one inverse and two products of this size.
 
-    Assigning, and registering on a weight, sets `base`, `rotating` and `X`, and keeps a normal
-    matrix to rounding. Any other is replaced by a normal one nearby, as the nearest is not
-    known in closed form: `D` is then the part of `Qᴴ A Q` that it may hold, with `Q` of the
-    eigenvectors of `cos(1) (A + Aᴴ) + sin(1) i (A - Aᴴ)`, or of the same of the unitary polar
-    factor of `A`, whichever is nearer. That takes a few eigendecompositions, in double precision.
+    Assignment and registration set `base`, `rotating` and `X`, and keep a normal matrix up to
+    rounding. Any other is replaced by a normal matrix nearby, because the nearest one has no closed
+    form: `D` is then the part of `Qᴴ A Q` that has its form, where `Q` holds the eigenvectors of
+    `cos(1) (A + Aᴴ) + sin(1) i (A - Aᴴ)`, or of the same expression for the unitary polar factor of
+    `A`, whichever is nearer. This takes a few eigendecompositions in double precision.
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not normal instead.
+        strict: whether to reject a matrix that is not normal instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
-            not normal, with the largest entry of `Y Yᴴ - Yᴴ Y`.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            normal; the error's `deviation` is the largest entry of `Y Yᴴ - Yᴴ Y`.
 
-    Source: the combination: H. He, D. Kressner, *A simple, randomized algorithm for
-    diagonalizing normal matrices*, arXiv 2405.18399 (2024), algorithm 1; the real form: R. Horn,
-    C. Johnson, *Matrix Analysis*, 2nd ed., theorem 2.5.8.
+    Source: for the combination, H. He, D. Kressner, *A simple, randomized algorithm for
+    diagonalizing normal matrices*, arXiv 2405.18399 (2024), algorithm 1; for the real form, R.
+    Horn, C. Johnson, *Matrix Analysis*, 2nd ed., theorem 2.5.8.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 3), "weight", Normal())
     >>> Y = linear.weight
@@ -87,7 +87,7 @@ class Normal(BasePoint):
         return Q if base is None else matmul(base.clone().to(Q.dtype), Q)
 
     def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """The entries that give `D`, and `Q` as base point."""
+        """The entries that give `D`, with `Q` as base point."""
         return X.tril(), renewed(self.basis(widened(X)))
 
     def extra_repr(self) -> str:
@@ -164,8 +164,8 @@ def retained(X: Tensor, rotating: Tensor) -> Tensor:
 def eigenvectors(Y: Tensor) -> Tensor:
     """A unitary `V` such that `Vᴴ Y V` is diagonal, for a normal complex `Y`.
 
-    They are those of a Hermitian matrix. Where two of its eigenvalues are much closer than
-    those of `Y`, rounding mixes their vectors, which one step of perturbation theory undoes.
+    They are the eigenvectors of a Hermitian matrix. Where two of its eigenvalues are much closer
+    than those of `Y`, rounding mixes their vectors, which one step of perturbation theory corrects.
     """
     hermitian = math.cos(ANGLE) * (Y + Y.mH) + math.sin(ANGLE) * 1j * (Y - Y.mH)
     V = torch.linalg.eigh(hermitian).eigenvectors
@@ -181,13 +181,13 @@ def eigenvectors(Y: Tensor) -> Tensor:
 
 
 def complex_basis(Y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The eigenvectors of a normal `Y`, and that no block rotates."""
+    """The eigenvectors of a normal `Y`, and a mask without rotating blocks."""
     rotating = torch.zeros(*Y.shape[:-2], Y.shape[-1] // 2, dtype=torch.bool, device=Y.device)
     return eigenvectors(Y), rotating
 
 
 def real_basis(Y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """An orthogonal `Q` such that `Qᵀ Y Q` is in blocks, and which of them rotate.
+    """An orthogonal `Q` such that `Qᵀ Y Q` is block diagonal, and which blocks rotate.
 
     Eigenvalues whose imaginary part is below `eps` times the norm count as real.
     """
@@ -203,8 +203,8 @@ def real_basis(Y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     V = torch.where(rotating.unsqueeze(-2), V, 0)
     planes = torch.nn.functional.pad(torch.view_as_real(V).flatten(-2), (0, n % 2))
     Q = torch.linalg.qr(planes).Q
-    # what is left, in which Y is symmetric, is turned to the eigenvectors, and the planes
-    # keep their places: their numbers are the smallest, in order
+    # the rest, on which Y is symmetric, is rotated to the eigenvectors, and the planes keep their
+    # places, which come first
     is_left = ~torch.nn.functional.pad(rotating.repeat_interleave(2, -1), (0, n % 2))
     T = Q.mT @ (Y + Y.mT) @ Q
     T = torch.where(is_left.unsqueeze(-1) & is_left.unsqueeze(-2), T, 0)

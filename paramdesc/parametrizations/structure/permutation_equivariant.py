@@ -13,24 +13,24 @@ __all__ = ["PermutationEquivariant"]
 
 
 class PermutationEquivariant(LinearStructure):
-    """`layer.weight` will commute with permutations: `Y = a I + b 1 1ᵀ`.
+    """Make `layer.weight` commute with permutations: `Y = a I + b 1 1ᵀ`.
 
-    `b` is the mean of the entries of `X` off the diagonal, `a + b` that of the entries on it.
-    A layer with this weight and a constant bias treats its inputs as a set.
+    `b` is the mean of the off-diagonal entries of `X`, and `a + b` is the mean of the diagonal
+    entries. A layer with this weight and a constant bias treats its inputs as a set.
 
     Shapes `(*, n, n) -> (*, n, n)`, floating point or complex; half precision is averaged in
-    float32. Every entry of `X` has an effect. The blocks of a layer between `p` and `q`
-    features of each element are a weight `(q, p, n, n)`. Cost: three passes over the matrix.
+    float32. Every entry of `X` has an effect. A layer from `p` to `q` features of each element has
+    a weight `(q, p, n, n)`. Cost: three passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a matrix of this form to rounding, and
-    replaces any other by the nearest in the Frobenius norm, which the means give too.
+    Assignment and registration keep a matrix of this form up to rounding and replace any other with
+    the nearest one in the Frobenius norm, which the means also give.
 
     Args:
-        strict: whether to refuse a matrix that is not of this form instead.
+        strict: whether to reject a matrix that is not of this form instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned is
-            not of this form, with the largest difference of an entry from its mean.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not of
+            this form; the error's `deviation` is the largest difference of an entry from its mean.
 
     Source: M. Zaheer et al., *Deep sets*, NeurIPS 2017, lemma 3.
 

@@ -11,21 +11,21 @@ __all__ = ["Skew", "skew"]
 
 
 class Skew(Mirrored):
-    """`layer.weight` will be skew-symmetric, `Yᵀ = -Y`: `Y = triu(X, 1) - triu(X, 1)ᵀ`.
+    """Make `layer.weight` skew-symmetric, `Yᵀ = -Y`: `Y = triu(X, 1) - triu(X, 1)ᵀ`.
 
-    Shapes `(*, n, n) -> (*, n, n)`, of any signed dtype; complex matrices are skew-symmetric,
-    see `SkewHermitian` for the others. The entries of `X` on and below the diagonal have no
-    effect and get no gradient. Cost: two passes over the matrix.
+    Shapes `(*, n, n) -> (*, n, n)`, of any signed dtype; complex matrices become skew-symmetric,
+    see `SkewHermitian` for the conjugate version. The entries of `X` on and below the diagonal have
+    no effect and get no gradient. Cost: two passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a skew-symmetric matrix as it is, and
-    replaces any other by the nearest in the Frobenius norm, `(A - Aᵀ) / 2`.
+    Assignment and registration keep a skew-symmetric matrix as it is and replace any other with the
+    nearest one in the Frobenius norm, `(A - Aᵀ) / 2`.
 
     Args:
-        strict: whether to refuse a matrix that is not skew-symmetric instead.
+        strict: whether to reject a matrix that is not skew-symmetric instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned
-            is not skew-symmetric, with the largest sum of two opposite entries.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            skew-symmetric; the error's `deviation` is the largest sum of two opposite entries.
 
     Source: K. Fan, A. J. Hoffman, *Some metric inequalities in the space of matrices*,
     Proc. Amer. Math. Soc. 6 (1955), theorem 2, for `iA`.

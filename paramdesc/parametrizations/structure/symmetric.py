@@ -11,20 +11,20 @@ __all__ = ["Symmetric", "symmetric"]
 
 
 class Symmetric(Mirrored):
-    """`layer.weight` will be symmetric: `Y = triu(X) + triu(X, 1)ᵀ`.
+    """Make `layer.weight` symmetric: `Y = triu(X) + triu(X, 1)ᵀ`.
 
-    Shapes `(*, n, n) -> (*, n, n)`, of any dtype; complex matrices are symmetric, not
-    Hermitian. The entries of `X` below the diagonal have no effect and get no gradient.
+    Shapes `(*, n, n) -> (*, n, n)`, of any dtype; complex matrices become symmetric, not Hermitian,
+    see `Hermitian`. The entries of `X` below the diagonal have no effect and get no gradient.
 
-    Assigning, and registering on a weight, keeps a symmetric matrix as it is, and replaces
-    any other by the nearest symmetric one in the Frobenius norm, `(A + Aᵀ) / 2`.
+    Assignment and registration keep a symmetric matrix as it is and replace any other with the
+    nearest symmetric one in the Frobenius norm, `(A + Aᵀ) / 2`.
 
     Args:
-        strict: whether to refuse a matrix that is not symmetric instead.
+        strict: whether to reject a matrix that is not symmetric instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if one that is assigned
-            is not symmetric, with the largest difference from its transpose.
+        ValueError: if the matrices are not square; with `strict`, if an assigned matrix is not
+            symmetric; the error's `deviation` is the largest difference from its transpose.
 
     Source: N. J. Higham, *Computing a nearest symmetric positive semidefinite matrix*,
     Linear Algebra Appl. 103 (1988), section 1.

@@ -20,38 +20,39 @@ NEWTON_STEPS = 15
 
 
 class Symplectic(BasePoint):
-    """`layer.weight` will be symplectic: `Yᵀ J Y = J` with `J = [[0, I], [-I, 0]]`.
+    """Make `layer.weight` symplectic: `Yᵀ J Y = J` with `J = [[0, I], [-I, 0]]`.
 
     With the blocks `[[P, Q], [R, _]]` of `X`, `Y` is the product of
 
-    - `base`, a symplectic matrix that the map keeps,
+    - the base point `base`, a symplectic matrix,
     - `[[I, 0], [C, I]]`, where `C` is symmetric with the upper triangle of `R`,
     - `[[G, 0], [0, G⁻ᵀ]]`, where `G = (I + tril(P, -1)) exp(diag P) (I + triu(P, 1))`,
     - `[[I, B], [0, I]]`, where `B` is symmetric with the upper triangle of `Q`.
 
-    Every `X` gives a symplectic matrix, no inverse can fail, and there are as many free
-    entries as dimensions, `2n² + n`. At zero `Y` is `base`, and moves in all directions.
+    Every `X` gives a symplectic matrix, and no inverse can fail. There are `2n² + n` free entries,
+    which is the dimension of the symplectic group. At zero, `Y` is `base` and can move in all
+    directions.
 
     Shapes `(*, 2n, 2n) -> (*, 2n, 2n)`, floating point or complex; the transpose is not
     conjugated. Half precision is computed in float32. Cost: two products of this size.
 
-    Assigning, and registering on a weight, makes the value the `base`, and sets `X` to zero.
-    A symplectic matrix is kept as it is. Any other is replaced by the nearer of two, as the
-    nearest is not known in closed form: its generalised polar factor `A (A* A)^(-1/2)` with
-    the adjoint `A* = J⁻¹ Aᵀ J`, where Newton's iteration finds it, and the nearest matrix
-    that is symplectic and orthogonal, or for complex ones the nearest unitary
-    `[[U, 0], [0, Ū]]`. That takes some 15 inverses, in double precision.
+    Assignment and registration make the value the `base`, and set `X` to zero. A symplectic matrix
+    is kept as it is. Any other is replaced by the nearer of two matrices, because the nearest one
+    has no closed form: its generalized polar factor `A (A* A)^(-1/2)` with the adjoint `A* = J⁻¹ Aᵀ
+    J`, if Newton's iteration finds it, and the nearest matrix that is both symplectic and
+    orthogonal, or, if complex, the nearest unitary `[[U, 0], [0, Ū]]`. This takes about 15 inverses
+    in double precision.
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.
-        strict: whether to refuse a matrix that is not symplectic instead.
+        strict: whether to reject a matrix that is not symplectic instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square of even size; with `strict`, if one that
-            is assigned is not symplectic, with the largest entry of `Yᵀ J Y - J`.
+        ValueError: if the matrices are not square of even size; with `strict`, if an assigned
+            matrix is not symplectic; the error's `deviation` is the largest entry of `Yᵀ J Y - J`.
 
     Source: F. Dopico, C. Johnson, *Parametrization of the matrix symplectic group and
-    applications*, SIAM J. Matrix Anal. Appl. 31 (2009), section 3; the polar factor: N. Higham,
+    applications*, SIAM J. Matrix Anal. Appl. 31 (2009), section 3; for the polar factor, N. Higham,
     D. Mackey, N. Mackey, F. Tisseur, *Computing the polar decomposition and the matrix sign
     decomposition in matrix groups*, SIAM J. Matrix Anal. Appl. 25 (2004).
 
@@ -79,7 +80,7 @@ class Symplectic(BasePoint):
         return Y if base is None else matmul(base.clone().to(Y.dtype), Y)
 
     def recenter(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Zero, and the value as base point, after a Newton step for `Yᵀ J Y = J`."""
+        """Zero, with the value as base point after a Newton step for `Yᵀ J Y = J`."""
         Y = self.evaluate(widened(X))
         excess = matmul(symplectic_adjoint(Y), Y)
         excess.diagonal(0, -2, -1).sub_(1)
@@ -133,13 +134,13 @@ def residual(Y: Tensor) -> Tensor:
 
 
 def scale(Y: Tensor) -> Tensor:
-    """The largest squared length of a column of each matrix: rounding of the residual grows so."""
+    """The largest squared column length of each matrix, which scales rounding errors."""
     squares = (Y * Y.conj()).real.sum(-2) if Y.is_complex() else Y.square().sum(-2)
     return squares.amax(-1) if Y.shape[-1] > 0 else squares.sum(-1)
 
 
 def nearby(Y: Tensor) -> Tensor:
-    """A symplectic matrix near each `Y`: the nearer of two."""
+    """A symplectic matrix near each `Y`: the nearer of two candidates."""
     W, compact = generalised_polar(Y), nearest_unitary(Y)
     is_symplectic = residual(W) <= 1000 * epsilon(Y) * scale(W)
     is_nearer = distance(W, Y) <= distance(compact, Y)

@@ -12,25 +12,26 @@ __all__ = ["Toeplitz"]
 
 
 class Toeplitz(ConstantDiagonals):
-    """`layer.weight` will be Toeplitz: each diagonal of `Y` is the mean of that of `X`.
+    """Make `layer.weight` a Toeplitz matrix: each diagonal of `Y` is the mean of that of `X`.
 
     So `Y[i, j]` depends on `j - i` alone, as in a convolution over a sequence.
 
     Shapes `(*, m, n) -> (*, m, n)`, floating point or complex; half precision is averaged in
     float32. Every entry of `X` has an effect. Cost: a few passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a Toeplitz matrix to rounding, and replaces
-    any other by the nearest in the Frobenius norm, which the means give too.
+    Assignment and registration keep a Toeplitz matrix up to rounding and replace any other with the
+    nearest one in the Frobenius norm, which the means also give.
 
     Args:
-        strict: whether to refuse a matrix that is not Toeplitz instead.
+        strict: whether to reject a matrix that is not Toeplitz instead of replacing it.
 
     Raises:
-        ValueError: if it is not a matrix; with `strict`, if one that is assigned is not
-            Toeplitz, with the largest difference of an entry from the mean of its diagonal.
+        ValueError: if the weight is not a matrix; with `strict`, if an assigned matrix is not
+            Toeplitz; the error's `deviation` is the largest difference of an entry from the mean of
+            its diagonal.
 
-    Source: R. M. Gray, *Toeplitz and circulant matrices: a review*, Found. Trends Commun.
-    Inf. Theory 2 (2006), equation 1.1; the mean of equal entries is the least squares fit.
+    Source: R. M. Gray, *Toeplitz and circulant matrices: a review*, Found. Trends Commun. Inf.
+    Theory 2 (2006), equation 1.1; the mean is the least-squares fit.
 
     >>> linear = register_parametrization(torch.nn.Linear(3, 2), "weight", Toeplitz())
     >>> linear.weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])

@@ -1,4 +1,4 @@
-"""Matrices of trace zero."""
+"""Matrices with trace zero."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["Traceless"]
 
 
 class Traceless(LinearStructure):
-    """`layer.weight` will have trace zero: `Y = X - (tr X / n) I`.
+    """Give `layer.weight` trace zero: `Y = X - (tr X / n) I`.
 
-    These are the generators of matrices of determinant one. Shapes `(*, n, n) -> (*, n, n)`,
+    Traceless matrices generate matrices with determinant one. Shapes `(*, n, n) -> (*, n, n)`,
     floating point or complex. Cost: two passes over the matrix.
 
-    Assigning, and registering on a weight, keeps a matrix of trace zero to rounding, and
-    replaces any other by the nearest in the Frobenius norm, which the formula gives too.
+    Assignment and registration keep a matrix with trace zero up to rounding and replace any other
+    with the nearest one in the Frobenius norm, which the formula also gives.
 
     Args:
-        strict: whether to refuse a matrix of another trace instead.
+        strict: whether to reject a matrix with another trace instead of replacing it.
 
     Raises:
-        ValueError: if the matrices are not square; with `strict`, if the trace of one that
-            is assigned is not zero, with `|tr Y| / n`.
+        ValueError: if the matrices are not square; with `strict`, if the trace of an assigned
+            matrix is not zero; the error's `deviation` is `|tr Y| / n`.
 
     Source: B. C. Hall, *Lie Groups, Lie Algebras, and Representations*, 2nd ed.,
     proposition 3.23.

@@ -12,25 +12,26 @@ __all__ = ["Triangular"]
 
 
 class Triangular(LinearStructure):
-    """`layer.weight` will be triangular: `Y = tril(X)`, or `triu(X)` with `upper`.
+    """Make `layer.weight` triangular: `Y = tril(X)`, or `triu(X)` with `upper`.
 
-    With `unit` the diagonal is one: `Y = tril(X, -1) + I`, which is invertible for every `X`.
+    With `unit`, the diagonal is one: `Y = tril(X, -1) + I`, which is invertible for every `X`.
 
-    Shapes `(*, m, n) -> (*, m, n)`, of any dtype; `Y[i, j]` is zero for `j > i`, or `j < i`.
-    The entries of `X` at these places, and with `unit` those on the diagonal, have no effect
-    and get no gradient. Cost: one pass over the matrix, three with `unit`.
+    Shapes `(*, m, n) -> (*, m, n)`, of any dtype; `Y[i, j]` is zero for `j > i`, or `j < i`. The
+    entries of `X` in these places, and with `unit` those on the diagonal, have no effect and get no
+    gradient. Cost: one pass over the matrix, three with `unit`.
 
-    Assigning, and registering on a weight, keeps a matrix of this form as it is, and
-    replaces any other by the nearest in the Frobenius norm, which drops the other entries.
+    Assignment and registration keep a matrix of this form as it is and replace any other with the
+    nearest one in the Frobenius norm, by overwriting the other entries.
 
     Args:
         upper: whether the entries below the diagonal are zero rather than those above it.
         unit: whether the diagonal is one.
-        strict: whether to refuse a matrix that is not of this form instead.
+        strict: whether to reject a matrix that is not of this form instead of replacing it.
 
     Raises:
-        ValueError: if it is not a matrix; with `strict`, if one that is assigned is not
-            of this form, with the largest entry that differs from its zero or one.
+        ValueError: if the weight is not a matrix; with `strict`, if an assigned matrix is not of
+            this form; the error's `deviation` is the largest entry that differs from its zero or
+            one.
 
     Source: G. H. Golub, C. F. Van Loan, *Matrix Computations*, 4th ed., section 3.1.
 

@@ -19,7 +19,7 @@ from tests.benchmarks.caches.models import Scope, Step, automatic, layer, recurr
 from tests.benchmarks.table import Goal, Table
 from tests.benchmarks.timing import Series, clocked, in_turns
 
-REFERENCE = "plain, and one evaluation and backward of the map"
+REFERENCE = "plain, plus computing the weight once"
 
 
 def passes(
@@ -124,7 +124,8 @@ def training_table(title: str, text: str, fast: Series, slow: Series, notes: lis
         },
         [Goal("deferred, in times the reference,", 1.2, fast.ratio(ways.DEFERRED, REFERENCE))],
         [
-            f"torch's, uncached, takes {theirs_to_ours:.3g} times as long as the deferred one.",
+            f"torch without a cache takes {theirs_to_ours:.3g} times as long as paramdesc with "
+            "deferred gradients.",
             *notes,
         ],
     )
@@ -140,15 +141,15 @@ def micro_batches(size: int, count: int, quick: bool) -> Table:
     )
     return training_table(
         f"Gradient accumulation over {count} micro-batches",
-        f"Forward and backward of {count} micro-batches of {len(batches[0])} through one "
-        f"`nn.Linear` of size {size}. The reference is the same loop with a plain layer, and "
-        "after it one evaluation and one backward pass of paramdesc's map with a given gradient.",
+        f"The time of the forward and backward passes of {count} micro-batches of "
+        f"{len(batches[0])} through one `nn.Linear` of size {size}. The reference is the same loop "
+        "with a plain layer, plus one forward and one backward pass of the parametrization.",
         fast,
         slow,
         [
-            "A scope without `deferred=True` evaluates again after each backward pass. torch's "
-            "raises there, so it is entered for each micro-batch: around all of them it ends in "
-            "`RuntimeError: Trying to backward through the graph a second time`."
+            "Without `deferred=True`, paramdesc computes the weight again after each backward "
+            "pass. torch's cache raises `RuntimeError: Trying to backward through the graph a "
+            "second time`, so it has to be entered for each micro-batch."
         ],
     )
 
@@ -164,12 +165,12 @@ def windows(size: int, count: int, length: int, quick: bool) -> Table:
     )
     return training_table(
         f"Truncated backpropagation through {count} windows",
-        f"Forward and backward of {count} windows of {length} steps each, with a batch of {batch}, "
-        f"through a recurrent cell whose {size} x {size} kernel is orthogonal. The state is "
-        "detached between windows; the model that is called for `auto_cache` reads a window. The "
-        "reference is the same with a plain kernel, and one evaluation and one backward pass of "
-        "paramdesc's map.",
+        f"The time of the forward and backward passes of {count} windows of {length} steps with a "
+        f"batch of {batch}, through a recurrent cell with an orthogonal {size} x {size} weight. "
+        "The state is detached between windows. With `auto_cache`, a call of the model processes "
+        "one window. The reference is the same with a plain weight, plus one forward and one "
+        "backward pass of the parametrization.",
         fast,
         slow,
-        ["torch's scope is entered for each window."],
+        ["torch's cache is entered for each window."],
     )

@@ -20,7 +20,7 @@ from tests.benchmarks.caches.models import Recurrent, Step, automatic, recurrent
 from tests.benchmarks.table import Goal, Table
 
 BY_HAND = "by hand, evaluated once"
-SAME_MAP = "torch's engine with paramdesc's map, cached"
+SAME_MAP = "torch, cached, with paramdesc's parametrization"
 
 
 def peak(function: Callable[[], object]) -> int:
@@ -81,10 +81,11 @@ def peaks(size: int, length: int) -> Table:
         found[name] = peak(step)
     return Table(
         f"Peak memory of {length} recurrent steps",
-        f"Forward and backward of a cell with an orthogonal {size} x {size} kernel over {length} "
-        "steps, with a batch of 32: the most that its tensors hold at one time, gradients "
-        "included, models and inputs not. Counted by torch's profiler, allocation by allocation.",
-        ("times by hand", "MiB"),
+        f"The forward and backward pass of a cell with an orthogonal {size} x {size} weight over "
+        f"{length} steps with a batch of 32. The table shows the largest amount of memory that "
+        "tensors hold at one time, including gradients, but not models and inputs. It is counted "
+        "by torch's profiler.",
+        ("times handwritten", "MiB"),
         {name: (size / found[BY_HAND], size / 2**20) for name, size in found.items()},
         [
             Goal(

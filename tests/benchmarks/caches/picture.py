@@ -67,7 +67,8 @@ def draw_panels(
         figure = Figure(figsize=(7.7, 3.3 * len(panels)), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
-        for axes, table in zip(figure.subplots(len(panels), sharex=True), panels, strict=True):
+        grid = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        for axes, table in zip(grid, panels, strict=True):
             axes.set_ylabel(y_label)
             draw_curves(axes, table, lines)
         axes.set_xlabel(x_label)

@@ -49,18 +49,18 @@ def serving(size: int, batches: Sequence[int], quick: bool) -> Table:
     plain = ", ".join(f"{found[batch][ways.PLAIN][1]:.3g}" for batch in batches)
     return Table(
         "Serving",
-        f"A call of one `nn.Linear` of size {size} in `torch.inference_mode()`, in calls of a "
-        f"plain one, for several sizes of the batch. A plain call takes {plain} microseconds.",
+        f"The time of a call of one `nn.Linear` of size {size} in `torch.inference_mode()`, as a "
+        "multiple of the time of a plain layer, for several batch sizes. A plain call takes "
+        f"{plain} microseconds.",
         tuple(f"batch {batch}" for batch in batches),
         {name: tuple(found[batch][name][0] for batch in batches) for name in names},
         goals,
         [
-            f"The goal is stated for the batch at which torch's engine takes some 26 times a "
-            f"plain call, here {batches[-1]}. The checks take the same time at any batch, so "
-            "they weigh more beside a smaller one.",
-            "torch's scope that is entered once checks nothing: it goes on answering with the old "
-            "weight after an assignment, `load_state_dict` or a conversion, and all threads "
-            "share it. paramdesc's values are checked at each read.",
+            "The checks of paramdesc take the same time for every batch, so they matter more for a "
+            "small batch.",
+            "torch's cache, entered once, checks nothing. It returns the old weight after an "
+            "assignment, `load_state_dict` or a conversion, and all threads share it. paramdesc "
+            "checks its values at each read.",
         ],
     )
 

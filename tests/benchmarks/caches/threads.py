@@ -64,12 +64,12 @@ def concurrently(
 def threads(size: int, batches: Sequence[int], quick: bool) -> Table:
     found = {batch: serve_in_threads(size, batch, quick) for batch in batches}
     names = list(next(iter(found.values())).seconds)
-    columns = [what for batch in batches for what in (f"batch {batch}, of plain", "per second")]
+    columns = [what for batch in batches for what in (f"batch {batch}, fraction", "per second")]
     return Table(
         "Eight threads that serve one model",
-        f"The throughput of {THREADS} Python threads that call one `nn.Linear` of size {size}, by "
-        f"the clock on the wall, on {os.cpu_count()} cores: as a fraction of that of a plain "
-        "model, and in requests.",
+        f"The throughput of {THREADS} Python threads that call one `nn.Linear` of size {size} on "
+        f"{os.cpu_count()} cores, as a fraction of the throughput of a plain model and in requests "
+        "per second.",
         tuple(columns),
         {
             name: tuple(
@@ -88,7 +88,6 @@ def threads(size: int, batches: Sequence[int], quick: bool) -> Table:
             for batch, series in found.items()
             for name in (ways.ONCE, ways.PER_REQUEST, ways.AUTO)
         ],
-        ["1.176 times the time is 0.85 of the throughput."],
     )
 
 

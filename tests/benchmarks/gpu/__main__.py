@@ -17,14 +17,16 @@ SECONDS = 150.0
 INTRODUCTION = """\
 # On a GPU
 
-What paramdesc costs on a GPU, next to `torch.nn.utils.parametrizations`. This page is written by
-`python -m tests.benchmarks.gpu`, which needs a CUDA device and takes less than four minutes. All
-cases of a table run in turns; times are medians, and ratios are medians of the rounds' ratios.
-With `--device cpu`, the command measures smaller weights on a CPU and writes nothing.
+What paramdesc costs on a GPU, next to `torch.nn.utils.parametrizations`.
 
-Small weights are bound by the host: launching an operation takes it 8 to 10 microseconds, so what
-counts is the number of operations. [Streams and CUDA graphs](guide/graphs.md) says how to launch
-a whole training step at once. The tests on a GPU are run by `pytest tests/gpu`.
+Small weights are bound by the host: it takes 8 to 10 microseconds to launch an operation, so the
+number of operations decides. [Each parametrization](development/benchmarks.md#launches-on-a-gpu)
+has been counted. [Streams and CUDA graphs](guide/graphs.md) shows how to launch a whole training
+step at once.
+
+`python -m tests.benchmarks.gpu` writes this page. It needs a CUDA device, and takes less than four
+minutes. All cases of a table run in turns; times are medians, and ratios are medians of the ratios
+of the rounds. With `--device cpu`, it measures smaller weights on a CPU and writes nothing.
 """
 
 

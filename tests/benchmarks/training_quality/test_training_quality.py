@@ -117,6 +117,18 @@ def test_the_summary_says_who_wins(mine: Finding, cells: list[str]) -> None:
     assert [cell.strip() for cell in last.split("|")[-3:-1]] == cells
 
 
+@pytest.mark.parametrize(("loss", "row"), [(0.4, "0.4 | 0.1"), (0.2, None)])
+def test_the_page_begins_with_the_problems_that_peers_solve_better(
+    loss: float, row: str | None
+) -> None:
+    found = {"`Symmetric()`": finding(loss, 2.0), "by hand": finding(0.1, 1.0)}
+    text = page.page({"Family": [Solved("tiny", tiny(), found)]})
+    part = text.partition("## Where a peer is better")[2].partition("## All problems")[0]
+    rows = [line for line in part.splitlines() if line.startswith("| tiny")]
+    assert rows == ([f"| tiny | `Symmetric()` | by hand | {row} |"] if row else [])
+    assert f"in {0 if row else 1} of 1 comparisons" in " ".join(text.split())
+
+
 def test_a_bar_in_a_cell_does_not_end_it() -> None:
     assert page.table(["a", "b"], [["`|x|`", "1"]]).splitlines()[-1] == r"| `\|x\|` | 1 |"
 

@@ -42,5 +42,5 @@ def trained(make: Callable[[], nn.Module], loop: Loop, deferred: bool) -> nn.Mod
     return model
 
 
-INSIDE = r"(?s)'weight'.*Call loss.backward\(\) before, inside of the scope"
+INSIDE = r"(?s)'weight'.*Call loss.backward\(\) earlier, inside the block"
 """What is said of a backward pass through a value of a scope that has ended."""

@@ -99,7 +99,7 @@ def test_an_exception_in_the_body_changes_no_gradient_and_tells_so(
     if sys.version_info >= (3, 11):
         (note,) = caught.value.__notes__
         assert "'0.weight', '2.weight'" in note
-        assert ".grad is as before" in note
+        assert ".grad is unchanged" in note
 
 
 def test_an_exception_while_nothing_waits_gets_no_note() -> None:

@@ -64,7 +64,7 @@ def test_a_backward_pass_that_builds_a_graph_is_refused(loss: Callable[[Tensor],
     linear.zero_grad()  # the gradient holds its own graph
 
 
-EARLY = r"(?s)'weight'.*or call scope.backward\(\), before all that reads"
+EARLY = r"(?s)'weight'.*or call scope.backward\(\), before anything that reads"
 
 
 def test_a_step_while_gradients_wait_is_refused() -> None:

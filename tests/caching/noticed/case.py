@@ -1,4 +1,4 @@
-"""One row of the table: a change, and what becomes of a kept value in each kind of scope."""
+"""One row of the table: a change, and what becomes of a cached value in each kind of scope."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["NO", "NOT_COMPARED", "Case", "Columns", "outcomes"]
 
 Columns = tuple[dict[str, Reader], ...]
 
-YES, NO, KEPT, NOT_KEPT, NONE = "yes", "**no**", "keeps it", "not kept", "-"
+YES, NO, KEPT, NOT_KEPT, NONE = "yes", "**no**", "unaffected", "freed", "-"
 
 NOT_COMPARED: dict[str, Reader] = {
     "persistent": partial(entered_anew, check_contents=False),

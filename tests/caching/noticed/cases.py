@@ -218,7 +218,7 @@ GROUPS: dict[str, list[Case]] = {
             lambda m: P.register_parametrization(m, "weight", torch.sin),
         ),
         Case(
-            "FSDP (`fully_shard`) gathers the original again",
+            "FSDP (`fully_shard`) gathers a changed original",
             print,
             columns=({"ordinary": IN_A_BLOCK["ordinary"]}, LASTING, NOT_COMPARED),
             try_=try_gathered,
@@ -333,7 +333,7 @@ GROUPS: dict[str, list[Case]] = {
         ),
         Case("a backward pass through it", backward, of="value", columns=IN_A_GRAPH),
         Case(
-            "a backward pass through a kept value that it is made from",
+            "a backward pass through a cached value that it was computed from",
             backward_of_part,
             of_a_part,
             of="value",

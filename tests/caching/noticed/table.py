@@ -31,10 +31,10 @@ def rows() -> Rows:
 def advice(in_a_block: str, lasting: str, without: str) -> str:
     """What to do where a change is not noticed."""
     if lasting == NO:
-        return "`invalidate(model)`"
+        return "call `invalidate(model)`"
     if without == NO:
-        return "leave the block, and compare contents; or `invalidate(model)`"
-    return "leave the block, or `invalidate(model)`" if in_a_block == NO else ""
+        return "leave the block and compare contents, or call `invalidate(model)`"
+    return "leave the block, or call `invalidate(model)`" if in_a_block == NO else ""
 
 
 def block(found: Rows) -> str:

@@ -41,7 +41,7 @@ class Subject:
         return inputs.view(64, *self.shape), (inputs @ teacher).view(64, *self.shape)
 
     def loss(self, model: nn.Module) -> Callable[[], Any]:
-        """What is minimised."""
+        """What is minimized."""
         inputs, targets = self.batch()
 
         def loss() -> Tensor:

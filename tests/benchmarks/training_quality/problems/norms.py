@@ -1,4 +1,4 @@
-"""Weights that are normalised."""
+"""Weights that are normalized."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def shortened(X: Tensor) -> Tensor:
     return value
 
 
-def centred(X: Tensor) -> Tensor:
+def centered(X: Tensor) -> Tensor:
     return X - X.mean(-1, keepdim=True)
 
 
@@ -136,10 +136,10 @@ def max_norm() -> Problem:
 def row_means() -> Problem:
     contestants = {
         "`Centered()`": ours(Centered),
-        "by hand, `x - mean(x)`": by_hand(centred, same),
+        "by hand, `x - mean(x)`": by_hand(centered, same),
     }
     text = "has rows of mean zero"
-    return regressed(64, text, lambda X: centred(X / 4), Centered().deviation, contestants)
+    return regressed(64, text, lambda X: centered(X / 4), Centered().deviation, contestants)
 
 
 def standardization() -> Problem:
@@ -159,6 +159,6 @@ PROBLEMS = {
     "spectrally normed regression, skewed": lambda: spectral_norm(True),
     "Frobenius norm": frobenius_norm,
     "bounded rows": max_norm,
-    "centred rows": row_means,
+    "centered rows": row_means,
     "standardized rows": standardization,
 }

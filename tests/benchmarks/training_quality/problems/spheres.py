@@ -13,12 +13,12 @@ from tests.benchmarks.training_quality.problem import Contestant, Numbers, Probl
 __all__ = ["PROBLEMS"]
 
 
-def normalised(X: Tensor) -> Tensor:
+def normalized(X: Tensor) -> Tensor:
     value: Tensor = X / X.norm(dim=-1, keepdim=True)
     return value
 
 
-def normalised_columns(X: Tensor) -> Tensor:
+def normalized_columns(X: Tensor) -> Tensor:
     value: Tensor = X / X.norm(dim=0, keepdim=True)
     return value
 
@@ -31,7 +31,7 @@ PEERS = {
     "geotorch, SphereEmbedded": by_geotorch(lambda geotorch, shape: geotorch.SphereEmbedded(shape)),
     "geotorch, Sphere": by_geotorch(lambda geotorch, shape: geotorch.Sphere(shape)),
     "geoopt, Sphere": by_geoopt(lambda geoopt: geoopt.Sphere()),
-    "by hand, `x / |x|`": by_hand(normalised, same),
+    "by hand, `x / |x|`": by_hand(normalized, same),
 }
 SPHERE = {
     "`Sphere()`": ours(Sphere),
@@ -49,21 +49,21 @@ def leading_eigenvector() -> Problem:
     values = torch.linspace(0.0, 2.0, 64, dtype=torch.float64)
     return Problem(
         "The leading eigenvector of a symmetric 64 x 64 matrix, with evenly spaced eigenvalues.",
-        normalised(numbers.normal(1, 64)),
+        normalized(numbers.normal(1, 64)),
         leading_form,
         (numbers.spectrum(values), torch.ones(1).double(), torch.tensor(-1.0).double()),
         Sphere().deviation,
         {**SPHERE, "`FrobeniusNorm()`": ours(FrobeniusNorm)},
-        project=normalised,
+        project=normalized,
     )
 
 
 def unit_rows() -> Problem:
     numbers = Numbers(11)
-    inputs, solution = numbers.sample(256, 24), normalised(numbers.normal(16, 24))
+    inputs, solution = numbers.sample(256, 24), normalized(numbers.normal(16, 24))
     return Problem(
         "Regression whose 16 x 24 weight has rows of length one, without noise.",
-        normalised(numbers.normal(16, 24)),
+        normalized(numbers.normal(16, 24)),
         regression,
         (inputs, inputs @ solution.mT),
         Sphere().deviation,
@@ -75,17 +75,17 @@ def columns() -> dict[str, Contestant]:
     return {
         "`Oblique()`": ours(Oblique),
         "`Sphere(dim=0)`": ours(lambda: Sphere(dim=0)),
-        "by hand, `x / |x|`": by_hand(normalised_columns, same),
+        "by hand, `x / |x|`": by_hand(normalized_columns, same),
     }
 
 
 def dictionary() -> Problem:
     numbers = Numbers(12)
-    solution = normalised_columns(numbers.normal(16, 32))
+    solution = normalized_columns(numbers.normal(16, 32))
     codes = numbers.sample(256, 32)
     return Problem(
         "A dictionary of 32 atoms of length one and dimension 16, for given codes.",
-        normalised_columns(numbers.normal(16, 32)),
+        normalized_columns(numbers.normal(16, 32)),
         regression,
         (codes, codes @ solution.mT),
         Oblique().deviation,
@@ -97,9 +97,9 @@ def unit_columns() -> Problem:
     numbers = Numbers(13)
     return Problem(
         "Half the squared distance from a 32 x 8 matrix with columns of length one.",
-        normalised_columns(numbers.normal(32, 8)),
+        normalized_columns(numbers.normal(32, 8)),
         matched,
-        (normalised_columns(numbers.normal(32, 8)),),
+        (normalized_columns(numbers.normal(32, 8)),),
         Oblique().deviation,
         columns(),
     )

@@ -12,11 +12,11 @@ from paramdesc.linalg.precision import epsilon, widened
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
 from paramdesc.torch_internals.mode import has_autocast
 
-__all__ = ["Normalised", "NormalisedInFewLaunches", "is_simple", "normalised"]
+__all__ = ["Normalized", "NormalizedInFewLaunches", "is_simple", "normalized"]
 
 
 def is_simple(X: Tensor, u: Tensor, dim: int) -> bool:
-    """Whether `normalised` gives value and gradient, with fewer passes over the weight."""
+    """Whether `normalized` gives value and gradient, with fewer passes over the weight."""
     return (
         not is_dynamo_compiling()
         and X.requires_grad
@@ -32,24 +32,24 @@ def is_simple(X: Tensor, u: Tensor, dim: int) -> bool:
     )
 
 
-def normalised(X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float, dim: int) -> Tensor:
+def normalized(X: Tensor, u: Tensor, v: Tensor, bound: float, limit: float, dim: int) -> Tensor:
     """`bound * X / sigma` with `sigma = Re(uᴴ M v)`, or `X` where `sigma` is at most `limit`.
 
     `M` is the weight `X` with its dimension `dim` as rows. The derivatives are those of the
-    formula, of any order. `u` and `v` are not written to as long as these may be asked for.
+    formula, of any order. `u` and `v` are not written to while derivatives may still be needed.
     """
-    function: Any = Normalised.apply
+    function: Any = Normalized.apply
     value: Tensor
     if is_bound_by_launches(X):
-        function = NormalisedInFewLaunches.apply
+        function = NormalizedInFewLaunches.apply
         value = function(X, u, v, bound, limit, dim)
     else:
         value = function(X, u, v, bound, limit)
     return value
 
 
-class Normalised(torch.autograd.Function):
-    """`normalised` on a CPU, where reading `sigma` costs nothing.
+class Normalized(torch.autograd.Function):
+    """`normalized` on a CPU, where reading `sigma` costs nothing.
 
     Autograd would read the weight twice as often.
     """
@@ -89,8 +89,8 @@ class Normalised(torch.autograd.Function):
         return result
 
 
-class NormalisedInFewLaunches(torch.autograd.Function):
-    """`normalised` without a look at a number: four operations, and four for the gradient.
+class NormalizedInFewLaunches(torch.autograd.Function):
+    """`normalized` without reading a number: four operations, and four for the gradient.
 
     Half precision takes three more for each, to compute in float32.
     """

@@ -1,0 +1,111 @@
+"""DTensors: gathering them, and cutting tensors into shards again, with gradients."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Size, Tensor
+
+from paramdesc.torch_internals.whole import is_sharded
+
+__all__ = ["Layout", "cut", "cut_like", "gathered", "layout_of", "of_parts", "part_of"]
+
+
+class Layout(NamedTuple):
+    """Where the parts of a tensor are: a mesh of devices, and a placement for each of its
+    dimensions.
+    """
+
+    mesh: Any
+    placements: tuple[Any, ...]
+
+    def along(self, dims: Sequence[int | None]) -> Layout:
+        """A layout in shards along `dims`, one for each dimension of the mesh. None: replicated."""
+        room: Any = sys.modules["torch.distributed.tensor"]
+        placements = [room.Replicate() if dim is None else room.Shard(dim) for dim in dims]
+        return Layout(self.mesh, tuple(placements))
+
+    def dims(self) -> list[int | None] | None:
+        """The dimension that each dimension of the mesh cuts. None if it is cut in another way."""
+        room: Any = sys.modules["torch.distributed.tensor"]
+        found: list[int | None] = []
+        for placement in self.placements:
+            if type(placement) is room.Shard:
+                found.append(placement.dim)
+            elif placement.is_replicate():
+                found.append(None)
+            else:
+                return None
+        return found
+
+    def replicated(self) -> Layout:
+        return self.along([None] * len(self.placements))
+
+
+def layout_of(tensor: Any) -> Layout | None:
+    """The layout of a DTensor, and None for other tensors."""
+    return Layout(tensor.device_mesh, tuple(tensor.placements)) if is_sharded(tensor) else None
+
+
+def gathered(tensor: Any) -> Tensor:
+    """The whole of `tensor`, which is a plain tensor or a DTensor.
+
+    Each rank must get the same gradient of it. Its own part of this is what a shard gets.
+    """
+    whole: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
+    return whole
+
+
+def cut(whole: Tensor, layout: Layout) -> Tensor:
+    """A DTensor in shards of `whole`, which is equal on all ranks. Nothing is sent.
+
+    Each rank gets the whole gradient, for which the shards are gathered in the backward pass.
+    """
+    replicated = replicate(whole, layout)
+    shards: Tensor = replicated.redistribute(placements=layout.placements)
+    return shards
+
+
+def replicate(tensor: Any, layout: Layout) -> Any:
+    room: Any = sys.modules["torch.distributed.tensor"]
+    placements = layout.replicated().placements
+    return room.DTensor.from_local(tensor, layout.mesh, placements, run_check=False)
+
+
+def cut_like(new: Tensor, old: Tensor) -> Tensor:
+    """`new`, equal on all ranks, in the layout of `old` if this is a DTensor and `new` is not."""
+    layout = layout_of(old)
+    if layout is None or is_sharded(new):
+        return new
+    with torch.no_grad():
+        return cut(new, layout)
+
+
+def part_of(tensor: Any, layout: Layout, value: Layout) -> Tensor:
+    """The part of `tensor` in this rank, cut by `layout`, to compute a part of a value.
+
+    Where the value is cut and `tensor` is not, the gradients of all ranks are summed.
+    """
+    room: Any = sys.modules["torch.distributed.tensor"]
+    shards = tensor if is_sharded(tensor) else replicate(tensor, layout)
+    shards = shards.redistribute(placements=layout.placements)
+    gradient = [
+        room.Partial() if own.is_replicate() and not other.is_replicate() else own
+        for own, other in zip(layout.placements, value.placements, strict=True)
+    ]
+    part: Tensor = shards.to_local(grad_placements=gradient)
+    return part
+
+
+def of_parts(part: Tensor, layout: Layout, shape: Iterable[int]) -> Tensor:
+    """The DTensor of that shape whose part in this rank is `part`."""
+    room: Any = sys.modules["torch.distributed.tensor"]
+    size = Size(shape)
+    stride = torch.empty(size, device="meta").stride()
+    tensor: Tensor = room.DTensor.from_local(
+        part.contiguous(), *layout, run_check=False, shape=size, stride=stride
+    )
+    return tensor
