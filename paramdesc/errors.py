@@ -24,6 +24,8 @@ __all__ = [
     "ConstraintError",
     "DeferredGradientError",
     "DisabledError",
+    "DistributionError",
+    "DividedBatchError",
     "InitialisationError",
     "LayoutError",
     "MapError",
@@ -505,6 +507,18 @@ class DisabledError(RuntimeError):
         )
 
 
+class DistributionError(RuntimeError):
+    """A parametrized module was distributed before paramdesc could learn of it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this parametrized module is distributed with torch.distributed.tensor, which was "
+            "imported after the module was parametrized. Write `import "
+            "torch.distributed.tensor.parallel` before register_parametrization(...), or call "
+            "parallelize_module(...) before it."
+        )
+
+
 class InitialisationError(RuntimeError):
     """A function of `torch.nn.init` got a detached part of a parametrized tensor."""
 
@@ -642,13 +656,36 @@ class BatchedGraphError(RuntimeError):
     """A backward pass has reached a graph that another one has freed."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
         super().__init__(
-            f"{len(names)} tensors were evaluated together ({shown}), so they share one graph, "
-            "which an earlier backward pass has freed. Read them again after that backward "
+            f"{len(names)} tensors were evaluated together ({shown(names)}), so they share one "
+            "graph, which an earlier backward pass has freed. Read them again after that backward "
             "pass, call backward() once for the sum of the losses or with retain_graph=True, or "
             "write cached(...) without batched=True."
         )
+
+
+class DividedBatchError(RuntimeError):
+    """Processes cannot divide the evaluation of a batch between them."""
+
+    @classmethod
+    def different(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the processes of the group are about to evaluate different tensors; here "
+            f"{shown(names)}. With cached(..., process_group=group), all of them must have the "
+            "same model and read its tensors in the same order. Otherwise write "
+            "cached(...) without process_group=."
+        )
+
+    @classmethod
+    def has_state(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the maps of {shown(names)} have a state that moves in each evaluation, so each "
+            "process must evaluate all of them. Write cached(...) without process_group=."
+        )
+
+
+def shown(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 class LayoutError(ValueError):

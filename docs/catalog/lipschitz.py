@@ -56,7 +56,7 @@ FACTS: tuple[Fact, ...] = (
         "Bjorck",
         purpose="orthogonal up to a given accuracy, never above norm 1",
         formula=r"Y \leftarrow \tfrac{1}{2}\, Y \left(3 I - Y^\mathsf{H} Y\right)",
-        use="To reproduce published Lipschitz networks that orthogonalize by this iteration.",
+        use="To reproduce published Lipschitz networks that use this iteration.",
         instead=(
             ("Orthogonal", "in all other cases: it is faster and exact"),
             ("SpectralNorm", "if only the largest singular value matters"),

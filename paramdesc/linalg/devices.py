@@ -32,7 +32,7 @@ def is_bound_by_launches(X: Tensor) -> bool:
 def fewest_together(X: Tensor, is_matrix_function: bool, is_iterative: bool) -> int | None:
     """From how many tensors like `X` on it is faster to evaluate them together; None if never.
 
-    On a CPU, a batch has an overhead of some 200 microseconds, which pays off from 16 tensors on
+    On a CPU, a batch has an overhead of about 200 microseconds, which pays off from 16 tensors on
     for inexpensive maps, and from 4 on for functions of matrices such as the Cayley transform. For
     large tensors, arithmetic dominates, not the number of operations: this begins at 32 x 32 for
     inexpensive maps, and at 64 x 64 for functions of matrices and for iterative maps. Measured with

@@ -33,10 +33,13 @@ def solve_stein(Z: Tensor, C: Tensor) -> Tensor:
     return C
 
 
-def solve_lyapunov(A: Tensor) -> Tensor:
-    """The `W` with `Aᴴ W + W A = -I`, for `A` with eigenvalues in the left half plane.
+def solve_lyapunov(A: Tensor, C: Tensor | None = None) -> Tensor:
+    """The `W` with `Aᴴ W + W A = -C`, for `A` with eigenvalues in the left half plane.
 
     By the Cayley transform of `A`, with a scale from its norm, and `solve_stein`.
+
+    Args:
+        C: the identity by default.
 
     >>> from paramdesc.linalg.lyapunov import solve_lyapunov
     >>> solve_lyapunov(torch.tensor([[-2.0]]))
@@ -46,4 +49,5 @@ def solve_lyapunov(A: Tensor) -> Tensor:
     norm = torch.linalg.matrix_norm(A, keepdim=True)
     scale = torch.where(norm > 0, norm, 1.0) / max(1, A.shape[-1]) ** 0.5
     half = scale * torch.linalg.inv_ex(scale * identity - A)[0]  # of I + Z, where Z is transformed
-    return solve_stein(2 * half - identity, 2 * matmul(half.mH, half) / scale)
+    right = half if C is None else matmul(C, half)
+    return solve_stein(2 * half - identity, 2 * matmul(half.mH, right) / scale)

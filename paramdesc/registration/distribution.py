@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,13 +18,17 @@ from torch.nn import Module, Parameter
 
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.steps import count_steps
+from paramdesc.errors import DistributionError
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.placing import place_originals
 from paramdesc.torch_internals.functions import stand_in_for
 from paramdesc.torch_internals.shards import Layout, gathered, layout_of
 from paramdesc.torch_internals.whole import is_sharded
 
-__all__ = ["distribute_originals"]
+__all__ = ["DISTRIBUTED", "distribute_originals", "refuse_late"]
+
+DISTRIBUTED = "_distribute_module_applied"
+"""The attribute of a module for which `distribute_module` asks first of all."""
 
 _MODULE = "torch.distributed.tensor._api"
 
@@ -36,6 +41,23 @@ def distribute_originals() -> None:
     room = sys.modules.get(_MODULE)
     if room is not None and hasattr(room, "distribute_module"):
         stand_in_for(room.distribute_module, distribute)
+
+
+def refuse_late(frame: FrameType) -> None:
+    """Raise an exception where a parametrized module is asked for the attribute `DISTRIBUTED`.
+
+    In `distribute_module`, it is asked only if torch's module was imported after the last
+    registration. From now on, it is not asked any more.
+
+    Raises:
+        DistributionError: a RuntimeError, in `distribute_module`.
+        AttributeError: elsewhere.
+    """
+    room = sys.modules.get(_MODULE)
+    if room is not None and frame.f_globals.get("__name__") == _MODULE:
+        distribute_originals()
+        raise DistributionError
+    raise AttributeError(DISTRIBUTED)
 
 
 def distribute(

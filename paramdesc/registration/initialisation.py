@@ -1,7 +1,7 @@
 """Initializing a parametrized tensor in place, as `torch.nn.init` and `reset_parameters` do.
 
-They write to the tensor that they have read, a new value to which nothing else refers, so without
-support they would silently have no effect. Therefore, once a namespace exists, the functions of
+They write to the tensor that they have read, a new value to which nothing else refers. Without
+support, this would silently have no effect. Therefore, once a namespace exists, the functions of
 `torch.nn.init` check whether the memory of their tensor belongs to a value, and assign the result.
 No entries are compared.
 """

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.active import active_scopes, forget
-from paramdesc.caching.expiry import expire
+from paramdesc.caching.gathered import note_original
 from paramdesc.caching.guards import fetch, keep
-from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.caching.switched_off import find_stand_in
 from paramdesc.chain.bases import watch_base
@@ -205,7 +204,7 @@ class ParametrizationList(EditableChain):
         # FSDP puts the gathered tensor here before each use, and gathers into the same memory
         # each time: nothing else shows that its values have changed
         if name.startswith("original"):
-            expire(self, Reason.REPLACED, name)
+            note_original(self, name, value)
         super().__setattr__(name, value)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -217,6 +216,8 @@ class ParametrizationList(EditableChain):
     ) -> None:
         given = state_dict.pop(f"{prefix}{GIVEN}", None)
         if given is not None:
+            for hook in self._load_state_dict_pre_hooks.values():  # that of FSDP shards originals
+                hook(state_dict, prefix, local_metadata, *args)
             replace = local_metadata.get("assign_to_params_buffers", False)
             load_given(self, given, state_dict, prefix, replace, args[-1])
             return

@@ -63,6 +63,19 @@ def test_defective_matrices_are_kept() -> None:
     torch.testing.assert_close(register(SchurStable(), block).weight, block)  # nilpotent
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_slow_and_fast_modes_are_kept_to_the_last_digits(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    basis = torch.eye(8) + 0.2 * torch.randn(4, 8, 8, dtype=dtype)
+    rates = -torch.logspace(0, -5, 8, dtype=torch.float64).to(dtype)
+    flow = basis * rates @ torch.linalg.inv(basis)
+    weight = register(HurwitzStable(floor=1e-9), flow).weight
+    torch.testing.assert_close(weight, flow, rtol=0, atol=1e-13)
+    step = torch.linalg.matrix_exp(flow)
+    weight = register(SchurStable(floor=1e-9), step).weight
+    torch.testing.assert_close(weight, step, rtol=0, atol=1e-13)
+
+
 def test_unstable_matrices_are_shifted_or_scaled() -> None:
     X = torch.diag(torch.tensor([2.0, 1.0, -4.0], dtype=torch.float64))
     flow = register(HurwitzStable(0.5), X).weight
