@@ -78,7 +78,7 @@ class Shared(Function):
         return gathered_rows(rows, count, group)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         distributed: Any = sys.modules[_MODULE]
         total = gradient.clone(memory_format=torch.contiguous_format)
