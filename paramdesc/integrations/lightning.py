@@ -112,7 +112,7 @@ class ParamdescCache(Callback):  # type: ignore[misc]  # untyped where Lightning
         if trainer.strategy.handles_gradient_accumulation:
             return True
         after = self._batch + 1
-        return after % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        return bool(after % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch)
 
     def _run_deferred(self) -> None:
         _, scope = self._open.get("train", (None, None))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from wrapt.importer import register_post_import_hook
+from wrapt import register_post_import_hook
 
 __all__ = ["notice_other_libraries"]
 

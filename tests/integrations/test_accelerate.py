@@ -30,8 +30,11 @@ def train(epochs: int = 2, save: Path | None = None, load: Path | None = None, *
     """The trained model, and how many evaluations its scope made."""
     accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=4, **setup)
     model: Any = make()
+    rows: Any = X
     model, optimizer, loader = accelerator.prepare(
-        model, torch.optim.AdamW(model.parameters(), 1e-2, fused=True), DataLoader(X, batch_size=1)
+        model,
+        torch.optim.AdamW(model.parameters(), 1e-2, fused=True),
+        DataLoader(rows, batch_size=1),
     )
     if load is not None:
         accelerator.load_state(load)

@@ -15,6 +15,8 @@ from paramdesc.parametrizations import Symmetric, spectral_norm
 
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
 
+make_average: Any = get_ema_multi_avg_fn
+
 
 def make() -> Any:
     torch.manual_seed(0)
@@ -37,7 +39,7 @@ def largest_singular_value(model: Any) -> float:
 
 def test_an_averaged_model_has_the_state_of_the_last_update() -> None:
     model = make()
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    averaged = AveragedModel(model, multi_avg_fn=make_average(0.9))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2, fused=True)
     for _ in range(50):
         step(model, optimizer)

@@ -8,21 +8,23 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 import paramdesc as P
 from paramdesc.parametrizations import orthogonal, spectral_norm
 
-L = pytest.importorskip("lightning", reason="needs lightning: the extra `integrations`")
+pytest.importorskip("lightning", reason="needs lightning: the extra `integrations`")
 
+import lightning as L
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 
 from paramdesc.caching.active import active_scopes
 from paramdesc.integrations.lightning import ParamdescCache
 
 X = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+make_average: Any = get_ema_multi_avg_fn
 COUNT = 2  # parametrized tensors
 
 
@@ -30,7 +32,7 @@ class Net(L.LightningModule):  # type: ignore[misc]
     def __init__(self, fused: bool = True) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+        self.net: Any = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
         orthogonal(self.net[0])
         spectral_norm(self.net[2])
         self.fused = fused
@@ -43,7 +45,7 @@ class Net(L.LightningModule):  # type: ignore[misc]
     def validation_step(self, batch: Any, index: int) -> None:
         self.log("error", self.loss(batch))
 
-    def loss(self, batch: Any) -> Tensor:
+    def loss(self, batch: Any) -> Any:
         return (self.net(batch[0]) - batch[0]).square().mean()
 
     def configure_optimizers(self) -> Any:
@@ -233,7 +235,7 @@ def test_a_resumed_run_is_the_whole_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("with_cache", [True, False])
 def test_averaged_weights_satisfy_their_constraint(with_cache: bool) -> None:
-    average = WeightAveraging(use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    average = WeightAveraging(use_buffers=True, multi_avg_fn=make_average(0.8))
     model = Net()
     orthogonal_map = model.net[0].parametrizations.weight
     orthogonal_map.replace(0, P.parametrizations.Symmetric())

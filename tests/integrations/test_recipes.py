@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,18 +76,20 @@ def test_a_tie_is_kept() -> None:
     P.register_parametrization(model, "embed.weight", Sphere())
     P.tie_weights(model, "embed.weight", "head.weight")
     apply_recipe(other, recipe_of(model))
-    chains = [other[name].parametrizations.weight for name in ("embed", "head")]
+    found: Any = other
+    chains = [found[name].parametrizations.weight for name in ("embed", "head")]
     assert chains[0] is chains[1]
 
 
 def test_a_map_from_outside_is_named_by_the_caller() -> None:
     model, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    found: Any = other
     P.register_parametrization(model, "weight", Shifted(2.0))
     recipe = recipe_of(model)
     with pytest.raises(RecipeError, match="does not choose which code runs"):
         apply_recipe(other, recipe)
     apply_recipe(other, recipe, [Shifted])
-    assert other.parametrizations.weight[0].by == 2.0
+    assert found.parametrizations.weight[0].by == 2.0
 
 
 def test_a_plain_function_is_refused() -> None:

@@ -29,7 +29,7 @@ from paramdesc.integrations import transformers as T
 
 IDS = torch.randint(40, (32, 8), generator=torch.Generator().manual_seed(0))
 SIZES: dict[str, Any] = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1}
-GPT2 = {
+GPT2: dict[str, Any] = {
     "*.c_attn.weight": orthogonal,
     "*.c_proj.weight": spectral_norm,
     "transformer.wte.weight": Sphere,
