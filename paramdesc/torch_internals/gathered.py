@@ -24,6 +24,7 @@ __all__ = [
     "find_gathering",
     "gather",
     "gathering_behind",
+    "is_gathering",
     "reduce",
     "remember",
     "shard_again",
@@ -117,6 +118,11 @@ def remember(gathering: Gathering) -> None:
     gathered = gathering.gathered
     if gathered is not None and not is_wrapper(gathered):
         _BEHIND[id(gathered)] = gathering
+
+
+def is_gathering() -> bool:
+    """Whether anything that FSDP2 gathers is known."""
+    return bool(_BEHIND)
 
 
 def gathering_behind(tensor: Tensor) -> Gathering | None:

@@ -40,7 +40,7 @@ SHARDED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "FSDP2, CPU offload": ({"offload_policy": CPUOffloadPolicy(pin_memory=False)}, FEW),
     "FSDP2, bfloat16 mixed precision": ({"mp_policy": MixedPrecisionPolicy(torch.bfloat16)}, FEW),
     "FSDP2, hybrid sharding, 2 x 2": ({}, FEW),
-    "FSDP2, initialised on meta": ({}, FEW),
+    "FSDP2, initialized on meta": ({}, FEW),
 }
 AGAIN = "FSDP2, called twice before the backward pass"
 LATE = "`fully_shard` before registering"
