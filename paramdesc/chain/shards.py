@@ -106,8 +106,9 @@ def layout_of_original(
 
 
 def find_cuts(parametrization: Module, layout: Layout, ndim: int) -> list[Cuts | None] | None:
-    """What a map says for each dimension of the mesh that cuts its value. None if it must see all
-    of its originals, or says nothing.
+    """The cuts of a map for each dimension of the mesh that cuts its value.
+
+    None if the map needs all of its originals, or does not define cuts.
     """
     dims = layout.dims()
     if dims is None or not isinstance(parametrization, Parametrization):

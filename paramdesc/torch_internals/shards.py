@@ -15,9 +15,7 @@ __all__ = ["Layout", "cut", "cut_like", "gathered", "layout_of", "of_parts", "pa
 
 
 class Layout(NamedTuple):
-    """Where the parts of a tensor are: a mesh of devices, and a placement for each of its
-    dimensions.
-    """
+    """The location of the parts of a tensor: a mesh, and a placement for each mesh dimension."""
 
     mesh: Any
     placements: tuple[Any, ...]
