@@ -151,7 +151,7 @@ def non_orthonormality(Y: Tensor) -> Tensor:
 def is_orthonormal(Y: Tensor, multiple: float = 20.0) -> bool:
     """Whether it is, to rounding: `multiple * eps * sqrt(k)` for `k` columns.
 
-    False on meta, where there are no numbers.
+    False on meta, where there are no values.
     """
     if not has_numbers(Y):
         return False
