@@ -86,7 +86,8 @@ class Run:
         for _ in range(steps):
             self.optimizer.zero_grad()
             for layer in self.model:
-                whole(layer()).backward()
+                loss: Any = whole(layer())
+                loss.backward()
             self.optimizer.step()
 
     def numbers(self) -> dict[str, Tensor]:
@@ -164,7 +165,7 @@ def with_plain(folder: str, kind: str) -> None:
     checkpoint.save({"model": get_model_state_dict(wrap(source, mesh))}, checkpoint_id=there)
 
     model = wrap(parametrized(plain_model(1)), mesh)
-    state = P.plain_state_dict(model)
+    state: Any = P.plain_state_dict(model)
     checkpoint.load({"model": state}, checkpoint_id=there)
     twin = copy.copy(state)
     model.load_state_dict(state)
