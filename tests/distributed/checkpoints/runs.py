@@ -35,7 +35,7 @@ distributed: Any = typed_distributed
 STATES = [
     *("orthogonal, wide", "householder, wide", "torch's cayley, tall", "grassmann, tall"),
     *("weight norm", "low rank, tall", "fixed rank, tall", "lora", "frozen", "scaled rows"),
-    *("orthogonal convolution", "spectral norm", "spectral norm, transposed", "convolution norm"),
+    *("flattened", "spectral norm", "spectral norm, transposed", "convolution norm"),
 ]
 """Cases of maps that have tensors besides one original."""
 
