@@ -107,6 +107,12 @@ def hint_for_tensor(module: Module, tensor_name: object) -> str:
             "weights. Parametrize the module before quantizing it."
         )
     own = names_of_tensors(module)
+    if isinstance(tensor_name, str) and isinstance(module.__dict__.get(tensor_name), Tensor):
+        return (
+            f" {tensor_name!r} is a plain attribute, which a hook computes from "
+            f"{listed(own) or 'other tensors'}, as in the older torch.nn.utils.weight_norm. Write "
+            "paramdesc.bake(module) first: it makes a Parameter of it."
+        )
     below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
     hint = did_you_mean(tensor_name, [*own, *below])
     if below and not hint:
@@ -823,7 +829,7 @@ class PlacementError(ValueError):
         return cls(
             f"{selector!r:.100} selects {len(paths)} tensors "
             f"({listed(paths[:3])}{', ...' if len(paths) > 3 else ''}), but its value is a "
-            f"single map, a {name}. Each tensor needs its own map: write `lambda: {name}(...)`."
+            f"single map of type {name}. Each tensor needs its own: write `lambda: {name}(...)`."
         )
 
     @classmethod
@@ -857,6 +863,13 @@ class PlacementError(ValueError):
         return cls(
             f"{path!r} is the same tensor as {other!r}, which is excluded. Untie them first: "
             "module.weight = torch.nn.Parameter(module.weight.detach().clone())."
+        )
+
+    @classmethod
+    def hooked(cls, path: str, tensor_name: str, machinery: str) -> PlacementError:
+        return cls(
+            f"{path!r} is a part from which {machinery} computes {tensor_name!r} in a hook. Write "
+            "paramdesc.bake(model) first, which removes the hook, or name the part by its path."
         )
 
     @classmethod

@@ -108,7 +108,7 @@ class CacheReport(Sequence[CacheRow]):
         return any(row.together > 1 for row in self._rows)
 
     def __repr__(self) -> str:
-        return f"<CacheReport on {len(self)} tensors>"
+        return f"<CacheReport on {len(self)} tensor{'s' * (len(self) != 1)}>"
 
 
 def shown_times(row: CacheRow) -> str:

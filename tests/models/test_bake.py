@@ -484,7 +484,7 @@ def test_what_has_been_done_is_told() -> None:
         "0.weight  torch.nn.utils.weight_norm  WeightNorm  2x3    a new tensor",
         "1.weight  paramdesc                                      left: not selected",
     ]
-    assert repr(baked) == "<Baked: 1 tensors of Sequential>"
+    assert repr(baked) == "<Baked: 1 tensor of Sequential>"
     assert (len(baked), bool(P.bake(nn.Linear(3, 3)))) == (1, True)
 
 

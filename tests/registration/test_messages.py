@@ -230,6 +230,7 @@ MISTAKES: dict[str, tuple[Action, type[Exception], list[str], Action]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Inverse.right_invers is not used:UserWarning")
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_told_with_what_to_write(name: str) -> None:
     mistake, error, parts, neighbor = MISTAKES[name]
