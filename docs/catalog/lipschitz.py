@@ -70,7 +70,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "AbsoluteSums",
-        purpose="a bound in the maximum norm or the 1-norm",
+        purpose="rows or columns with bounded absolute sums; the maximum norm or 1-norm",
         formula=r"Y = X \min\left(1, \frac{\text{bound}}{\max_i \sum_j |X_{ij}|}\right)",
         use="For layers that are Lipschitz in the maximum norm or the 1-norm. "
         "`operator_norm_inf` and `operator_norm_1` choose the dimensions for a layer; "
@@ -84,6 +84,9 @@ FACTS: tuple[Fact, ...] = (
         launches="absolute sums",
         functions=("operator_norm_inf", "operator_norm_1"),
         words="Bounded absolute sums",
-        variants=(("the same for one layer as a whole", "operator_norm_inf"),),
+        variants=(
+            ("the same in the maximum norm, for a given layer", "operator_norm_inf"),
+            ("the same in the 1-norm, for a given layer", "operator_norm_1"),
+        ),
     ),
 )

@@ -29,6 +29,7 @@ from paramdesc.torch_internals.gathered import (
     Gathering,
     gather,
     gathering_behind,
+    is_gathering,
     reduce,
     shard_again,
 )
@@ -340,7 +341,10 @@ def leaves_below(value: Tensor) -> list[Tensor]:
 
 def gatherings_below(values: list[Deferred]) -> list[Gathering]:
     """What is known of the originals of `values` that FSDP2 gathers."""
-    leaves = (leaf for held in values for leaf in leaves_below(held.value))
+    if not is_gathering():
+        return []
+    one_of_each = {graph_of(held.value): held.value for held in values}.values()
+    leaves = (leaf for value in one_of_each for leaf in leaves_below(value))
     found = (gathering_behind(leaf) for leaf in leaves)
     return list({id(x): x for x in found if x is not None}.values())
 

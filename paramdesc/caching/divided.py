@@ -1,7 +1,7 @@
-"""Batches that are divided between processes: each evaluates a part, and all get all values.
+"""Batches that are divided between processes: each evaluates a part, and shares its values.
 
-All processes of the group have the same chains with the same numbers, and read them in the same
-order. Before values are sent, they compare what each of them is about to send.
+All processes of the group have the same chains with the same tensors, and read them in the same
+order. Before sending values, they check that they are about to send the same ones.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def evaluate_divided(
     evaluate: Callable[[slice], tuple[Sequence[Tensor], bool]],
     group: Any,
 ) -> Tensor | None:
-    """The values of several chains, stacked. None if a map raised in one of the processes.
+    """The stacked values of several chains. None if a map raised an error in one of the processes.
 
     Args:
-        names: those of the chains.
+        names: the names of the chains.
         tensors: the tensors that each of the chains is computed from.
         evaluate: returns the values of a part, and whether a state has moved.
         group: the processes.

@@ -1,7 +1,7 @@
 """Values whose originals FSDP2 gathers: they are watched through the shards.
 
-A gathered original is the same each time that it is gathered, until its shards change. So its value
-may be used whenever the original is gathered: in later forward passes, and in backward passes.
+A gathered original is the same each time until its shards change. So its value may be reused
+whenever the original is gathered, in later forward passes and in backward passes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["note_original", "watch_place"]
 def note_original(chain: Any, name: str, value: Any) -> None:
     """Expire the kept values of `chain`, which gets another original, unless they stay current.
 
-    They do if FSDP2 gathers the numbers that it had gathered before, and while it shards them.
+    They do if FSDP2 gathers the same entries as before, and while it shards them.
     """
     found = gathering_of(chain, name, value)
     if found is not None and (

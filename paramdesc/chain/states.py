@@ -74,9 +74,7 @@ COUNT = "paramdesc.steps"
 
 
 def save_pending(chain: Module, destination: Any, prefix: str) -> None:
-    """Store in the metadata of a state_dict whether a step is pending, how many were made, and the
-    names of the maps.
-    """
+    """Store pending steps, the number of steps, and the names of the maps in the metadata."""
     metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
     if metadata is None:
         return

@@ -91,8 +91,10 @@ class ScriptedParametrizationList(nn.ModuleList):
         return value
 
     def is_open(self) -> bool:
-        """Whether a scope is open. None is in what was saved or copied in one: its tensors are
-        new, so no write to them has been counted.
+        """Whether a scope is open.
+
+        None is open in a saved or copied program: its tensors are new, so no write to them has been
+        counted.
         """
         return (self.scopes > 0) & (version(self.entries) == self.entered)
 

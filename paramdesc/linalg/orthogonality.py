@@ -99,11 +99,11 @@ def is_step_of_few(base: Tensor, X: Tensor) -> bool:
 def cayley_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:
     """The matrix with orthonormal columns that the tangent `base A + P` leads to from `base`.
 
-    With `A` skew-Hermitian and `Pᴴ base = 0`. It is the Cayley transform of `W = base A baseᴴ + P
-    baseᴴ - base Pᴴ`, times `base`, but nothing of the size of `W` is made: `(2 base + P) (I - A / 2
-    + Pᴴ P / 4)⁻¹ - base`, followed by a Newton step that corrects rounding errors for large `P`.
-    Cost: four products of `n x k` and `k x k` matrices and an inverse of size `k`; backward four
-    products.
+    With `A` skew-Hermitian and `Pᴴ base = 0`. It is the Cayley transform of
+    `W = base A baseᴴ + P baseᴴ - base Pᴴ`, times `base`, but nothing of the size of `W` is made:
+    `(2 base + P) (I - A / 2 + Pᴴ P / 4)⁻¹ - base`, followed by a Newton step that corrects rounding
+    errors for large `P`. Cost: four products of `n x k` and `k x k` matrices and an inverse of size
+    `k`; backward four products.
 
     Source: the transform by Z. Wen, W. Yin, *A feasible method for optimization with
     orthogonality constraints*, Math. Program. 142 (2013), lemma 4; the rows and columns of the
@@ -151,7 +151,7 @@ def non_orthonormality(Y: Tensor) -> Tensor:
 def is_orthonormal(Y: Tensor, multiple: float = 20.0) -> bool:
     """Whether it is, to rounding: `multiple * eps * sqrt(k)` for `k` columns.
 
-    False on meta, where there are no numbers.
+    False on meta, where there are no values.
     """
     if not has_numbers(Y):
         return False

@@ -43,8 +43,8 @@ def largest_singular_triple(
     Raises:
         ValueError: if `M` is not a matrix, or a number is out of its range.
 
-    Source: G. H. Golub and W. Kahan, *Calculating the singular values and pseudo-inverse of
-    a matrix*, SIAM J. Numer. Anal. 2 (1965), section 3, with all vectors orthogonalized anew.
+    Source: G. H. Golub and W. Kahan, *Calculating the singular values and pseudo-inverse of a
+    matrix*, SIAM J. Numer. Anal. 2 (1965), section 3, with full reorthogonalization.
 
     >>> sigma, u, v = largest_singular_triple(torch.tensor([[3.0, 0.0], [0.0, -5.0]]))
     >>> round(sigma.item(), 4)

@@ -107,8 +107,10 @@ def is_tie(one: Value, other: Value) -> bool:
 def target_of(
     leaves: list[Tensor], value: Tensor, holders: Holders, is_free: bool
 ) -> Tensor | None:
-    """The original, if it can hold the value: the only one, of the same kind, and held nowhere else
-    unless it has these numbers already.
+    """The original, if it can hold the value.
+
+    It can if it is the only one, of the same kind, and not used elsewhere unless it already equals
+    the value.
     """
     if len(leaves) != 1 or not is_free:
         return None

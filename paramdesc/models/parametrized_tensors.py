@@ -236,8 +236,9 @@ class OfProgram(ParametrizedTensor):
 
 
 def find_parametrized(model: Module) -> Iterator[ParametrizedTensor]:
-    """The parametrized tensors of `model` in the order of `named_modules`, those first that others
-    of the same module are computed from.
+    """The parametrized tensors of `model`, in the order of `named_modules`.
+
+    Tensors from which others of the same module are computed come first.
     """
     for path, module in model.named_modules():
         if is_engine_part(path):

@@ -1,8 +1,8 @@
 """Tensor parallelism: `parallelize_module` and `distribute_module` on parametrized modules.
 
-Both read and replace the Parameters of a module by name. So for the time of the call, each
-parametrized module is plain, and the value of a parametrized tensor is its Parameter. What becomes
-of it tells how the originals are to be placed.
+Both read and replace the Parameters of a module by name. So during the call, each parametrized
+module is made plain, with the value of a parametrized tensor as its Parameter. The resulting
+placement determines how the originals are placed.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def distribute_originals() -> None:
 
 
 def refuse_late(frame: FrameType) -> None:
-    """Raise an exception where a parametrized module is asked for the attribute `DISTRIBUTED`.
+    """Raise an exception when the attribute `DISTRIBUTED` of a parametrized module is read.
 
-    In `distribute_module`, it is asked only if torch's module was imported after the last
-    registration. From now on, it is not asked any more.
+    `distribute_module` reads it only if torch's module was imported after the last registration.
+    From now on, it is not read any more.
 
     Raises:
         DistributionError: a RuntimeError, in `distribute_module`.
@@ -87,7 +87,7 @@ def distribute(
 
 
 def hosts_below(module: Module, seen: set[Module]) -> Iterator[Module]:
-    """The parametrized modules at and below `module`, without those inside of maps."""
+    """The parametrized modules at and below `module`, without those inside maps."""
     if module in seen:
         return
     seen.add(module)
@@ -110,7 +110,7 @@ class Plain:
         self.found: dict[str, Tensor] = {}
 
     def hide(self) -> None:
-        """Put plain values in the place of the chains."""
+        """Replace the chains with plain values."""
         module: Any = self.module
         buffers = dict(self.namespace.items())
         for name, value in self.values.items():
@@ -120,7 +120,7 @@ class Plain:
         module.__dict__["_buffers"] = buffers
 
     def show(self) -> None:
-        """Put the chains back, and keep what became of the values."""
+        """Restore the chains, and keep the distributed values."""
         module: Any = self.module
         buffers = module.__dict__["_buffers"]
         if buffers is self.namespace:
@@ -159,7 +159,7 @@ def value_of(chain: Any) -> Tensor:
 def place_chain(chain: Any, shape: torch.Size, layout: Layout) -> None:
     """Place the originals of `chain`, and the tensors of its maps on all ranks.
 
-    All ranks get the numbers of the first one, as torch does it.
+    All ranks get the entries of the first one, as in torch.
     """
     room: Any = sys.modules["torch.distributed.tensor"]
     replicated = layout.replicated()

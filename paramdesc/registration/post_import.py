@@ -1,4 +1,4 @@
-"""Lets files of `paramdesc.integrations` run when the library that they are for is imported.
+"""Runs files of `paramdesc.integrations` when the library that they support is imported.
 
 They are named by strings: nothing here imports an integration, and nothing imports the library.
 """

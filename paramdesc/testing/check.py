@@ -13,6 +13,7 @@ from paramdesc.errors import NonFiniteError
 from paramdesc.testing import circumstances, copies, derivatives, training, values, worlds
 from paramdesc.testing.report import CheckError, Failure, NotApplicable, Outcome, Report
 from paramdesc.testing.subject import RightInverse, Subject
+from paramdesc.testing.torch_warnings import ignore_warnings_about_torch
 
 __all__ = ["check_parametrization"]
 
@@ -108,6 +109,7 @@ def outcome(
     torch.default_generator.manual_seed(0)  # torch.manual_seed would seed the other devices, too
     try:
         with torch.enable_grad(), warnings.catch_warnings():
+            ignore_warnings_about_torch()
             detail = function(subject)
     except NotApplicable as reason:
         return Outcome(name, "left out", str(reason))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -20,24 +19,14 @@ from paramdesc.testing.subject import Subject, gradients
 __all__ = ["CHECKS"]
 
 
-@contextmanager
-def without_deprecations() -> Iterator[None]:
-    """Inside, torch may call its own functions deprecated: by this or that kind of warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
 def check_script(subject: Subject) -> str:
     module = subject.trained()
     one = module.weight.detach().new_ones(())
-    with without_deprecations():
-        program: Any = torch.jit.script(module)
-        file = io.BytesIO()
-        torch.jit.save(program, file)
-        file.seek(0)
-        loaded: Any = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    program: Any = torch.jit.script(module)
+    file = io.BytesIO()
+    torch.jit.save(program, file)
+    file.seek(0)
+    loaded: Any = torch.jit.load(file)  # type: ignore[no-untyped-call]
     expected = module(one)
     detail = check_close(program(one), expected, "scripted")
     check_close(loaded(one), expected, "saved and loaded")
@@ -77,7 +66,7 @@ def check_export(subject: Subject) -> str:
 def check_trace(subject: Subject) -> str:
     module = subject.trained().eval()
     one = module.weight.detach().new_ones(())
-    with without_deprecations():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", TracerWarning)  # shapes are constants, by intent
         program: Any = torch.jit.trace(module, (one,))  # type: ignore[no-untyped-call]
     return check_close(program(one), module(one), "traced")

@@ -17,18 +17,18 @@ _MODULE = "torch.distributed"
 
 
 def rank_and_size(group: Any) -> tuple[int, int]:
-    """The rank of this process in `group`, and how many it has. (-1, 0) if it is not in there."""
+    """The rank of this process in `group`, and the size of `group`. (-1, 0) if it is not in it."""
     distributed: Any = sys.modules[_MODULE]
     return distributed.get_rank(group), max(0, distributed.get_world_size(group))
 
 
 def part_of_rank(count: int, rank: int, size: int) -> slice:
-    """Which of `count` things are for `rank`: as many as for others, or one more."""
+    """The part of `count` items for `rank`: equally many for each, or one more."""
     return slice(count * rank // size, count * (rank + 1) // size)
 
 
 def all_told(numbers: Sequence[int], group: Any, device: torch.device) -> list[list[int]]:
-    """What each process of `group` tells, in the order of ranks."""
+    """The objects from all processes of `group`, in the order of ranks."""
     distributed: Any = sys.modules[_MODULE]
     own = torch.tensor(numbers, dtype=torch.int64, device=device)
     told = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
@@ -39,10 +39,10 @@ def all_told(numbers: Sequence[int], group: Any, device: torch.device) -> list[l
 def shared_rows(rows: Tensor, count: int, others: Sequence[Tensor], group: Any) -> Tensor:
     """All `count` rows, of which `rows` are the part of this process.
 
-    The backward pass adds up the gradients of all processes, and each of them passes on the sum
-    for its own rows. `others` are what the other rows are computed from: they get zeros, so that
-    each process has a gradient for each of its tensors. An average over the processes then gives
-    what it gives if each of them computes all rows.
+    The backward pass sums the gradients of all processes, and each process passes on the sum for
+    its own rows. `others` are the tensors from which the other rows are computed: they get zeros,
+    so that each process has a gradient for each of its tensors. An average over the processes then
+    gives the same result as if each of them computed all rows.
     """
     if not (torch.is_grad_enabled() and rows.requires_grad):
         return gathered_rows(rows.detach(), count, group)
@@ -64,7 +64,7 @@ def gathered_rows(rows: Tensor, count: int, group: Any) -> Tensor:
 
 
 def numbers(tensor: Tensor) -> Tensor:
-    """A view of real numbers: not all backends send complex ones."""
+    """A real view, since not all backends can send complex tensors."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
@@ -78,7 +78,7 @@ class Shared(Function):
         return gathered_rows(rows, count, group)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         distributed: Any = sys.modules[_MODULE]
         total = gradient.clone(memory_format=torch.contiguous_format)

@@ -1,8 +1,8 @@
-"""FSDP2 (`fully_shard`): the shard behind a gathered Parameter, and gathering it once more.
+"""FSDP2 (`fully_shard`): the shard behind a gathered Parameter, and gathering it again.
 
-FSDP2 puts a gathered Parameter in the place of a shard before a module is used, and the shard in
-its place again afterwards. It gathers into the same Parameter each time. Where a version of torch
-keeps this in another way, nothing is found, and callers treat the tensors as any others.
+FSDP2 replaces a shard by a gathered Parameter before a module is used, and restores the shard
+afterwards. It gathers into the same Parameter each time. If a version of torch stores this
+differently, nothing is found, and callers treat the tensors like any others.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "find_gathering",
     "gather",
     "gathering_behind",
+    "is_gathering",
     "reduce",
     "remember",
     "shard_again",
@@ -39,9 +40,9 @@ class Gathering:
     """One Parameter that FSDP2 shards and gathers.
 
     Args:
-        state: what FSDP2 knows of the modules that are gathered with it.
+        state: FSDP2's state of the modules that are gathered with it.
         group: the Parameters that are gathered together.
-        parameter: what FSDP2 knows of the Parameter.
+        parameter: FSDP2's state of the Parameter.
     """
 
     def __init__(self, state: Any, group: Any, parameter: Any) -> None:
@@ -62,16 +63,16 @@ class Gathering:
         return getattr(self.parameter, "_unsharded_param", None)
 
     def is_one_of(self, tensor: Tensor) -> bool:
-        """Whether FSDP2 puts `tensor` in place while the Parameter is sharded."""
+        """Whether `tensor` is one that FSDP2 uses while the Parameter is sharded."""
         smaller = getattr(self.parameter, "_sharded_post_forward_param", None)
         return tensor is self.shard or tensor is smaller
 
     def gives_the_same(self) -> bool:
-        """Whether gathering has given the numbers of the last time. Called after each time.
+        """Whether gathering has given the same entries as the last time. Called after each time.
 
-        The state of the own shard is watched elsewhere. This detects a write to the gathered
-        Parameter, which is lost when it is gathered again, and writes that only other ranks have
-        made to their shards, by a sample.
+        The state of the rank's own shard is watched elsewhere. With a sample, this detects writes
+        to the gathered Parameter, which are lost when it is gathered again, and writes of other
+        ranks to their shards.
         """
         gathered: Any = self.gathered
         version = -1 if gathered.is_inference() else gathered._version
@@ -117,6 +118,11 @@ def remember(gathering: Gathering) -> None:
     gathered = gathering.gathered
     if gathered is not None and not is_wrapper(gathered):
         _BEHIND[id(gathered)] = gathering
+
+
+def is_gathering() -> bool:
+    """Whether anything that FSDP2 gathers is known."""
+    return bool(_BEHIND)
 
 
 def gathering_behind(tensor: Tensor) -> Gathering | None:

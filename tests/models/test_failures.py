@@ -48,7 +48,7 @@ def test_a_pending_tensor_is_left_by_a_second_call() -> None:
     model = nn.Sequential(nn.LazyLinear(4))
     P.parametrize(model, {nn.Linear: SpectralNorm})
     done = P.parametrize(model, {nn.Linear: SpectralNorm, "0.bias": lambda: torch.exp})
-    assert "is parametrized already" in done.left["0.weight"]
+    assert "is already parametrized" in done.left["0.weight"]
 
 
 @pytest.mark.parametrize("first", [weight_norm, orthogonal])

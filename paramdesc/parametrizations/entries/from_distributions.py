@@ -45,8 +45,8 @@ class FromDistributions(Parametrization):
     value, assignment raises an error.
 
     Args:
-        constraint: the constraint, such as `constraints.positive` or `constraints.interval(0,
-            limits)`.
+        constraint: the constraint, such as `constraints.positive` or
+            `constraints.interval(0, limits)`.
         bijective: whether to use `biject_to` instead of `transform_to`.
         margin: how far inside to place assigned entries that are out of bounds; 0 for the nearest
             number inside.

@@ -193,7 +193,7 @@ class OrthogonalConvolution(MovesInner):
         self.weight_shape = shape
         X = self.matrix.right_inverse(M.flatten(1, -2).to(K.dtype))
         planes = self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
-        return X.to(Y.dtype), planes.contiguous()  # FSDP shards contiguous Parameters only
+        return X.to(Y.dtype), planes
 
     def movable(self) -> list[Parametrization]:
         return movable_in([self.matrix, self.planes])

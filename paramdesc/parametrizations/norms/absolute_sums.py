@@ -29,8 +29,8 @@ class AbsoluteSums(Parametrization):
 
     There are three ways to enforce the bound:
 
-    - `"whole"` divides the whole weight by one number if a sum is too large: `X min(1, bound / max
-      sum)`. The ratios between rows are kept.
+    - `"whole"` divides the whole weight by one number if a sum is too large:
+      `X min(1, bound / max sum)`. The ratios between rows are kept.
     - `"each"` divides each row by its own number: `x min(1, bound / sum)`.
     - `"nearest"` replaces each row with the nearest one in the Euclidean norm. It lowers all
       absolute values in a row by the same number, but not below zero, so rows become sparse, and

@@ -25,11 +25,11 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
     `SpectralNorm`, by iterating the convolution and its adjoint; each training step continues from
     the vectors of the previous one.
 
-    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or `(in, out /
-    groups, *kernel)` if `transposed`. Real; half precision is iterated in float32. A zero weight
-    stays zero, with finite gradient. Cost of an evaluation: one convolution of one image, and one
-    for the gradient; of a training step: 2 `n_power_iterations` more; of registration or
-    assignment: at most 200.
+    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or
+    `(in, out / groups, *kernel)` if `transposed`. Real; half precision is iterated in float32. A
+    zero weight stays zero, with finite gradient. Cost of an evaluation: one convolution of one
+    image, and one for the gradient; of a training step: 2 `n_power_iterations` more; of
+    registration or assignment: at most 200.
 
     Assignment and registration keep a weight of this norm as it is and rescale any other.
 

@@ -171,7 +171,7 @@ class OperatorNorm(Parametrization):
 
     @torch.jit.unused
     def asks_nothing(self, operator: Tensor) -> bool:
-        """Whether the tensor has no values to test, as in tools that only trace shapes."""
+        """Whether a step reads no values: without a tolerance, on devices where launches count."""
         return self.accuracy is None and is_bound_by_launches(operator)
 
     @torch.jit.unused

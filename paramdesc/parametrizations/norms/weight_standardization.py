@@ -19,8 +19,8 @@ __all__ = ["WeightStandardization"]
 class WeightStandardization(Parametrization):
     """Give the rows of `layer.weight` mean zero and variance one.
 
-    The weights of each output, which is an index of dimension `dim`, become `y = (x - mean(x)) /
-    sqrt(var(x) + eps)`, with the variance `mean(|x - mean(x)|²)`.
+    The weights of each output, which is an index of dimension `dim`, become
+    `y = (x - mean(x)) / sqrt(var(x) + eps)`, with the variance `mean(|x - mean(x)|²)`.
 
     Shapes `(*) -> (*)`, with at least two dimensions, real and complex; half precision is computed
     in float32. Where all weights of an output are equal, they become zero, with finite gradient.
@@ -32,8 +32,8 @@ class WeightStandardization(Parametrization):
     Args:
         dim: the dimension of the outputs: 0 for linear and convolution layers, 1 for transposed
             convolutions.
-        eps: the number added to the variance, positive. The variance of `Y` is `var(x) / (var(x) +
-            eps)`, slightly less than one.
+        eps: the number added to the variance, positive. The variance of `Y` is
+            `var(x) / (var(x) + eps)`, slightly less than one.
         strict: whether to reject a weight that is not standardized instead of replacing it.
 
     Raises:

@@ -18,7 +18,10 @@ __all__ = ["is_led_by_guards"]
 
 
 def is_led_by_guards(chain: Any) -> bool:
-    """In compiled code: whether its guards update the states of the maps in `chain`."""
+    """Whether the guards of compiled code update the states of the maps in `chain`.
+
+    Not in an export, which has no guards.
+    """
     answer = False
     torch._dynamo.comptime.comptime(bind_steps)  # may give `answer` another value
     return answer

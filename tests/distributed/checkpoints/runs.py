@@ -35,7 +35,7 @@ distributed: Any = typed_distributed
 STATES = [
     *("orthogonal, wide", "householder, wide", "torch's cayley, tall", "grassmann, tall"),
     *("weight norm", "low rank, tall", "fixed rank, tall", "lora", "frozen", "scaled rows"),
-    *("orthogonal convolution", "spectral norm", "spectral norm, transposed", "convolution norm"),
+    *("flattened", "spectral norm", "spectral norm, transposed", "convolution norm"),
 ]
 """Cases of maps that have tensors besides one original."""
 
@@ -86,7 +86,8 @@ class Run:
         for _ in range(steps):
             self.optimizer.zero_grad()
             for layer in self.model:
-                whole(layer()).backward()
+                loss: Any = whole(layer())
+                loss.backward()
             self.optimizer.step()
 
     def numbers(self) -> dict[str, Tensor]:
@@ -164,7 +165,7 @@ def with_plain(folder: str, kind: str) -> None:
     checkpoint.save({"model": get_model_state_dict(wrap(source, mesh))}, checkpoint_id=there)
 
     model = wrap(parametrized(plain_model(1)), mesh)
-    state = P.plain_state_dict(model)
+    state: Any = P.plain_state_dict(model)
     checkpoint.load({"model": state}, checkpoint_id=there)
     twin = copy.copy(state)
     model.load_state_dict(state)

@@ -21,7 +21,7 @@ from paramdesc.caching import together
 from paramdesc.parametrizations import orthogonal, spectral_norm
 from tests.caching.deferred.comparing import default_dtype
 from tests.distributed.data_parallel.models import MAKERS, distance, scope_of, train
-from tests.helpers import chain_of, original_of
+from tests.helpers import Double, chain_of, original_of
 
 COUNT = 4
 REPLICATED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -40,7 +40,7 @@ SHARDED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "FSDP2, CPU offload": ({"offload_policy": CPUOffloadPolicy(pin_memory=False)}, FEW),
     "FSDP2, bfloat16 mixed precision": ({"mp_policy": MixedPrecisionPolicy(torch.bfloat16)}, FEW),
     "FSDP2, hybrid sharding, 2 x 2": ({}, FEW),
-    "FSDP2, initialised on meta": ({}, FEW),
+    "FSDP2, initialized on meta": ({}, FEW),
 }
 AGAIN = "FSDP2, called twice before the backward pass"
 LATE = "`fully_shard` before registering"
@@ -135,12 +135,19 @@ def value_of(tensor: Any) -> Tensor:
 
 
 def written_gathered(rank: int) -> list[float]:
-    """A write to a gathered original is lost when it is gathered again, and so is its value."""
-    layer: Any = P.register_parametrization(nn.Linear(8, 8), "weight", nn.Identity())
+    """What a layer has after its gathered original was written to, and after the shard of a rank.
+
+    The first write is lost when the original is gathered again.
+    """
+    torch.manual_seed(0)
+    layer: Any = P.register_parametrization(nn.Linear(8, 8), "weight", Double())
     fully_shard(layer, mesh=MESHES["4"])
     found = []
     with P.cached(layer), torch.no_grad():
-        for number in range(3):
+        for number in range(4):
+            if number == 3 and rank == 3:
+                original: Any = original_of(layer)
+                original.to_local().add_(10)
             layer.unshard()
             if number == 1:
                 original_of(layer).zero_()
@@ -198,7 +205,8 @@ def overlap(rank: int, kind: str) -> list[str]:
     send.__annotations__.clear()  # torch compares them, and these are strings
     parallel.register_comm_hook(None, send)
     for parameter in model.parameters():
-        parameter.register_hook(lambda gradient: log.append("arrived"))
+        hooked: Any = parameter
+        hooked.register_hook(lambda gradient: log.append("arrived"))
     for _ in range(2):  # buckets get their last form in the first pass
         log.clear()
         with scope_of(parallel, kind)():
@@ -242,6 +250,7 @@ def divided(rank: int, size: int, case: str) -> dict[str, Any]:
     train(expected)
     parallel = DistributedDataParallel(model)
     group = GROUPS[size][rank // size]
+    layers: list[Any] = list(model)
     with counted() as evaluated:
         counts = train(
             parallel,
@@ -253,8 +262,8 @@ def divided(rank: int, size: int, case: str) -> dict[str, Any]:
             lambda is_last: nullcontext() if is_last else parallel.no_sync(),
         )
     with P.cached(model, batched=True, process_group=group), torch.no_grad():
-        last = [layer.weight.clone() for layer in model]
-    torch.testing.assert_close(last, [layer.weight for layer in model])
+        last = [layer.weight.clone() for layer in layers]
+    torch.testing.assert_close(last, [layer.weight for layer in layers])
     parameters = [parameter.detach().clone() for parameter in model.parameters()]
     return {
         "distance": distance(model, expected),
@@ -268,7 +277,8 @@ def divided(rank: int, size: int, case: str) -> dict[str, Any]:
 def counted() -> Iterator[list[int]]:
     """How many chains are evaluated in this process."""
     numbers: list[int] = []
-    alone, batch = together.evaluate_plainly, together.evaluate_batch
+    untyped: Any = together
+    alone, batch = untyped.evaluate_plainly, untyped.evaluate_batch
 
     def count_one(*args: Any) -> Any:
         numbers.append(1)
@@ -291,7 +301,8 @@ def divided_badly(rank: int) -> list[str]:
 
     def read(targets: nn.Module) -> str:
         with P.cached(targets, batched=True, process_group=group):
-            return str(tuple(model[0].weight.shape))
+            weight: Any = model[0].weight
+            return str(tuple(weight.shape))
 
     found = [outcome(lambda: read(model[:3] if rank == 0 else model))]
 

@@ -54,10 +54,11 @@ def test_auto_cache_evaluates_when_a_shard_has_changed(found: Found) -> None:
         }
 
 
-def test_a_write_to_a_gathered_original_is_lost_with_it(found: Found) -> None:
+def test_a_gathered_value_is_used_only_while_all_shards_are_the_same(found: Found) -> None:
     for result in found:
-        first, zero, last = result["written_gathered"]
-        assert first == last > zero == 0
+        first, zero, again, last = result["written_gathered"]
+        assert first == again > zero == 0
+        assert last > 100 + first
 
 
 def test_calls_before_the_gradients_of_shards_are_refused(found: Found) -> None:

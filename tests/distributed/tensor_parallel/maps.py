@@ -16,8 +16,11 @@ from tests.parametrizations.cases.case import Case
 
 __all__ = ["Host", "find_faults", "in_shards", "whole"]
 
-BOUNDS = {"atol": 1e-6, "rtol": 1e-5}
-AFTER_A_STEP = {"atol": 2e-6, "rtol": 1e-4}  # of gradients, and what follows from them
+BOUNDS: dict[str, Any] = {"atol": 1e-6, "rtol": 1e-5}
+AFTER_A_STEP: dict[str, Any] = {
+    "atol": 2e-6,
+    "rtol": 1e-4,
+}  # of gradients, and what follows from them
 
 Order = Callable[[nn.Module, Callable[[nn.Module], nn.Module], Callable[[nn.Module], Any]], Any]
 ORDERS: dict[str, Order] = {
@@ -76,7 +79,8 @@ def check(case: Case, dim: int, order: str, mesh: Any) -> None:
     assert_close(whole(value), expected, **BOUNDS)
     torch.manual_seed(1)
     target = torch.randn_like(expected)
-    loss_of(expected, target).backward()
+    expected_loss: Any = loss_of(expected, target)
+    expected_loss.backward()
     loss: Any = loss_of(value, distribute_tensor(target, mesh, value.placements))
     loss.full_tensor().backward()
     for (name, x), (other, y) in zip(

@@ -18,8 +18,10 @@ if not torch.distributed.is_available():
 
 from torch.distributed.device_mesh import init_device_mesh
 
+from tests.distributed.table import read
 from tests.distributed.tensor_parallel.maps import find_faults
 from tests.distributed.tensor_parallel.models import MODELS, SCOPES, compare, count_messages, others
+from tests.distributed.tensor_parallel.rows import measure
 from tests.processes import results_of
 
 RUNS = [
@@ -45,6 +47,7 @@ def work(rank: int) -> dict[str, Any]:
     return {
         "maps": find_faults(mesh),
         "runs": {case: fault(case, mesh) for case in RUNS},
+        "rows": measure(mesh),
         "messages": count_messages(mesh),
         "others": others(mesh),
     }
@@ -64,6 +67,11 @@ def test_every_map_is_as_in_one_process(group: list[dict[str, Any]]) -> None:
 def test_training_is_as_in_one_process(group: list[dict[str, Any]], case: Any) -> None:
     for found in group:
         assert not found["runs"][case], found["runs"][case]
+
+
+def test_the_table_of_the_guide(group: list[dict[str, Any]]) -> None:
+    for found in group:
+        assert read("Tensor parallelism") == found["rows"]
 
 
 def test_maps_that_split_send_nothing(group: list[dict[str, Any]]) -> None:
