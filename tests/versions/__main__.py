@@ -10,7 +10,7 @@ warnings as errors. With `--in FOLDER`, an environment that exists is used, and 
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import os
 import re
 import subprocess
@@ -74,7 +74,7 @@ def main() -> int:
     counts = dict[str, int]()
     for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", result.stdout[-500:]):
         counts[word] = int(count)
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    date = dt.datetime.now(dt.timezone.utc).date().isoformat()
     write(Row(python_version, torch_version, date, ", ".join(tests), counts))
     return result.returncode
 
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__)
     parser.add_argument("python", help="the interpreter")
     parser.add_argument("torch", help="the version of torch")
-    parser.add_argument("tests", nargs="*", help="files or folders (default: %s)" % " ".join(PARTS))
+    parser.add_argument("tests", nargs="*", help=f"files or folders (default: {' '.join(PARTS)})")
     parser.add_argument("--env", type=Path, help="the interpreter of an environment to use")
     parser.add_argument("--processes", type=int, default=2, help="of pytest")
     return parser
