@@ -206,7 +206,7 @@ def test_the_data_of_a_weight_stands_for_it(scope: Callable[[], Any]) -> None:
 
 
 def test_a_tensor_that_transformers_has_loaded_is_left() -> None:
-    """Its models initialise after loading what has no mark, and mark what they have loaded."""
+    """Its models initialize after loading what has no mark, and mark what they have loaded."""
     layer: Any = register_parametrization(nn.Linear(3, 3), "weight", Symmetric())
     before = layer.weight.detach().clone()
     layer.parametrizations.weight.original._is_hf_initialized = True
