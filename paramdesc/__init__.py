@@ -1,6 +1,6 @@
 """Weights that are functions of other tensors, on any `nn.Module`, in place."""
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from paramdesc import jit
@@ -34,6 +34,8 @@ from paramdesc.registration.transfer import transfer_parametrizations_and_params
 
 if TYPE_CHECKING:
     from paramdesc import parametrizations, testing
+
+    __version__: str
 
 cache = cached
 
@@ -85,6 +87,8 @@ __path__.append(f"{__path__[0]}/registration/former")  # modules that older pick
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version(__name__)
     if name in ("parametrizations", "testing"):  # to import them takes as long as all the rest
         return import_module(f"{__name__}.{name}")
     if name in pickled.__all__:
@@ -96,4 +100,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return ["__version__", *__all__]

@@ -24,6 +24,8 @@ __all__ = [
     "ConstraintError",
     "DeferredGradientError",
     "DisabledError",
+    "DistributionError",
+    "DividedBatchError",
     "InitialisationError",
     "LayoutError",
     "MapError",
@@ -105,6 +107,12 @@ def hint_for_tensor(module: Module, tensor_name: object) -> str:
             "weights. Parametrize the module before quantizing it."
         )
     own = names_of_tensors(module)
+    if isinstance(tensor_name, str) and isinstance(module.__dict__.get(tensor_name), Tensor):
+        return (
+            f" {tensor_name!r} is a plain attribute, which a hook computes from "
+            f"{listed(own) or 'other tensors'}, as in the older torch.nn.utils.weight_norm. Write "
+            "paramdesc.bake(module) first: it makes a Parameter of it."
+        )
     below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
     hint = did_you_mean(tensor_name, [*own, *below])
     if below and not hint:
@@ -288,8 +296,9 @@ class SharedMapError(ValueError):
         listed = ", ".join(map(repr, names))
         super().__init__(
             f"this {name} already parametrizes {owner}, and its state ({listed}) belongs to that "
-            f"tensor: registering it on {tensor_name!r} would change the value of {owner}. "
-            f"Register another instance, {name}(...) or copy.deepcopy(parametrization)."
+            f"tensor: registering it on another tensor, {tensor_name!r}, would change the value "
+            f"of the first. Register another instance, {name}(...) or "
+            "copy.deepcopy(parametrization)."
         )
 
 
@@ -504,6 +513,18 @@ class DisabledError(RuntimeError):
         )
 
 
+class DistributionError(RuntimeError):
+    """A parametrized module was distributed before paramdesc could learn of it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this parametrized module is distributed with torch.distributed.tensor, which was "
+            "imported after the module was parametrized. Write `import "
+            "torch.distributed.tensor.parallel` before register_parametrization(...), or call "
+            "parallelize_module(...) before it."
+        )
+
+
 class InitialisationError(RuntimeError):
     """A function of `torch.nn.init` got a detached part of a parametrized tensor."""
 
@@ -548,7 +569,7 @@ class CacheTargetError(TypeError):
         if callable(target) and not isinstance(target, Tensor):
             hint = " To decorate a function, write @cached(), with parentheses."
         elif isinstance(target, str):
-            hint = f" To select tensors by name, write cached(get_parametrizations(model)[{target!r}])."
+            hint = f" For tensors by name, write cached(get_parametrizations(model)[{target!r}])."
         elif isinstance(target, Tensor):
             return cls(
                 "cached() takes modules, ParametrizationLists, and sets or iterables of them. Got "
@@ -641,13 +662,36 @@ class BatchedGraphError(RuntimeError):
     """A backward pass has reached a graph that another one has freed."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
         super().__init__(
-            f"{len(names)} tensors were evaluated together ({shown}), so they share one graph, "
-            "which an earlier backward pass has freed. Read them again after that backward "
+            f"{len(names)} tensors were evaluated together ({shown(names)}), so they share one "
+            "graph, which an earlier backward pass has freed. Read them again after that backward "
             "pass, call backward() once for the sum of the losses or with retain_graph=True, or "
             "write cached(...) without batched=True."
         )
+
+
+class DividedBatchError(RuntimeError):
+    """Processes cannot divide the evaluation of a batch between them."""
+
+    @classmethod
+    def different(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the processes of the group are about to evaluate different tensors; here "
+            f"{shown(names)}. With cached(..., process_group=group), all of them must have the "
+            "same model and read its tensors in the same order. Otherwise write "
+            "cached(...) without process_group=."
+        )
+
+    @classmethod
+    def has_state(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            f"the maps of {shown(names)} have a state that moves in each evaluation, so each "
+            "process must evaluate all of them. Write cached(...) without process_group=."
+        )
+
+
+def shown(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 class LayoutError(ValueError):
@@ -785,7 +829,7 @@ class PlacementError(ValueError):
         return cls(
             f"{selector!r:.100} selects {len(paths)} tensors "
             f"({listed(paths[:3])}{', ...' if len(paths) > 3 else ''}), but its value is a "
-            f"single map, a {name}. Each tensor needs its own map: write `lambda: {name}(...)`."
+            f"single map of type {name}. Each tensor needs its own: write `lambda: {name}(...)`."
         )
 
     @classmethod
@@ -819,6 +863,13 @@ class PlacementError(ValueError):
         return cls(
             f"{path!r} is the same tensor as {other!r}, which is excluded. Untie them first: "
             "module.weight = torch.nn.Parameter(module.weight.detach().clone())."
+        )
+
+    @classmethod
+    def hooked(cls, path: str, tensor_name: str, machinery: str) -> PlacementError:
+        return cls(
+            f"{path!r} is a part from which {machinery} computes {tensor_name!r} in a hook. Write "
+            "paramdesc.bake(model) first, which removes the hook, or name the part by its path."
         )
 
     @classmethod

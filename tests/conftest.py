@@ -22,6 +22,12 @@ with suppress(ModuleNotFoundError):  # the tests on a GPU run without it
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "normal"))
 
 
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through all that was imported, at each pass."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     """What a test sees freed is freed by its last reference."""

@@ -56,7 +56,7 @@ FACTS: tuple[Fact, ...] = (
         "Bjorck",
         purpose="orthogonal up to a given accuracy, never above norm 1",
         formula=r"Y \leftarrow \tfrac{1}{2}\, Y \left(3 I - Y^\mathsf{H} Y\right)",
-        use="To reproduce published Lipschitz networks that orthogonalize by this iteration.",
+        use="To reproduce published Lipschitz networks that use this iteration.",
         instead=(
             ("Orthogonal", "in all other cases: it is faster and exact"),
             ("SpectralNorm", "if only the largest singular value matters"),
@@ -70,7 +70,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "AbsoluteSums",
-        purpose="a bound in the maximum norm or the 1-norm",
+        purpose="rows or columns with bounded absolute sums; the maximum norm or 1-norm",
         formula=r"Y = X \min\left(1, \frac{\text{bound}}{\max_i \sum_j |X_{ij}|}\right)",
         use="For layers that are Lipschitz in the maximum norm or the 1-norm. "
         "`operator_norm_inf` and `operator_norm_1` choose the dimensions for a layer; "
@@ -84,6 +84,9 @@ FACTS: tuple[Fact, ...] = (
         launches="absolute sums",
         functions=("operator_norm_inf", "operator_norm_1"),
         words="Bounded absolute sums",
-        variants=(("the same for one layer as a whole", "operator_norm_inf"),),
+        variants=(
+            ("the same in the maximum norm, for a given layer", "operator_norm_inf"),
+            ("the same in the 1-norm, for a given layer", "operator_norm_1"),
+        ),
     ),
 )

@@ -30,7 +30,7 @@ def page_of(fact: Fact, entry: Entry, launches: dict[str, Launches], counted_on:
         f"## When to use it\n\n{fact.use}\n",
         instead(fact),
         f"## Example\n\n```python\n{example_of(found) or example_of(first_function(fact))}\n```\n",
-        "## Facts\n",
+        "## Right inverse and cost\n",
         right_inverse(fact),
         cost(fact, launches, counted_on),
         reference(fact),
@@ -47,7 +47,7 @@ def instead(fact: Fact) -> str:
     if not fact.instead:
         return ""
     rows = "\n".join(f"- {link_to(name)} {reason}." for name, reason in fact.instead)
-    return f"Take instead:\n\n{rows}\n"
+    return f"Alternatives:\n\n{rows}\n"
 
 
 def link_to(name: str) -> str:

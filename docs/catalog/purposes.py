@@ -13,7 +13,7 @@ OPENING = """\
 # Parametrizations by purpose
 
 Find what the weight should satisfy, and follow the link: each page has the formula, a picture, an
-example to copy, the cost, and what to take instead. In the formulas `X` is the tensor that is
+example to copy, the cost, and alternatives. In the formulas `X` is the tensor that is
 trained, and `Y` is the weight. [The library guide](../guide/library.md) explains what they have in
 common, and the [gallery](../gallery.md) has all pictures on one page.
 """

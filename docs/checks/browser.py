@@ -17,7 +17,7 @@ __all__ = ["look_at"]
 Scheme = Literal["light", "dark"]
 
 WIDTHS = {"wide": 1400, "narrow": 390}
-HEIGHT = 2500  # of a screenshot: what is below is not in it
+HEIGHT = 1600  # of a screenshot: what is below is not in it
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 FOUND_BY_SEARCH = (
     "disable", "pretrained", "weight decay", "Jupyter", "Lightning", "FSDP", "summary", "ONNX",
@@ -25,7 +25,7 @@ FOUND_BY_SEARCH = (
 )  # fmt: skip
 
 READY = "() => window.MathJax?.startup?.promise"
-TOO_WIDE = """async () => {
+FAULTS = """async () => {
     const frame = () => new Promise(requestAnimationFrame);
     await frame(); await frame();  // tables take their form after the window has its size
     const page = document.scrollingElement, found = [];
@@ -37,6 +37,8 @@ TOO_WIDE = """async () => {
         if (lost > 1)
             found.push(`${lost} pixels of a table are cut: ${table.innerText.slice(0, 60)}`);
     }
+    for (const formula of document.querySelectorAll("[data-mjx-error]"))
+        found.push(`a formula is wrong: ${formula.dataset.mjxError}`);
     return found;
 }"""
 
@@ -109,7 +111,7 @@ def faults_of_layout(page: Page, name: str, screenshots: Path) -> Iterator[str]:
     """What is too wide, with pictures on the way."""
     for width, pixels in WIDTHS.items():
         page.set_viewport_size({"width": pixels, "height": HEIGHT})
-        for line in page.evaluate(TOO_WIDE):
+        for line in page.evaluate(FAULTS):
             yield f"{width}: {line}"
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme)

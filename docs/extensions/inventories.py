@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-__all__ = ["inventories"]
+__all__ = ["TORCH_NAMES", "inventories"]
 
 GENERATED = "generated/$.html#$"
 TORCH = "https://docs.pytorch.org/docs/stable/"

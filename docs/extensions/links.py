@@ -1,4 +1,4 @@
-"""Code spans that name something public are links to it, on every page."""
+"""Code spans that name something public, of this package or of torch, are links to it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from sphinx.transforms import SphinxTransform
 
 import paramdesc
 from paramdesc import errors, parametrizations, testing
+
+from .inventories import TORCH_NAMES
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -30,7 +32,10 @@ def public_names() -> dict[str, str]:
         for name in module.__all__
         if not isinstance(getattr(module, name), ModuleType)
     }
-    return {name: full for name, full in names.items() if name not in WORDS}
+    ours = {name: full for name, full in names.items() if name not in WORDS}
+    theirs = {name.partition(":")[0] for listed in TORCH_NAMES.values() for name in listed}
+    short = {name.removeprefix("torch."): name for name in theirs if name.startswith("torch.nn.")}
+    return {name: name for name in theirs} | short | ours
 
 
 PUBLIC = public_names()

@@ -27,14 +27,15 @@ GALLERY: dict[str, tuple[Entry, ...]] = {
 }
 
 
-def write_gallery(folder: Path) -> None:
-    """All pictures, and what `gallery.md` includes."""
+def write_gallery(folder: Path, *, redraw: bool = True) -> None:
+    """All pictures, or those that are missing, and what `gallery.md` includes."""
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     for family, entries in GALLERY.items():
         lines += [f"## {family}", ""]
         for entry in entries:
-            write_picture(entry, folder)
+            if redraw or not (folder / f"{entry.file}-dark.svg").exists():
+                write_picture(entry, folder)
             lines += section(entry)
     write_changed(folder / "gallery.md", "\n".join(lines))
 
@@ -74,7 +75,8 @@ def write_changed(path: Path, text: str) -> None:
 
 
 def write_before_reading(app: Sphinx) -> None:
-    write_gallery(Path(app.srcdir) / "_generated")
+    # drawing takes longer than all else that is generated, and examples do not show pictures
+    write_gallery(Path(app.srcdir) / "_generated", redraw=app.builder.name != "doctest")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -190,8 +190,9 @@ class RerunScope(Scope):
 
 @contextmanager
 def rerun(disabling: tuple[DisablingScope, ...], run: Rerun) -> Iterator[None]:
-    """Answer every read inside from `run`, with no other scope open but `disabling`, in which the
-    first run was.
+    """Answer every read inside from `run`.
+
+    No other scope is open but `disabling`, in which the first run was.
     """
     before = active_scopes()
     try:

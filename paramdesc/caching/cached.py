@@ -73,6 +73,11 @@ class cached:
             maps; on a CPU, this is done only for tensors small enough to benefit. All others are
             evaluated one by one. The values share one graph, so a backward pass through one of them
             frees the graph of all. Requires targets.
+        process_group: processes that hold the same model, as under DistributedDataParallel, and run
+            the same code. With `batched`, each of them evaluates a part of the tensors of a group
+            and receives the values of the others. After averaging over the processes, the gradients
+            are the same as without this option. Values that outlive the block, maps with a warm
+            start, and your own maps are evaluated by each process.
 
     Raises:
         TypeError: if a target is of another type.
@@ -101,7 +106,13 @@ class cached:
         deferred: bool = False,
         check_contents: bool | None = None,
         batched: bool = False,
+        process_group: Any = None,
     ) -> None:
+        if process_group is not None and not batched:
+            raise TypeError(
+                "process_group= divides batches between processes. Write cached(model, "
+                "batched=True, process_group=group)."
+            )
         if persistent and not targets:
             raise CacheTargetError.persistent()
         if batched and not targets:
@@ -117,6 +128,7 @@ class cached:
         self._deferred = deferred
         self._check_contents = check_contents
         self._batched = batched
+        self._process_group = process_group
         self._lasting: Scope | None = None
         self._scopes: list[Scope] = []
 
@@ -139,7 +151,12 @@ class cached:
         deferral = Deferral() if self._deferred and not is_dynamo_compiling() else None
         records = None if lasting is None else lasting.records
         scope = Scope(
-            covered, lasting=lasting, deferral=deferral, records=records, batched=self._batched
+            covered,
+            lasting=lasting,
+            deferral=deferral,
+            records=records,
+            batched=self._batched,
+            process_group=self._process_group,
         )
         if is_dynamo_compiling():
             self._scopes.append(scope)
@@ -213,14 +230,18 @@ class cached:
             )
 
         targets = () if self._targets is None else (self._targets,)
-        deferred, kept = self._deferred, self if self._persistent else None
-        batched = self._batched
+        kept = self if self._persistent else None
+        options: Any = {
+            "deferred": self._deferred,
+            "batched": self._batched,
+            "process_group": self._process_group,
+        }
         run: Any
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-                with kept or cached(*targets, deferred=deferred, batched=batched):
+                with kept or cached(*targets, **options):
                     return await function(*args, **kwargs)
 
             run = run_coroutine
@@ -230,7 +251,7 @@ class cached:
             def run_function(*args: Any, **kwargs: Any) -> Any:
                 # a new one: torch.compile cannot enter a context manager made earlier
                 older = None if is_dynamo_compiling() else kept
-                with older or cached(*targets, deferred=deferred, batched=batched):
+                with older or cached(*targets, **options):
                     return function(*args, **kwargs)
 
             run = run_function

@@ -25,6 +25,14 @@ from paramdesc.caching.origin import Origin, origin_of
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.errors import DeferredGradientError
 from paramdesc.torch_internals.captures import current_capture
+from paramdesc.torch_internals.gathered import (
+    Gathering,
+    gather,
+    gathering_behind,
+    is_gathering,
+    reduce,
+    shard_again,
+)
 from paramdesc.torch_internals.tensors import is_wrapper
 
 __all__ = ["Deferral"]
@@ -216,6 +224,8 @@ class Deferral:
         if waiting:
             for held in values:
                 refuse_sharded_originals(held)
+            gatherings = gatherings_below(values)
+            gather(gatherings)
             kept = Gradients(held.value for held in values)
             try:
                 while waiting:
@@ -224,7 +234,9 @@ class Deferral:
             except BaseException:
                 kept.restore()
                 self.drop()
+                shard_again(gatherings)
                 raise
+            reduce(gatherings)
         if not retain_graph:
             self.end(values)
 
@@ -317,11 +329,24 @@ def leaves_below(value: Tensor) -> list[Tensor]:
         if node.name() == "torch::autograd::AccumulateGrad":
             leaf: Any = node
             found[id(leaf.variable)] = leaf.variable
+            behind = gathering_behind(leaf.variable)
+            if behind is not None:  # where its gradient goes
+                found[id(behind.shard)] = behind.shard
         for below, _ in node.next_functions:
             if below is not None and below not in seen:
                 seen.add(below)
                 nodes.append(below)
     return list(found.values())
+
+
+def gatherings_below(values: list[Deferred]) -> list[Gathering]:
+    """What is known of the originals of `values` that FSDP2 gathers."""
+    if not is_gathering():
+        return []
+    one_of_each = {graph_of(held.value): held.value for held in values}.values()
+    leaves = (leaf for value in one_of_each for leaf in leaves_below(value))
+    found = (gathering_behind(leaf) for leaf in leaves)
+    return list({id(x): x for x in found if x is not None}.values())
 
 
 def refuse_unused_parameters(name: str) -> None:
@@ -343,5 +368,8 @@ def refuse_sharded_originals(held: Deferred) -> None:
             now = watch.holder[watch.key]
         except LookupError:
             continue
-        if isinstance(now, Tensor) and is_wrapper(now) and not is_wrapper(watch.tensor):
+        is_sharded_again = (
+            isinstance(now, Tensor) and is_wrapper(now) and not is_wrapper(watch.tensor)
+        )
+        if is_sharded_again and gathering_behind(watch.tensor) is None:
             raise DeferredGradientError.sharded(held.collector.name)

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from paramdesc.caching.bound import Bound
+from paramdesc.caching.gathered import watch_place
 from paramdesc.caching.observer import Observer, Seen
 from paramdesc.caching.record import Cause
 from paramdesc.caching.watch import Place, Watch, make_check, watch
@@ -50,7 +51,11 @@ class Dependencies:
 
     def _look(self) -> None:
         self.bound = Bound.of(self.chain, self.closely)
-        self.watches = [watch(place, self.closely) for place in self.bound.tensors()]
+        self.watches = [
+            watched
+            for place in self.bound.tensors()
+            for watched in watch_place(place, self.closely)
+        ]
         self._check: Callable[[], Cause | None] | None = None
 
     @property

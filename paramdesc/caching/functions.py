@@ -56,7 +56,7 @@ def bindings_of(function: Any, closely: bool = False) -> Iterator[Binding]:
                 yield cells, number, cells[number]
                 yield from names_read_in(cells[number], names_in(function.__code__), set())
         if root_of(function.__globals__.get("__name__")) not in _TRUSTED:
-            yield from names_read_by(function)  # else it is a decorator of torch's, say
+            yield from names_read_by(function)  # otherwise it is, for example, a decorator of torch
 
 
 def names_read_by(function: types.FunctionType) -> Iterator[Binding]:

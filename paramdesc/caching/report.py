@@ -69,7 +69,7 @@ TITLES = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last
 
 
 class CacheReport(Sequence[CacheRow]):
-    """The rows of one scope, in the order of its targets. It prints as a table."""
+    """The rows of one scope, in the order of its targets, printed as a table."""
 
     def __init__(self, rows: Sequence[CacheRow]) -> None:
         self._rows = tuple(rows)
@@ -108,7 +108,7 @@ class CacheReport(Sequence[CacheRow]):
         return any(row.together > 1 for row in self._rows)
 
     def __repr__(self) -> str:
-        return f"<CacheReport on {len(self)} tensors>"
+        return f"<CacheReport on {len(self)} tensor{'s' * (len(self) != 1)}>"
 
 
 def shown_times(row: CacheRow) -> str:

@@ -37,6 +37,7 @@ class Scope:
         check_contents: whether values that outlive their block are compared with their tensors;
             None compares tensors on a CPU.
         batched: whether chains that are alike are evaluated together.
+        process_group: the processes between which these evaluations are divided.
     """
 
     is_call = False
@@ -60,6 +61,7 @@ class Scope:
         "owns_records",
         "parts",
         "place",
+        "process_group",
         "programs",
         "records",
         "refused",
@@ -77,6 +79,7 @@ class Scope:
         records: Any = None,
         check_contents: bool | None = None,
         batched: bool = False,
+        process_group: Any = None,
     ) -> None:
         self._covered = covered
         self.lasts = lasts
@@ -89,6 +92,7 @@ class Scope:
         self.ahead: Any = ()  # chains evaluated for a later read in compiled code
         self.refused: Any = ()  # chains whose values compiled code cannot use
         self.batched = batched
+        self.process_group = process_group
         self.groups: Any = None  # the covered chains, by what they look like
         self.parts: dict[Any, Any] = {}  # for each chain, those that are alike
         self.traced: dict[Any, Any] = {}

@@ -1,8 +1,8 @@
 """What is read instead of the value of a disabled chain.
 
-A block of `disabled` is a scope like any other, and is found before all others. To the reader it
-holds an entry for each chain that is switched off, and this entry is always current. So a read
-outside of such blocks asks nothing more, and no other scope sees what is read inside of them.
+A block of `disabled` is a scope like any other, and is searched before all others. It holds an
+entry for each disabled chain, and this entry is always current. So reads outside such blocks cost
+nothing more, and no other scope sees the reads inside them.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class StandIns(dict[Any, StandIn]):
     """The stand-ins by chain. One that this block does not name is read as in `around`, the block
     that this one is in.
 
-    A chain that is not switched off, and whose maps may read one that is, is evaluated at each
-    read: what is kept of it was computed with other values, or would be used with others later.
+    A chain that is not disabled, but whose maps may read a disabled one, is evaluated at each read:
+    its cached value was computed with other values.
     """
 
     def __init__(self, chosen: Mapping[Any, StandIn], around: DisablingScope | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Evaluating together what is alike: the first read in a batched scope serves its whole group.
+"""Evaluating similar chains together: the first read in a batched scope serves its whole group.
 
 Values are kept by the same rules as those of single evaluations. Where a batch is not possible, the
 reader evaluates its chain alone, which also shows the exception of a map where it belongs.
@@ -7,7 +7,7 @@ reader evaluates its chain alone, which also shows the exception of a map where 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from paramdesc.caching.active import active_scopes, find_scope
 from paramdesc.caching.current import is_kept
 from paramdesc.caching.dependencies import Dependencies
+from paramdesc.caching.divided import evaluate_divided, group_for
 from paramdesc.caching.expiry import Expiry
 from paramdesc.caching.fresh import keep_in
 from paramdesc.caching.last_read import remembered
@@ -27,10 +28,12 @@ from paramdesc.chain.alike import batching_of
 from paramdesc.chain.batch import NotFiniteError, evaluate_batch, prepare
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.clock import Clock
+from paramdesc.chain.evaluation import evaluate as evaluate_plainly
 from paramdesc.chain.transient import transient_of
 from paramdesc.chain.warm import is_warm
-from paramdesc.errors import BatchedGraphError
+from paramdesc.errors import BatchedGraphError, DividedBatchError
 from paramdesc.linalg.devices import fewest_together
+from paramdesc.torch_internals.between_ranks import rank_and_size
 from paramdesc.torch_internals.mode import (
     Mode,
     current_mode,
@@ -40,7 +43,7 @@ from paramdesc.torch_internals.mode import (
     is_plain,
 )
 from paramdesc.torch_internals.placeholders import is_stand_in
-from paramdesc.torch_internals.stacking import Link
+from paramdesc.torch_internals.stacking import Link, unstacked
 
 __all__ = ["evaluate_together"]
 
@@ -120,8 +123,9 @@ def evaluate_together(chain: Any) -> Any:
     is_matrix_function = all(batching_of(x) == "leading" for x in chain.maps())
     is_iterative = any(map(is_warm, chain.maps()))
     fewest = fewest_together(first, is_matrix_function, is_iterative)
+    group = None if is_iterative else group_for(chain)
     if (
-        fewest is None
+        (fewest is None and group is None)
         or not (is_plain() or is_stand_in(first))
         or has_own_functions()
         or has_dual_tensors()
@@ -129,22 +133,27 @@ def evaluate_together(chain: Any) -> Any:
     ):
         return None
     groups = groups_of(chain)
-    if sum(len(group) for _, group in groups) < fewest:
-        return None
-    leader = Member.of(chain)
+    leader = None if is_less(sum(len(x) for _, x in groups), fewest, group) else Member.of(chain)
     form = None if leader is None else leader.form()
     if leader is None or form is None:
         return None
+    if leader.lasts or leader.dependencies.is_foreign:
+        group = None  # not all processes may need the value, or it may be an own one of each
     with ExitStack() as held:
         if leader.lasts:
             held.enter_context(leader.scope.record_of(chain).lock)
             if is_kept(leader.scope, chain):
                 return leader.scope.entries[chain].value
         members = [leader, *mates_of(leader, groups, form, held)]
-        if len(members) < fewest:
+        if is_less(len(members), fewest, group):
             return None
         try:
-            batch = evaluate_members(members)
+            if group is None or len(members) < rank_and_size(group)[1]:
+                batch = evaluate_members(members)
+            else:
+                batch = evaluate_between_ranks(members, fewest, group)
+        except DividedBatchError:
+            raise
         except NotFiniteError:
             set_apart(members)
             return None
@@ -154,6 +163,13 @@ def evaluate_together(chain: Any) -> Any:
                 transient_of(member.chain).alone = form[0]
             return None
         return keep_values(members, batch)
+
+
+def is_less(count: int, fewest: int | None, group: Any) -> bool:
+    """Whether `count` chains are too few to be evaluated together, or divided between processes."""
+    if group is not None and count >= rank_and_size(group)[1]:
+        return False
+    return fewest is None or count < fewest
 
 
 def set_apart(members: list[Member]) -> None:
@@ -186,7 +202,7 @@ def mates_of(
             seen.add(chain)
             member = Member.of(chain)
             found = None if member is None else member.form()
-            # whoever is read next needs not look at all of them again
+            # the next read need not search all of them again
             part = parts.setdefault(None if found is None else found[:2], [])
             part.append(chain)
             if member is None or found != form or not member.ends_with(leader):
@@ -202,7 +218,7 @@ def mates_of(
 
 
 def is_kept_in(scope: Scope, chain: Any) -> bool:
-    """Whether `scope` or what belongs to it keeps a current value of `chain`."""
+    """Whether `scope` or its lasting part keeps a current value of `chain`."""
     return is_kept(scope, chain) or (scope.lasting is not None and is_kept(scope.lasting, chain))
 
 
@@ -218,7 +234,7 @@ def listed_in(scope: Scope) -> dict[Any, list[Any]]:
 
 
 def looks_of(chain: Any) -> Any:
-    """What tells most chains apart at a glance: the types of the maps, and a shape."""
+    """A quick way to distinguish most chains: the types of the maps, and a shape."""
     state = vars(chain)
     types = [type(child) for child in state["_modules"].values()]
     for holder in (state["_parameters"], state["_buffers"]):
@@ -257,6 +273,35 @@ def evaluate_members(members: list[Member]) -> Batch:
         )
         seen = None if observer is None else observer.seen()
         return Batch(rows, written, mode, seen, expiries, clock.seconds)
+
+
+def evaluate_between_ranks(members: list[Member], fewest: int | None, group: Any) -> Batch:
+    """Evaluate a part of the members, and get the values of the others. Nothing is kept yet."""
+    mode, clock, expiries = current_mode(), Clock({}), list[Expiry]()
+    names = [member.scope.record_of(member.chain).name for member in members]
+    alike: list[Any] = [member.dependencies.alike for member in members]
+
+    def evaluate_part(part: slice) -> tuple[Sequence[Tensor], bool]:
+        own = members[part]
+        if fewest is not None and len(own) >= fewest:
+            with suppress(NotFiniteError):
+                rows, written = evaluate_batch(
+                    own[0].chain.maps(),
+                    alike[part],
+                    len(own[0].chain.original_names()),
+                    Link(consume(expiries, names)),
+                    clock,
+                    nullcontext(),
+                )
+                return rows, any(written)
+        return [evaluate_plainly(member.chain, clock) for member in own], False
+
+    tensors = [member.tensors() for member in alike]
+    value = evaluate_divided(names, tensors, evaluate_part, group)
+    if value is None:
+        raise NotFiniteError  # or another failure: the evaluation of each alone shows whose it is
+    rows = unstacked(Link(consume(expiries, names)), value)
+    return Batch(rows, [[] for _ in members], mode, None, expiries, clock.seconds)
 
 
 def keep_values(members: list[Member], batch: Batch) -> Any:

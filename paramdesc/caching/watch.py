@@ -11,7 +11,7 @@ from torch import Tensor
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.torch_internals.tensors import address
 
-__all__ = ["UNCOUNTED", "Place", "Watch", "make_check", "watch"]
+__all__ = ["UNCOUNTED", "Place", "Watch", "form_of", "make_check", "watch"]
 
 UNCOUNTED = -1  # torch does not count the changes of inference tensors
 

@@ -49,8 +49,8 @@ class DifferentError(Exception):
 def batching_of(module: Module) -> str:
     """How to evaluate a map together with others that are alike, see `Parametrization`.
 
-    The declaration of a class holds for subclasses that come with it, and for others if they
-    declare it too: these may override what the declaration is about.
+    The declaration of a class applies to subclasses in this library, and to others only if they
+    declare it too, since they may override the methods that it is about.
     """
     if "batching" in vars(module):
         return str(vars(module)["batching"])
@@ -97,7 +97,7 @@ class Alike:
         return [holder[name] for holder, name in self.spots]
 
     def form(self) -> Any:
-        """What chains that are evaluated together have in common now. None if there is no way."""
+        """What chains that are evaluated together must have in common. None if impossible."""
         tensors = form_of(self.tensors())
         due = tuple([bool(state.get("is_due")) for state in self.flags])
         return None if tensors is None else (self.settings, tensors, due)
@@ -160,7 +160,7 @@ def settings_of_module(module: Module) -> tuple[Any, ...]:
     if not is_own and any(
         type(x) in (list, dict, set) for x in map(state.get, attributes_of(state))
     ):
-        raise DifferentError  # the map may change what is in them, each its own
+        raise DifferentError  # the map may change their contents, separately for each map
     return (
         type(module),
         tuple((name, value is None) for name, value in state["_parameters"].items()),
@@ -239,7 +239,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def form_of(tensors: list[Any]) -> Any:
-    """What distinguishes tensors apart from their numbers. None if they cannot be stacked."""
+    """The properties of tensors besides their entries. None if they cannot be stacked."""
     form: list[Any] = []
     for x in tensors:
         if (

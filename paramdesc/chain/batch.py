@@ -87,7 +87,7 @@ def evaluate_batch(
     if value.ndim == 0 or len(value) != len(members):
         raise BatchError("the maps did not keep the dimension of the batch")
     if value.device.type == "cpu" and not value.detach().isfinite().all():
-        # on a CPU, a map may look at numbers when it is alone, and then solve harder cases
+        # on a CPU, a map that is evaluated alone may branch on values, and solve harder cases
         raise NotFiniteError
     rows = unstacked(link, value)
     written = [i for i, x in enumerate(inputs) if x._version != versions[i]]
@@ -137,7 +137,7 @@ class Copy:
         return copy
 
     def run(self, values: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> Any:
-        """`forward`, with these tensors in the place of the map's own."""
+        """`forward`, with these tensors in place of the map's own."""
         for (holder, name), tensor in zip(self.spots, tensors, strict=True):
             holder[name] = tensor
         value = self.map.forward(*values)

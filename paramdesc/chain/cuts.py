@@ -14,7 +14,7 @@ the map that are cut, with the dimension."""
 
 
 def cuts_across(dims: Sequence[int] | None, dim: int, ndim: int) -> Cuts | None:
-    """The cuts of a map of one original that mixes the entries along `dims`, all if None."""
+    """The cuts of a map of one original that mixes the entries along `dims`; None means all."""
     if dims is None or any(dim == mixed % ndim for mixed in dims):
         return None
     return (dim,), {}

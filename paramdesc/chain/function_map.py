@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
@@ -65,6 +67,7 @@ def as_map(
                 "right_inverse= is only for plain functions. Define "
                 f"{type(parametrization).__name__}.right_inverse(self, X) instead."
             )
+        warn_of_typo(type(parametrization))
         return parametrization
     if isinstance(parametrization, ParametrizationProto):
         if right_inverse is None and isinstance(parametrization, InvertibleParametrizationProto):
@@ -75,3 +78,17 @@ def as_map(
     if right_inverse is None:
         return FunctionMap(parametrization)
     return InvertibleFunctionMap(parametrization, right_inverse)
+
+
+def warn_of_typo(kind: type[Module]) -> None:
+    """Warn of a class whose `right_inverse` is misspelled: it would be ignored."""
+    if hasattr(kind, "right_inverse"):
+        return
+    own = [name for name in dir(kind) if not hasattr(Module, name)]
+    near = get_close_matches("right_inverse", own, 1, cutoff=0.85)
+    if near:
+        warnings.warn(
+            f"{kind.__name__}.{near[0]} is not used, and assigning to the tensor will raise an "
+            "error: did you mean right_inverse?",
+            stacklevel=4,
+        )

@@ -104,7 +104,7 @@ def plain_value(
         stored: the tensor.
         tensors: the tensors of the checkpoint, by role.
         dim: the dimension that a weight norm or a spectral norm keeps; None for the whole tensor.
-            A `g` with one dimension that is not 1 tells the dimension itself.
+            If only one dimension of `g` is not 1, it is that dimension.
         map_name: the name of the map of a tensor in torch's layout, `WeightNorm` for example, if
             it is known.
 

@@ -143,10 +143,11 @@ class Parametrization(Module):
                 raise ConstraintError(self, self.constraint, deviation, tolerance)
 
     def cuts(self, dim: int, ndim: int) -> Cuts | None:
-        """What a part of the value is computed from: some indices of dimension `dim`, of `ndim`.
+        """The parts of the originals from which some indices of dimension `dim` are computed.
 
-        Returns along which dimension each original is cut, None if it is needed whole, and which
-        tensors of the map are cut, with the dimension. Returns None if all are needed whole.
+        Returns the dimension along which each original is cut, or None if it is needed whole, and
+        the tensors of the map that are cut, with the dimension. Returns None if all of them are
+        needed whole.
         """
         return None
 

@@ -1,7 +1,7 @@
 """Evaluating a chain whose originals are sharded, as under tensor parallelism.
 
-A map that says how it cuts is applied to the part in each rank. Before any other map, the
-tensors are gathered from all ranks. Then each rank computes the same value, and keeps its part.
+A map that defines `cuts` is applied to the part on each rank. Before any other map, the tensors are
+gathered from all ranks. Then each rank computes the same value, and keeps its part.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def apply_sharded(
 
     Args:
         originals: some of them are DTensors.
-        lap: is called after each map, with its number.
+        lap: called after each map, with its number.
     """
     layout = layout_of_value(chain, originals)
     values: tuple[Any, ...] = originals
@@ -70,7 +70,7 @@ def apply_sharded(
 
 
 def layout_of_value(chain: Any, originals: Sequence[Any]) -> Layout:
-    """The layout of the value: that which is noted, or that of an original."""
+    """The layout of the value: the one that was noted, or that of an original."""
     layouts = [layout for layout in map(layout_of, originals) if layout is not None]
     cuts = [layout for layout in layouts if any(dim is not None for dim in layout.dims() or ())]
     layout = (cuts or layouts)[0]
@@ -106,8 +106,9 @@ def layout_of_original(
 
 
 def find_cuts(parametrization: Module, layout: Layout, ndim: int) -> list[Cuts | None] | None:
-    """What a map says for each dimension of the mesh that cuts its value. None if it must see all
-    of its originals, or says nothing.
+    """The cuts of a map for each dimension of the mesh that cuts its value.
+
+    None if the map needs all of its originals, or does not define cuts.
     """
     dims = layout.dims()
     if dims is None or not isinstance(parametrization, Parametrization):
@@ -123,7 +124,7 @@ def find_cuts(parametrization: Module, layout: Layout, ndim: int) -> list[Cuts |
 def cuts_of(
     parametrization: Module, values: Sequence[Any], layout: Layout
 ) -> list[Cuts | None] | None:
-    """`find_cuts`, for inputs that are all DTensors and fit what the map says."""
+    """`find_cuts`, for inputs that are all DTensors and match the cuts of the map."""
     cuts = find_cuts(parametrization, layout, max(x.ndim for x in values))
     if cuts is None or not all(map(is_sharded, values)):
         return None
@@ -144,7 +145,7 @@ def has_own_cuts(cls: type[Parametrization]) -> bool:
 def apply_to_parts(
     parametrization: Module, values: Sequence[Any], layout: Layout, cuts: list[Cuts | None]
 ) -> Tensor:
-    """Apply a map to the part of its inputs in each rank."""
+    """Apply a map to the part of its inputs on each rank."""
     parts = [
         part_of(x, layout.along([None if s is None else s[0][i] for s in cuts]), layout)
         for i, x in enumerate(values)
@@ -166,7 +167,7 @@ def apply_to_parts(
 
 
 def apply_whole(parametrization: Module, values: Sequence[Tensor]) -> Any:
-    """Apply a map to whole tensors. Its own tensors may be DTensors, and are gathered then."""
+    """Apply a map to whole tensors. If its own tensors are DTensors, they are gathered."""
     own = {name: gathered(x) for name, x in tensors_of(parametrization) if is_sharded(x)}
     return apply_with(parametrization, own, values)
 

@@ -74,9 +74,7 @@ COUNT = "paramdesc.steps"
 
 
 def save_pending(chain: Module, destination: Any, prefix: str) -> None:
-    """Store in the metadata of a state_dict whether a step is pending, how many were made, and the
-    names of the maps.
-    """
+    """Store pending steps, the number of steps, and the names of the maps in the metadata."""
     metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
     if metadata is None:
         return
@@ -100,7 +98,7 @@ def find_what_loads(chain: Any, state_dict: Any, prefix: str, metadata: Any) -> 
     """Inspect what is about to be loaded into `chain`, for `count_loaded`.
 
     Without metadata, a step counts as pending: most programs save after `optimizer.step()`, and
-    under torch's engine states move at each evaluation anyway.
+    under `torch.nn.utils.parametrize` states move at each evaluation anyway.
     """
     own = {**chain._parameters, **chain._buffers}
     originals = {

@@ -78,7 +78,7 @@ class Steps:
         A change of one entry does not count: numerical differentiation moves the entries singly.
         """
         if not is_plain():
-            return False  # the numbers are fake, or the comparison would be recorded
+            return False  # the tensors are fake, or the comparison would be recorded
         seen = self.samples
         return any(
             differs(x, seen[id(x)], at_least=2) for x in self.tensors(chain) if id(x) in seen

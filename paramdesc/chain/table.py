@@ -23,8 +23,8 @@ Rows = Sequence[Sequence[object]]
 def text_table(header: Sequence[str], rows: Rows) -> str:
     """A table that is at most as wide as the terminal; in a file or pipe, as wide as needed.
 
-    Where it does not fit, the widest cells are wrapped. Where that does not help, rows are
-    stacked: a line for each cell. Columns of numbers are aligned to the right.
+    If it does not fit, the widest cells are wrapped. If that does not help, rows are stacked, with
+    a line for each cell. Columns of numbers are aligned to the right.
     """
     width = max(20, get_terminal_size(UNLIMITED).columns)
     table = [[shortened(str(cell)) for cell in row] for row in (header, *rows)]

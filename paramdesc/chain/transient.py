@@ -17,17 +17,19 @@ class Transient:
     - `bound`: the result of the last walk over its maps.
     - `expiries`: the expiries of its kept values, in all scopes and threads.
     - `capture`: a reference to the last capture of a CUDA graph in which it made a training step.
+    - `gatherings`: what is known of the originals that FSDP2 gathers, by name.
     - `group`: the chains that share its originals, with the identities of these, and how often
       they were referred to.
     - `alone`: its settings, if it has turned out that it cannot be evaluated together with others.
     """
 
-    __slots__ = ("alone", "bound", "capture", "expiries", "group")
+    __slots__ = ("alone", "bound", "capture", "expiries", "gatherings", "group")
 
     def __init__(self) -> None:
         self.bound: Any = None
         self.expiries: WeakSet[Any] | None = None
         self.capture: Any = None
+        self.gatherings: dict[str, Any] | None = None
         self.group: Any = None
         self.alone: Any = None
 

@@ -21,9 +21,7 @@ def tell_of_steps(listener: Callable[[Any, StepMade], None]) -> None:
 
 
 def tell_of_whole_steps(listener: Callable[[list[Any], StepMade], None]) -> None:
-    """Call `listener(chains, step)` with all watched chains, after each step that is not part of
-    another one.
-    """
+    """Call `listener(chains, step)` with all watched chains, after each outermost step."""
     _LISTENERS_TO_ALL.append(listener)
 
 

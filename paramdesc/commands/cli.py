@@ -1,4 +1,4 @@
-"""Which command runs: `python -m paramdesc [COMMAND]`."""
+"""Chooses the command to run: `python -m paramdesc [COMMAND]`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, the demo if none is named; the exit code."""
+    """Run a command, by default the demo, and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--version"]:
         print(f"paramdesc {version('paramdesc')}")

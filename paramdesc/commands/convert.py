@@ -1,4 +1,4 @@
-"""`python -m paramdesc convert`: a checkpoint file in another layout."""
+"""`python -m paramdesc convert`: writes a checkpoint file in another layout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TARGETS = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert a file; the exit code."""
+    """Convert a file, and return the exit code."""
     options = make_parser().parse_args(arguments)
     return in_one_line(
         lambda: convert(
@@ -80,7 +80,7 @@ def convert(path: Path, out: Path, target: str, *, force: bool, quiet: bool) -> 
 
 
 def items_of(tensor: CheckpointTensor, source: Source, target: str) -> list[Item]:
-    """What a tensor becomes in the new file."""
+    """The items of the new file for one tensor."""
     keys = tensor.stored.keys
     if changes(tensor, target) == "computed":
         entry = tensor.plain_entry()
@@ -91,7 +91,7 @@ def items_of(tensor: CheckpointTensor, source: Source, target: str) -> list[Item
 
 
 def changes(tensor: CheckpointTensor, target: str) -> str:
-    """What is done to a tensor: "computed", "renamed", or "" for nothing."""
+    """The change to a tensor: "computed", "renamed", or "" for none."""
     if not tensor.is_parametrized:
         return ""
     if target == "plain":
@@ -109,7 +109,7 @@ def reader(source: Source, key: str) -> Callable[[], Tensor]:
 
 
 def check_values(tensors: Sequence[CheckpointTensor]) -> None:
-    """Refuse tensors whose values need their maps, all of them in one line."""
+    """Reject tensors whose values need their maps, with one message for all of them."""
     unknown = [tensor for tensor in tensors if tensor.plain_entry() is None]
     if not unknown:
         return
@@ -137,7 +137,7 @@ def check_keys(items: Sequence[Item]) -> None:
 def metadata_for(
     tensors: Sequence[CheckpointTensor], source: Source, target: str
 ) -> dict[str, Mapping[str, Any]]:
-    """The `_metadata` of the new state_dict: nothing of chains that are gone."""
+    """The `_metadata` of the new state_dict, without chains that are no longer in it."""
     metadata = dict(source.metadata)
     for tensor in tensors:
         if changes(tensor, target) == "" or not metadata:
@@ -166,7 +166,7 @@ def is_below(place: str, root: str) -> bool:
 
 
 def report(tensors: Sequence[CheckpointTensor], source: Source, target: str, out: Path) -> str:
-    """What was done, in a few lines."""
+    """A report of what was done, in a few lines."""
     kinds = [changes(tensor, target) for tensor in tensors]
     lines = [f"{out}: {len(tensors)} tensors, {count(kinds, target)}"]
     kept = [
@@ -179,9 +179,7 @@ def report(tensors: Sequence[CheckpointTensor], source: Source, target: str, out
         shown = ", ".join(kept[:3]) + (", ..." if len(kept) > 3 else "")
         lines.append(f"kept as they are, as that layout has no form for them: {shown}")
     if any(assumes_bound(tensor) for tensor in tensors) and target == "plain":
-        lines.append(
-            "spectral norms were assumed to be 1, because the file does not store their bounds"
-        )
+        lines.append("spectral norms were assumed to be 1: the file does not store their bounds")
     if source.left_out:
         lines.append(f"not copied: {', '.join(source.left_out)}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`python -m paramdesc inspect`: what a checkpoint file holds."""
+"""`python -m paramdesc inspect`: shows what a checkpoint file contains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNKNOWN = "needs its map"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what the file holds; the exit code."""
+    """Print the contents of the file, and return the exit code."""
     options = make_parser().parse_args(arguments)
     return in_one_line(lambda: inspect(options.file, as_json=options.json, everything=options.all))
 
@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def inspect(path: Path, *, as_json: bool, everything: bool) -> None:
-    """Print what the file at `path` holds."""
+    """Print the contents of the file at `path`."""
     source = open_checkpoint(path)
     tensors = find_tensors(source)
     if as_json:

@@ -1,4 +1,4 @@
-"""How a command ends: an exit code, and one line if it could not do what it was asked for."""
+"""How a command ends: with an exit code, and one line after a failure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130  # exit codes
 
 
 class Refusal(Exception):  # noqa: N818 # the program is right
-    """The command cannot do what it was asked for; the message says why, and what to do."""
+    """The command cannot be carried out; the message says why, and what to do."""
 
 
 def fail(message: str, code: int) -> int:
-    """Say `message` in one line on standard error; `code`."""
+    """Print `message` in one line on standard error, and return `code`."""
     print(f"python -m paramdesc: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def in_one_line(command: Callable[[], None]) -> int:
-    """Run `command`; the exit code. Its refusals and interruptions are one line."""
+    """Run `command` and return the exit code. Errors and interrupts print one line."""
     try:
         command()
     except Refusal as refusal:

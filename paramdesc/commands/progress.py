@@ -1,4 +1,4 @@
-"""A bar on standard error, for what takes more than two seconds."""
+"""A progress bar on standard error, for work that takes more than two seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 24
 
 
 class Progress:
-    """How much of `total` is done: a bar in a terminal, a line for each tenth anywhere else."""
+    """Shows how much of `total` is done: a bar in a terminal, a line for each tenth elsewhere."""
 
     def __init__(self, total: int, *, quiet: bool = False) -> None:
         self.total = max(1, total)
@@ -48,6 +48,6 @@ class Progress:
             print(f"{min(100, 10 * tenth)}% done", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the line of the bar."""
+        """End the line of the bar."""
         if self.is_shown:
             print(file=sys.stderr)

@@ -42,7 +42,7 @@ class ParamdescCache(Callback):  # type: ignore[misc]  # untyped where Lightning
         super().__init__()
         self.deferred = deferred
         self.batched = batched
-        self.log = log
+        self._logs = log
         self.evaluations = 0
         self.reuses = 0
         self.report: CacheReport | None = None
@@ -74,7 +74,7 @@ class ParamdescCache(Callback):  # type: ignore[misc]  # untyped where Lightning
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._leave("train")
-        if self.log:
+        if self._logs:
             counts = {"evaluations": self.evaluations, "reuses": self.reuses}
             pl_module.log_dict(
                 {f"paramdesc/{name}": float(count) for name, count in counts.items()},
@@ -83,7 +83,7 @@ class ParamdescCache(Callback):  # type: ignore[misc]  # untyped where Lightning
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._leave("train")
-        if self.log and self.report is not None:
+        if self._logs and self.report is not None:
             _LOGGER.info("the last window:\n%s", self.report)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -112,7 +112,7 @@ class ParamdescCache(Callback):  # type: ignore[misc]  # untyped where Lightning
         if trainer.strategy.handles_gradient_accumulation:
             return True
         after = self._batch + 1
-        return after % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        return bool(after % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch)
 
     def _run_deferred(self) -> None:
         _, scope = self._open.get("train", (None, None))

@@ -76,7 +76,7 @@ def refuse_lost_merges(tuners_utils: Any) -> None:
     if "__init_subclass__" in vars(layer):
         return
 
-    def guard_subclass(cls: Any, **options: Any) -> None:
+    def guard_subclass(cls: Any, /, **options: Any) -> None:
         super(layer, cls).__init_subclass__(**options)
         guard(cls)
 

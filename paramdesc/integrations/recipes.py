@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def is_ours(cls: type) -> bool:
     return getattr(parametrizations, cls.__name__, None) is cls
 
 
-STORED_AS = {
+STORED_AS: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("Blocks", "maps"): lambda each: list(each.maps),
     ("Blocks", "blocks"): lambda each: each.sizes or each.count,
     ("Stacked", "parametrization"): lambda each: each.map,

@@ -167,10 +167,11 @@ def keep_ties(model: M) -> M:
 def renamed_pairs(pairs: dict[str, str], prefix: str, chains: dict[str, Any]) -> dict[str, str]:
     renamed: dict[str, str] = {}
     for target, source in pairs.items():
-        chain = chains.get(prefix + target)
-        if chain is None or chains.get(prefix + source) is not chain:
+        first, second = (chains.get(prefix + path) for path in (target, source))
+        if first is None or first is not second:
             renamed[target] = source
             continue
+        chain: Any = first
         for name, _ in chain.named_parameters():
             renamed[key_in(target, name)] = key_in(source, name)
     return renamed

@@ -32,11 +32,11 @@ def product_dtype(tensor: Tensor) -> torch.dtype:
 class ScriptedParametrizationList(nn.ModuleList):
     """The twin of one `ParametrizationList` in a scripted program.
 
-    It keeps its value while scopes are open on it, and counts them: what the outermost one covers
-    stays until that ends. A value is used again under the rules of the eager cache, as far as
-    TorchScript can tell: the mode, and for each tensor of the chain its version, its memory and
-    whether it needs a gradient. TorchScript cannot see that a backward pass has gone through the
-    value, so `cached` calls `forget`. Under autocast on the CPU, a value in full precision is
+    It keeps its value while scopes are open on it, and counts them: the value stays until the
+    outermost one ends. A value is reused under the same conditions as in eager code, as far as
+    TorchScript can check them: the mode, and for each tensor of the chain its version, its memory
+    and whether it requires a gradient. TorchScript cannot see that a backward pass has gone through
+    the value, so `cached` calls `forget`. Under autocast on the CPU, a value in full precision is
     reused, although a new evaluation would have lower precision.
 
     A subclass is generated for each form of chain. It defines `evaluate`, and what knows the
@@ -77,7 +77,7 @@ class ScriptedParametrizationList(nn.ModuleList):
         kept = self.kept
         if self.is_current(kept):
             return kept
-        self.forget()  # the old value must be gone before the new one is made
+        self.forget()  # the old value must be freed before the new one is created
         value = self.evaluate()
         if self.is_counted():
             self.remember()
@@ -91,14 +91,16 @@ class ScriptedParametrizationList(nn.ModuleList):
         return value
 
     def is_open(self) -> bool:
-        """Whether a scope is open. None is in what was saved or copied in one: its tensors are
-        new, so no write to them has been counted.
+        """Whether a scope is open.
+
+        None is open in a saved or copied program: its tensors are new, so no write to them has been
+        counted.
         """
         return (self.scopes > 0) & (version(self.entries) == self.entered)
 
     def is_current(self, kept: Tensor) -> bool:
         current = self.is_kept & self.is_same() & (torch.is_grad_enabled() == self.kept_grad)
-        if self.kept_inference:  # nothing but a new tensor tells that mode in TorchScript
+        if self.kept_inference:  # in TorchScript, only a new tensor reveals that mode
             current = current & kept.new_empty(0).is_inference()
         else:
             current = current & (version(kept) == self.kept_version)

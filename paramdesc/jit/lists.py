@@ -1,4 +1,4 @@
-"""The twin of a chain of maps: what of it depends on the chain is generated as text."""
+"""The twin of a chain of maps: the parts that depend on the chain are generated as text."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def indented(lines: Sequence[str]) -> str:
 
 
 def evaluate_text(chain: ParametrizationList) -> str:
-    """The method that applies the maps, and tells those that keep a state of a training step."""
+    """The method that applies the maps, and notifies those with a state of a training step."""
     lines = []
     arguments = ", ".join(f"self.{name}" for name in chain.original_names())
     for i, _ in enumerate(chain.maps()):

@@ -1,4 +1,4 @@
-"""Expressions for what is below a module, as TorchScript can read them."""
+"""Expressions for submodules and tensors of a module that TorchScript can read."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Quiet:
 def twin_class(cls: Any, text: str, methods: tuple[tuple[str, str], ...] = ()) -> type:
     """A subclass of `cls`, by the same name, with what `text` defines.
 
-    Kept for good, as TorchScript keeps the types that it made of classes.
+    Kept permanently, because TorchScript keeps the types that it creates for classes.
     """
     members: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     if "__firstlineno__" in vars(cls):  # Python 3.13 finds the source of a class by it

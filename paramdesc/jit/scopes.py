@@ -32,7 +32,7 @@ __all__ = ["methods_with_scopes"]
 def methods_with_scopes(module: Module, refused: list[Exception]) -> tuple[tuple[str, str], ...]:
     """The methods of `module` that open scopes: their names, and their texts for TorchScript.
 
-    Which methods will be compiled is not known here. What is wrong with one goes to `refused`.
+    It is not known yet which methods are compiled. Errors in a method go to `refused`.
     """
     texts: list[tuple[str, str]] = []
     for name, method in methods_of(type(module)):

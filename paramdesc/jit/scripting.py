@@ -1,4 +1,4 @@
-"""Scripting a model with parametrized modules, and what is wrong with a map that cannot be."""
+"""Scripting a model with parametrized modules, and explaining why a map cannot be scripted."""
 
 from __future__ import annotations
 

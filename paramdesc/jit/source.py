@@ -35,7 +35,7 @@ def functions_in(text: str) -> dict[str, Any]:
 
 
 def with_source(function: FunctionType, text: str) -> FunctionType:
-    """`function`, of which TorchScript reads `text` instead: in Python it does what it did."""
+    """`function`, with `text` as its source for TorchScript; in Python it is unchanged."""
     code = function.__code__.replace(co_filename=keep_source(text), co_firstlineno=1)
     twin = FunctionType(
         code, function.__globals__, function.__name__, function.__defaults__, function.__closure__

@@ -25,7 +25,7 @@ def make_warm_map(parametrization: Parametrization, children: dict[str, Module |
 
 
 def follow_text(parametrization: Parametrization) -> str:
-    """`follow` for as many tensors as `forward` takes: TorchScript knows no `*originals`."""
+    """`follow` for as many tensors as `forward` takes: TorchScript supports no `*originals`."""
     inputs = [f"X{i}" for i, _ in enumerate(inspect.signature(parametrization.forward).parameters)]
     state = [f"self.{name}" for name in parametrization.warm_start]
     copies = "".join(f"            {x}.copy_(better[{i}])\n" for i, x in enumerate(state))

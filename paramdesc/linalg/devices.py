@@ -32,11 +32,11 @@ def is_bound_by_launches(X: Tensor) -> bool:
 def fewest_together(X: Tensor, is_matrix_function: bool, is_iterative: bool) -> int | None:
     """From how many tensors like `X` on it is faster to evaluate them together; None if never.
 
-    On a CPU, a batch costs about 200 microseconds of its own, which inexpensive maps win back from
-    16 tensors on, and functions of matrices such as the Cayley transform from 4 on. Of large
-    tensors, the numbers take the time, and not the operations: that begins at 32 x 32 for
-    inexpensive maps, and at 64 x 64 for functions of matrices and for maps that iterate. Measured
-    with 8 and 48 weights of 8 to 256 rows.
+    On a CPU, a batch has an overhead of about 200 microseconds, which pays off from 16 tensors on
+    for inexpensive maps, and from 4 on for functions of matrices such as the Cayley transform. For
+    large tensors, arithmetic dominates, not the number of operations: this begins at 32 x 32 for
+    inexpensive maps, and at 64 x 64 for functions of matrices and for iterative maps. Measured with
+    8 and 48 weights of 8 to 256 rows.
     """
     if is_bound_by_launches(X):
         return 2

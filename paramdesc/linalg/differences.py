@@ -1,4 +1,4 @@
-"""How far two tensors are apart, for what maps say of their values."""
+"""The distance between two tensors, for the deviations of maps."""
 
 from __future__ import annotations
 

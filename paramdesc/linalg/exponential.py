@@ -29,9 +29,9 @@ __all__ = ["exponential", "skew_exp"]
 def skew_exp(A: Tensor) -> Tensor:
     """`exp(A)`, unitary to rounding for skew-Hermitian `A`: `(*, n, n) -> (*, n, n)`.
 
-    Squarings double what rounding did, whoever makes them. So a Newton step leads back to
-    the nearest unitary matrix. It changes nothing to first order, and is left out of the
-    gradient. Cost: that of `exponential` and two products.
+    Each squaring doubles the rounding error. So a Newton step leads back to the nearest unitary
+    matrix. It changes nothing to first order, and is left out of the gradient. Cost: that of
+    `exponential` and two products.
 
     >>> from paramdesc.linalg.exponential import skew_exp
     >>> J = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
@@ -83,7 +83,7 @@ def exponential(A: Tensor, is_skew: bool = False) -> Tensor:
 
 
 def squared_series(A: Tensor, is_skew: bool) -> Tensor:
-    # the powers are those of a matrix of norm one at most, lest they overflow
+    # the powers are those of a matrix with norm at most one, so that they do not overflow
     size = largest_norm(A)
     if not math.isfinite(size):
         return torch.matrix_exp(A)

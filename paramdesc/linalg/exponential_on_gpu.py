@@ -28,7 +28,7 @@ def squared_where_asked(A: Tensor, is_skew: bool, record: list[Tensor] | None = 
     What `Exponential` needs for the gradient is appended to `record`.
     """
     is_double = A.dtype in (torch.float64, torch.complex128)
-    # the powers are those of a matrix of norm one at most, lest they overflow
+    # the powers are those of a matrix with norm at most one, so that they do not overflow
     first = binary_exponent(norm(A))
     B = A * torch.exp2(-first)
     B2 = B @ B

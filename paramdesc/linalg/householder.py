@@ -56,7 +56,7 @@ def householder(V: Tensor) -> Tensor:
 
 
 def reflect(V: Tensor, Y: Tensor) -> Tensor:
-    """The product of the reflections of `V`, as at `householder`, times `Y`.
+    """The product of the reflections of `V`, as in `householder`, times `Y`.
 
     Shapes `(*, n, k), (*, n, m) -> (*, n, m)`. Cost: three products of `n x k` matrices with `k`
     or `m` columns, and a triangular solve.

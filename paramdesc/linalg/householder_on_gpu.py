@@ -69,7 +69,7 @@ class Reflections:
 
 
 class Reflection:
-    """`reflect`, with `W` and `S` as at `Reflections`. The vectors are constants."""
+    """`reflect`, with `W` and `S` as in `Reflections`. The vectors are constants."""
 
     @staticmethod
     def value(V: Tensor, Y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -101,9 +101,9 @@ def cayley_step(base: Tensor, A: Tensor, P: Tensor) -> Tensor:
 
     With `A` skew-Hermitian and `Pᴴ base = 0`. It is the Cayley transform of
     `W = base A baseᴴ + P baseᴴ - base Pᴴ`, times `base`, but nothing of the size of `W` is made:
-    `(2 base + P) (I - A / 2 + Pᴴ P / 4)⁻¹ - base`, after which a Newton step mends what rounding
-    did for large `P`. Cost: four products of `n x k` and `k x k` matrices and an inverse of
-    size `k`; backward four products.
+    `(2 base + P) (I - A / 2 + Pᴴ P / 4)⁻¹ - base`, followed by a Newton step that corrects rounding
+    errors for large `P`. Cost: four products of `n x k` and `k x k` matrices and an inverse of size
+    `k`; backward four products.
 
     Source: the transform by Z. Wen, W. Yin, *A feasible method for optimization with
     orthogonality constraints*, Math. Program. 142 (2013), lemma 4; the rows and columns of the
@@ -151,7 +151,7 @@ def non_orthonormality(Y: Tensor) -> Tensor:
 def is_orthonormal(Y: Tensor, multiple: float = 20.0) -> bool:
     """Whether it is, to rounding: `multiple * eps * sqrt(k)` for `k` columns.
 
-    False on meta, where there are no numbers.
+    False on meta, where there are no values.
     """
     if not has_numbers(Y):
         return False

@@ -27,12 +27,12 @@ def polar(X: Tensor, complete: bool = False) -> Tensor:
     Shapes `(*, m, n) -> (*, m, n)`. The columns are orthonormal, or the rows if there are fewer
     of them, to rounding for sizes up to 1024. Half precision is computed in float32.
 
-    The value differs from the formula by about the condition number times eps, which is as
-    closely as rounded numbers determine it. In eager code on a CPU any condition number will do:
-    for a matrix that is singular to rounding, the value is one of its nearest orthonormal
+    The value differs from the formula by about the condition number times eps, which is the
+    accuracy to which a rounded matrix determines it. Eager code on a CPU supports every condition
+    number: for a matrix that is singular to rounding, the value is one of its nearest orthonormal
     matrices. On a GPU and in compiled, traced, scripted or transformed code, where nothing may
-    depend on numbers, condition numbers may be up to 1e6, and 1e12 in double precision. If the
-    value were not orthonormal there, it is NaN.
+    depend on values, condition numbers may be up to 1e6, or 1e12 in double precision. A value that
+    would not be orthonormal there is NaN.
 
     The value of a zero matrix is zero, or the identity with `complete`; subnormal numbers count
     as zero. If an entry is NaN or infinite, the value of its matrix is NaN.
@@ -59,8 +59,8 @@ def polar(X: Tensor, complete: bool = False) -> Tensor:
         complete: whether a zero matrix has the value and the gradient of the identity.
 
     Source: N. Amsel, D. Persson, C. Musco, R. Gower, *The Polar Express: optimal matrix sign
-    methods and their application to the Muon algorithm*, 2025, algorithm 1; the
-    coefficients are computed anew, by Remez' exchange.
+    methods and their application to the Muon algorithm*, 2025, algorithm 1; the coefficients were
+    recomputed with the Remez exchange algorithm.
 
     >>> from paramdesc.linalg.polar import polar
     >>> J = torch.tensor([[0.0, -1.0], [1.0, 0.0]])

@@ -1,7 +1,7 @@
 """The polar factor in few operations, for devices where each costs the host time.
 
-Nothing depends on numbers here. The polynomials are those of `polar_steps`; the gradient solves its
-matrix equation by doubling.
+Nothing depends on tensor values here. The polynomials are those of `polar_steps`; the gradient
+solves its matrix equation by doubling.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The precision that maps compute in, whatever their weights and the user's autocast ask for.
+"""The precision in which maps compute, for any dtype of the weight and any autocast.
 
 What `torch.linalg` lacks in half precision is computed in float32 and cast back.
 """
@@ -46,19 +46,19 @@ def epsilon(X: Tensor) -> float:
 def smallest_normal(X: Tensor) -> float:
     """The smallest positive number of full precision in the dtype of `X`, as `torch.finfo` has it.
 
-    TorchScript knows no `torch.finfo`.
+    TorchScript does not support `torch.finfo`.
     """
     is_double = X.dtype == torch.float64 or X.dtype == torch.complex128
     return 2.2250738585072014e-308 if is_double else 1.1754943508222875e-38
 
 
 def may_look_at(x: Tensor) -> bool:
-    """Whether the numbers in `x` are there, and one may go by them."""
+    """Whether `x` has values, and code may branch on them."""
     return not (is_dynamo_compiling() or x.is_meta or type(x) is not Tensor or not is_plain())
 
 
 def all_above(x: Tensor, bound: float) -> bool:
-    """Whether all numbers in `x` are known to be above `bound`, on a CPU. Others would wait."""
+    """Whether all entries of `x` are known to be above `bound`. Always false off the CPU."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return False
     return x.device.type == "cpu" and may_look_at(x) and x.numel() > 0 and x.min().item() > bound

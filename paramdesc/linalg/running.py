@@ -1,4 +1,4 @@
-"""Products of the numbers so far."""
+"""Running products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What maps ask of the shape of a weight."""
+"""The requirements of maps on the shape of a weight."""
 
 from __future__ import annotations
 

@@ -36,15 +36,15 @@ def largest_singular_triple(
         u, v: where to start, vectors of any length but zero; from an earlier solution, a few
             iterations are enough. By default fixed vectors.
         iterations: how many to make at most.
-        tolerance: the relative error of `sigma` to stop at. It is an estimate from the
-            residual and the distance to the second singular value, as far as they are known.
-            None makes all iterations, and asks nothing of the data.
+        tolerance: the relative error of `sigma` at which to stop, estimated from the residual and
+            the distance to the second singular value, as far as they are known. With None, all
+            iterations are made, and no value is read.
 
     Raises:
         ValueError: if `M` is not a matrix, or a number is out of its range.
 
-    Source: G. H. Golub and W. Kahan, *Calculating the singular values and pseudo-inverse of
-    a matrix*, SIAM J. Numer. Anal. 2 (1965), section 3, with all vectors orthogonalized anew.
+    Source: G. H. Golub and W. Kahan, *Calculating the singular values and pseudo-inverse of a
+    matrix*, SIAM J. Numer. Anal. 2 (1965), section 3, with full reorthogonalization.
 
     >>> sigma, u, v = largest_singular_triple(torch.tensor([[3.0, 0.0], [0.0, -5.0]]))
     >>> round(sigma.item(), 4)

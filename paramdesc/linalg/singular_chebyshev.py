@@ -1,4 +1,4 @@
-"""Better leading singular vectors in few operations, none of which looks at a number."""
+"""Better leading singular vectors in few operations, none of which reads a value."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def improve_by_chebyshev(
     map or with its adjoint, without a division. With `iterations = 1`, there is the power iteration
     alone. Where the map is zero or not finite, the last solution stays.
 
-    On a GPU an operation takes the same time on a small tensor as on a large one, and a number that
-    is looked at waits for the device. So this is faster there than the best combination of fewer
-    products, which takes many small operations. Cost: `4 iterations + 4` products, and one
-    division of the map.
+    On a GPU, an operation takes the same time on a small tensor as on a large one, and reading a
+    value waits for the device. So this is faster there than the best combination of fewer products,
+    which takes many small operations. Cost: `4 iterations + 4` products, and one division of the
+    map.
 
     Source: Y. Saad, *Numerical Methods for Large Eigenvalue Problems*, SIAM 2011, section 7.4, on
     the matrix [[0, A], [Aᴴ, 0]].
@@ -60,7 +60,7 @@ def improve_by_chebyshev(
     if min(iterations, u.shape[-1], v.shape[-1]) == 1:
         is_found = size < math.inf
         return torch.where(is_found, left, u), torch.where(is_found, right, v)
-    # where the polynomial overflows, the power iteration is what the next step starts from
+    # where the polynomial overflows, the next step starts from the power iteration
     fallback = torch.where(size < math.inf, right, v)
     image, adjoint = scaled(size)
     # T(j + 1) = 2 x T(j) - T(j - 1), with signs that make each difference a sum

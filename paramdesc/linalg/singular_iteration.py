@@ -95,7 +95,7 @@ def best_pair(
 
 
 def orthogonal_part(w: Tensor, basis: List[Tensor]) -> tuple[Tensor, Tensor]:  # noqa: UP006
-    """The direction of what of `w` is orthogonal to the orthonormal `basis`, and its length.
+    """The direction and length of the part of `w` orthogonal to the orthonormal `basis`.
 
     Zero if only rounding errors are left: the basis then spans everything that can be reached.
     """
@@ -136,7 +136,7 @@ def is_converged(products: list[Tensor], length: Tensor, tolerance: float) -> bo
 
 def some_vector(size: int, like: Tensor) -> Tensor:
     """A unit vector of random direction, the same each time."""
-    # a separate generator, so that the random numbers of the user stay the same
+    # a separate generator, so that the user's random numbers stay the same
     generator = torch.Generator("cpu").manual_seed(size)
     vector = torch.randn(size, dtype=like.dtype, generator=generator, device="cpu").to(like.device)
     unit: Tensor = vector / norm(vector).clamp_min(smallest_normal(vector))

@@ -186,7 +186,7 @@ def replace_all(model: Module, chosen: list[ParametrizedTensor]) -> list[Value]:
 def touched(
     chosen: list[ParametrizedTensor], cached: list[Module]
 ) -> tuple[list[Module], list[Tensor], list[Tensor]]:
-    """The modules, the tensors whose data, and those whose numbers baking may change."""
+    """The modules that baking may change, the tensors with new `.data`, and those written to."""
     chains = [x for x in chosen if isinstance(x, OfChain)]
     hosts = dict.fromkeys(x.place.module for x in chosen)
     containers = [x.place.module._modules["parametrizations"] for x in chains]
@@ -198,7 +198,7 @@ def touched(
 
 
 def reads_as(module: Module, name: str, tensor: Tensor) -> bool:
-    """Whether `module.<name>` has the numbers of `tensor`."""
+    """Whether `module.<name>` equals `tensor`."""
     found: Any = getattr(module, name, None)
     return isinstance(found, Tensor) and found.dtype == tensor.dtype and not differs(found, tensor)
 

@@ -7,9 +7,13 @@ from typing import Generic, TypeVar
 
 from torch.nn import Module
 
+from paramdesc.chain.table import html_table
+
 __all__ = ["Baked", "BakedTensor", "LeftTensor"]
 
 M = TypeVar("M", bound=Module)
+
+HEADER = ("tensor", "by", "maps", "shape", "")
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,28 @@ class Baked(Generic[M]):
         return True
 
     def __repr__(self) -> str:
-        return f"<Baked: {len(self.tensors)} tensors of {type(self.model).__name__}>"
+        count = len(self.tensors)
+        return f"<Baked: {count} tensor{'s' * (count != 1)} of {type(self.model).__name__}>"
 
     def __str__(self) -> str:
-        rows = [("tensor", "by", "maps", "shape", "")]
-        rows += [
-            (x.name, x.machinery, " -> ".join(x.maps), "x".join(map(str, x.shape)), note(x))
-            for x in self.tensors
-        ]
-        rows += [(x.name, x.machinery, "", "", f"left: {x.reason}") for x in self.left]
+        if not self.tensors and not self.left:
+            return f"{type(self.model).__name__} has no parametrized tensors"
+        rows = [HEADER, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         )
+
+    def _repr_html_(self) -> str:
+        return html_table(HEADER, self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
+            (x.name, x.machinery, " -> ".join(x.maps), "x".join(map(str, x.shape)), note(x))
+            for x in self.tensors
+        ]
+        return rows + [(x.name, x.machinery, "", "", f"left: {x.reason}") for x in self.left]
 
 
 def note(tensor: BakedTensor) -> str:

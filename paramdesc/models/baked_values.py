@@ -107,8 +107,10 @@ def is_tie(one: Value, other: Value) -> bool:
 def target_of(
     leaves: list[Tensor], value: Tensor, holders: Holders, is_free: bool
 ) -> Tensor | None:
-    """The original, if it can hold the value: the only one, of the same kind, and held nowhere else
-    unless it has these numbers already.
+    """The original, if it can hold the value.
+
+    It can if it is the only one, of the same kind, and not used elsewhere unless it already equals
+    the value.
     """
     if len(leaves) != 1 or not is_free:
         return None
@@ -158,7 +160,7 @@ def is_alone(value: Tensor, tensor: ParametrizedTensor) -> bool:
 
 
 def same_memory(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same numbers at the same place."""
+    """Whether two tensors are the same entries in the same memory."""
     if a is b or a.shape != b.shape or a.dtype != b.dtype or a.is_meta or b.is_meta:
         return a is b
     if a.layout != torch.strided or b.layout != torch.strided or is_wrapper(a) or is_wrapper(b):

@@ -11,7 +11,7 @@ __all__ = ["without_collector"]
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Inside, the garbage collector does not start by itself.
+    """Disable automatic garbage collection inside the block.
 
     A large model creates many objects at once, none of them garbage. Visiting them all repeatedly
     would take a third of the time.

@@ -151,7 +151,8 @@ class disabled:  # noqa: N801
 
     def __repr__(self) -> str:
         names = ", ".join(repr(path) for path, _ in self._chosen())
-        return f"<disabled {names}>"
+        maps = f" without {', '.join(x.__name__ for x in self._maps)}" if self._maps else ""
+        return f"<disabled {names or 'nothing'}{maps}>"
 
     def _stand_ins(self) -> dict[Any, StandIn]:
         chosen = self._chosen()

@@ -130,7 +130,7 @@ def free_tensors(targets: Sequence[Target]) -> set[int]:
 
 
 class State:
-    """What is to be restored if a later target fails, and what was trained before."""
+    """The state to restore if a later target fails, and the tensors trained before."""
 
     def __init__(self, targets: Sequence[Target], has_optimizer: bool) -> None:
         self.targets = targets
@@ -141,7 +141,7 @@ class State:
         self.before = [trained_on(target) for target in targets] if has_optimizer else []
 
     def changes(self) -> list[Change]:
-        """What is trained now in place of what was trained."""
+        """The tensors that are trained now, by those that they replace."""
         after = [trained_on(target) for target in self.targets]
         return [Change(*pair) for pair in zip(self.before, after, strict=True)]
 

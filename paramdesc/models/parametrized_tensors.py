@@ -71,7 +71,7 @@ class ParametrizedTensor:
         raise NotImplementedError
 
     def settings(self) -> tuple[Any, ...]:
-        """What tells it from another function of the same tensors."""
+        """What distinguishes it from another function of the same tensors."""
         raise NotImplementedError
 
     def function(self) -> tuple[Any, ...]:
@@ -102,7 +102,7 @@ class ParametrizedTensor:
 
 
 class OfChain(ParametrizedTensor):
-    """By a chain of maps: of paramdesc, or of torch's engine, and what registers through it."""
+    """By a chain of maps, of paramdesc or of `torch.nn.utils.parametrize`."""
 
     def __init__(self, place: Place, chain: Any, machinery: str) -> None:
         super().__init__(place)
@@ -236,8 +236,9 @@ class OfProgram(ParametrizedTensor):
 
 
 def find_parametrized(model: Module) -> Iterator[ParametrizedTensor]:
-    """The parametrized tensors of `model` in the order of `named_modules`, those first that others
-    of the same module are computed from.
+    """The parametrized tensors of `model`, in the order of `named_modules`.
+
+    Tensors from which others of the same module are computed come first.
     """
     for path, module in model.named_modules():
         if is_engine_part(path):

@@ -166,8 +166,9 @@ OLD_ROLES = {
 
 
 def old_roles(owner: Owner, layout: str) -> dict[str, str]:
-    """The keys in an old layout, by the names of the tensors below the chain. Empty if it is
-    stored as its value.
+    """The keys in an old layout, by the names of the tensors below the chain.
+
+    Empty if the tensor is stored as its value.
     """
     roles, maps = OLD_ROLES.get(layout, ({}, ()))
     tensor = owner.tensor

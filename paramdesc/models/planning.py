@@ -20,6 +20,7 @@ from paramdesc.models.selection import (
 )
 from paramdesc.registration.host import chains_of
 from paramdesc.registration.lazy import PendingRegistration
+from paramdesc.torch_internals.forward_hooks import hooked_tensors
 
 __all__ = ["Key", "Target", "plan"]
 
@@ -185,12 +186,22 @@ def add_problems(targets: Sequence[Target], places: Sequence[Place], append: boo
     }
     for target in targets:
         first = target.places[0]
+        if not target.is_exact:
+            target.problem = target.problem or problem_of_hook(first)
         if chain_at(first) is not None or pending_maps(first):
             if not append:
                 target.problem = target.problem or PlacementError.parametrized(first.path)
         elif originals and id(tensor_at(first)) in originals:
             other = originals[id(tensor_at(first))]
             target.problem = PlacementError.original(first.path, other)
+
+
+def problem_of_hook(place: Place) -> PlacementError | None:
+    """What to say of a tensor from which one of torch's older functions computes another."""
+    for hooked in hooked_tensors(place.module):
+        if place.tensor_name in hooked.parts:
+            return PlacementError.hooked(place.path, hooked.tensor_name, hooked.machinery)
+    return None
 
 
 def refuse_single_maps(targets: Sequence[Target]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from paramdesc.chain.table import html_table
 from paramdesc.registration.collection import ParametrizationSet
 
 __all__ = ["Outcome", "ParametrizeResult"]
@@ -56,6 +57,10 @@ class ParametrizeResult:
     def __repr__(self) -> str:
         counts = {"done": len(self.done), "pending": len(self.pending), "left": len(self.left)}
         return f"ParametrizeResult({', '.join(f'{key}={n}' for key, n in counts.items())})"
+
+    def _repr_html_(self) -> str:
+        rows = [(x.path, x.what, x.maps or x.reason) for x in self.outcomes]
+        return html_table(("tensor", "outcome", "maps"), rows)
 
     def __str__(self) -> str:
         rows = [(x.path, x.what, x.maps or x.reason) for x in self.outcomes]

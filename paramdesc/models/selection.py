@@ -41,16 +41,15 @@ class Place(NamedTuple):
 
 
 def is_weight_name(tensor_name: str) -> bool:
-    """Whether a tensor of this name is a weight, and not a bias: `weight`, `weight_ih_l0`,
-    `in_proj_weight`.
-    """
+    """Whether the name is that of a weight, such as `weight_ih_l0`, and not of a bias."""
     return tensor_name.startswith("weight") or tensor_name.endswith("_weight")
 
 
 def iterate_places(model: Module) -> Iterator[Place]:
-    """The parameters, buffers and parametrized tensors of `model`, in the order of
-    `named_modules`. What several modules share is found in each of them; a module that is in
-    several places is found once.
+    """The parameters, buffers and parametrized tensors of `model`, as in `named_modules`.
+
+    A tensor that several modules share is found in each of them; a module that is in several places
+    is found once.
     """
     for path, module in model.named_modules():
         if is_engine_part(path):

@@ -198,7 +198,7 @@ def row_of(chain: Any, places: list[Place], evaluate: bool | None) -> SummaryRow
 
 
 def originals_of(chain: Any) -> dict[str, Tensor]:
-    """The originals of a chain. One that is parametrized itself counts by what it consists of."""
+    """The originals of a chain. A parametrized original is replaced by its own originals."""
     inner = "parametrizations."
     found = [*chain.named_parameters(), *chain.named_buffers()]
     return {
@@ -223,7 +223,7 @@ def one_line(module: Module) -> str:
 
 
 def grouped_cells(rows: Iterable[SummaryRow]) -> list[list[str]]:
-    """A line of the table for each row, or for all that differ in the numbers of the path alone."""
+    """A line of the table for each row, or for all rows whose paths differ only in numbers."""
     groups: dict[Any, list[SummaryRow]] = {}
     for row in rows:
         pattern = ".".join("*" if part.isdigit() else part for part in row.name.split("."))

@@ -28,7 +28,7 @@ def try_on(chain: Module, *, meta: bool) -> Tensor | None:
 
 @torch.no_grad()
 def evaluate_copy(chain: Module, meta: bool) -> Tensor:
-    # with `meta`, no numbers are copied
+    # with `meta`, no data is copied
     memo: dict[int, Any] = {id(x): as_meta(x) for x in tensors_of(chain)} if meta else {}
     twin = copy.deepcopy(chain, memo).eval()
     with torch.random.fork_rng(device_type=device_type(chain)):

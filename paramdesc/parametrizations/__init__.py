@@ -264,9 +264,9 @@ __all__ = [
     "weight_standardization",
 ]
 
-# A pickle names the module of each class in it. Where they all have this public one, what was
-# saved with one release can be loaded with the next, in whatever file a class is by then. The
-# six helpers are in pickles of maps and of registered models.
+# A pickle names the module of each class in it. With this public module for all of them, a pickle
+# from one release loads in the next, even if a class has moved to another file. The six helpers are
+# in pickles of maps and of registered models.
 for _class in (
     *(globals()[name] for name in __all__),
     Applied,

@@ -1,4 +1,4 @@
-"""Taking over modules that torch's engine parametrizes."""
+"""Converting modules that `torch.nn.utils.parametrize` has parametrized."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def adopt(model: M) -> M:
 
 
 def adopt_module(module: Module) -> None:
-    """Adopt `module` itself, if torch's engine parametrizes it.
+    """Adopt `module` itself, if `torch.nn.utils.parametrize` has parametrized it.
 
-    To be called under a snapshot of `module` and of what is below its `parametrizations`.
+    Call it under a snapshot of `module` and of everything below its `parametrizations`.
     """
     if not is_torch_parametrized(module):
         return
@@ -76,7 +76,7 @@ def adopt_module(module: Module) -> None:
 def adopt_chain(chain: Any, tensor_name: str, host: str) -> None:
     """Let `chain` be a `ParametrizationList` of ours, the same object."""
     if is_torch_parametrized(chain):
-        adopt_module(chain)  # one of its originals is parametrized in its turn
+        adopt_module(chain)  # one of its originals is itself parametrized
     chain.__class__ = ParametrizationList
     chain.tensor_name, chain.host = tensor_name, host
     transient_of(chain)

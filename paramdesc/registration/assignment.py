@@ -33,8 +33,8 @@ def assign(chain: Chain, value: Tensor, *, replace: bool = False, resizes: bool 
         resizes: whether the value may have another shape, if the maps keep the shape.
 
     Raises:
-        DisabledError: a RuntimeError, if the chain is switched off here: what is read afterwards
-            would not be `value`.
+        DisabledError: a RuntimeError, if the chain is disabled here: a later read would not return
+            `value`.
     """
     stand_in = find_stand_in(active_scopes(), chain)
     if stand_in is not None and stand_in.how != FRESH:
@@ -66,7 +66,7 @@ def assign(chain: Chain, value: Tensor, *, replace: bool = False, resizes: bool 
 
 
 def renewed(original: Tensor, new: Tensor) -> Tensor:
-    """`new` in the place of `original`: a Parameter if that is one, trained if that is."""
+    """`new` in place of `original`: a Parameter if `original` is one, and trained if it is."""
     if isinstance(original, Parameter):
         return Parameter(new.detach(), requires_grad=original.requires_grad)
     return new.detach()

@@ -20,8 +20,8 @@ class ParametrizedTensor:
     - Writing a tensor sends it through the chain's `right_inverse` into the originals.
     - Deleting it is refused.
 
-    It is hosted by the namespace of one module, not by a class, so it is told its chain and
-    no instance: `chains` is what the module's own container of chains keeps them in.
+    It belongs to the namespace of one module, not to a class, so it gets its chain instead of an
+    instance: `chains` is the dict in which the module's container keeps its chains.
     """
 
     __slots__ = ("chains", "name")

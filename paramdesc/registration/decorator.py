@@ -122,7 +122,8 @@ def register_results(function: Any, register: Callable[[Module], Module]) -> Any
         if not isinstance(module, Module):
             raise TypeError(
                 f"{wrapped.__qualname__} is decorated with parametrized(...) and returned "
-                f"{type(module).__name__}, which is not a module. Return the module that it makes."
+                f"{type(module).__name__}, which is not a module. Return the module that it "
+                "creates."
             )
         return register(module)
 

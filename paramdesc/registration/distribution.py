@@ -1,14 +1,15 @@
 """Tensor parallelism: `parallelize_module` and `distribute_module` on parametrized modules.
 
-Both read and replace the Parameters of a module by name. So for the time of the call, each
-parametrized module is plain, and the value of a parametrized tensor is its Parameter. What becomes
-of it tells how the originals are to be placed.
+Both read and replace the Parameters of a module by name. So during the call, each parametrized
+module is made plain, with the value of a parametrized tensor as its Parameter. The resulting
+placement determines how the originals are placed.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,13 +18,17 @@ from torch.nn import Module, Parameter
 
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.steps import count_steps
+from paramdesc.errors import DistributionError
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.placing import place_originals
 from paramdesc.torch_internals.functions import stand_in_for
 from paramdesc.torch_internals.shards import Layout, gathered, layout_of
 from paramdesc.torch_internals.whole import is_sharded
 
-__all__ = ["distribute_originals"]
+__all__ = ["DISTRIBUTED", "distribute_originals", "refuse_late"]
+
+DISTRIBUTED = "_distribute_module_applied"
+"""The attribute of a module for which `distribute_module` asks first of all."""
 
 _MODULE = "torch.distributed.tensor._api"
 
@@ -36,6 +41,23 @@ def distribute_originals() -> None:
     room = sys.modules.get(_MODULE)
     if room is not None and hasattr(room, "distribute_module"):
         stand_in_for(room.distribute_module, distribute)
+
+
+def refuse_late(frame: FrameType) -> None:
+    """Raise an exception when the attribute `DISTRIBUTED` of a parametrized module is read.
+
+    `distribute_module` reads it only if torch's module was imported after the last registration.
+    From now on, it is not read any more.
+
+    Raises:
+        DistributionError: a RuntimeError, in `distribute_module`.
+        AttributeError: elsewhere.
+    """
+    room = sys.modules.get(_MODULE)
+    if room is not None and frame.f_globals.get("__name__") == _MODULE:
+        distribute_originals()
+        raise DistributionError
+    raise AttributeError(DISTRIBUTED)
 
 
 def distribute(
@@ -65,7 +87,7 @@ def distribute(
 
 
 def hosts_below(module: Module, seen: set[Module]) -> Iterator[Module]:
-    """The parametrized modules at and below `module`, without those inside of maps."""
+    """The parametrized modules at and below `module`, without those inside maps."""
     if module in seen:
         return
     seen.add(module)
@@ -88,7 +110,7 @@ class Plain:
         self.found: dict[str, Tensor] = {}
 
     def hide(self) -> None:
-        """Put plain values in the place of the chains."""
+        """Replace the chains with plain values."""
         module: Any = self.module
         buffers = dict(self.namespace.items())
         for name, value in self.values.items():
@@ -98,7 +120,7 @@ class Plain:
         module.__dict__["_buffers"] = buffers
 
     def show(self) -> None:
-        """Put the chains back, and keep what became of the values."""
+        """Restore the chains, and keep the distributed values."""
         module: Any = self.module
         buffers = module.__dict__["_buffers"]
         if buffers is self.namespace:
@@ -137,7 +159,7 @@ def value_of(chain: Any) -> Tensor:
 def place_chain(chain: Any, shape: torch.Size, layout: Layout) -> None:
     """Place the originals of `chain`, and the tensors of its maps on all ranks.
 
-    All ranks get the numbers of the first one, as torch does it.
+    All ranks get the entries of the first one, as in torch.
     """
     room: Any = sys.modules["torch.distributed.tensor"]
     replicated = layout.replicated()

@@ -157,7 +157,7 @@ class EditableChain(Chain):
         if "unsafe" in self.__dict__:
             edit_maps(self, [*self.maps(), *map(as_map, modules)])
         else:
-            super().extend(modules)  # torch makes the list, there are no originals yet
+            super().extend(modules)  # torch is creating the list, and there are no originals yet
         return self
 
     def clear(self) -> NoReturn:

@@ -127,8 +127,8 @@ def check_between(new: Module, before: Tensor, tensor_name: str) -> None:
 def check_inverted(results: Sequence[tuple[Module, Any]], value: Tensor, tensor_name: str) -> None:
     """Check what each `right_inverse` made of `value` in turn, last map first.
 
-    The check waits for the device once. Infinite originals are warned of: a map may reach a
-    bound there, but no gradient leads away from it.
+    The check waits for the device once. It warns of infinite originals: a map may reach a bound
+    there, but no gradient leads away from it.
 
     Raises:
         NonFiniteError: a ValueError, if one gave NaN, and `value` is finite.
@@ -147,22 +147,24 @@ def check_inverted(results: Sequence[tuple[Module, Any]], value: Tensor, tensor_
                     tensor_name,
                     count,
                     tensor.numel(),
-                    "Assign a value that the parametrization reaches, before it is registered "
-                    f"too, or let {name}.right_inverse move the value inside, e.g. by clamp().",
+                    "Assign a value that the parametrization can reach, before registering too, "
+                    f"or let {name}.right_inverse move the value inside, for example with "
+                    "clamp().",
                 )
             count = int(tensor.isinf().sum())
             if count:
                 warnings.warn(
-                    f"{name}.right_inverse gives {count} infinite entries of {tensor.numel()} for "
-                    f"a finite {tensor_name!r}. No gradient moves them. Let it move the value "
-                    "inside of what the parametrization reaches, e.g. by clamp().",
+                    f"{name}.right_inverse gives {count} infinite entries of {tensor.numel()} "
+                    f"for a finite {tensor_name!r}, which no gradient can change. Let it move "
+                    "the value inside the range of the parametrization, for example with "
+                    "clamp().",
                     stacklevel=5,
                 )
                 return
 
 
 def check_value(parametrization: Module, original: Tensor, value: Tensor, tensor_name: str) -> None:
-    """Check that the map gives no NaN for finite numbers. Infinite ones may be meant, in masks.
+    """Check that the map returns no NaN for finite entries. Infinite ones may be intended.
 
     Raises:
         NonFiniteError: a ValueError.
@@ -177,12 +179,12 @@ def check_value(parametrization: Module, original: Tensor, value: Tensor, tensor
             tensor_name,
             count,
             value.numel(),
-            f"Assign a value that {name} is defined for, and register it then.",
+            f"Assign a value for which {name} is defined, and then register it.",
         )
 
 
 def is_same(result: Any, tensor: Tensor) -> bool:
-    """Whether `result` has the very numbers of `tensor`, in the same memory: nothing was made."""
+    """Whether `result` has the same entries as `tensor` in the same memory."""
     if result is tensor:
         return True
     is_plain_pair = type(result) in _PLAIN_TENSORS and type(tensor) in _PLAIN_TENSORS
@@ -210,12 +212,12 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def is_finite(x: Tensor) -> bool:
-    # the sum tells at a quarter of the price, but for one that overflows
+    # the sum shows this at a quarter of the cost, unless it overflows
     return cmath.isfinite(x.detach().sum().item()) or bool(x.isfinite().all())
 
 
 def is_looked_at(x: Tensor) -> bool:
-    """Whether there are numbers to look at that torch can compare: not on meta, nor in a trace."""
+    """Whether there are values that torch can compare: not on meta or in a trace."""
     is_number = (x.is_floating_point() and x.dtype.itemsize > 1) or x.is_complex()
     return (
         is_number

@@ -21,7 +21,7 @@ _REASONS: dict[int, tuple[str, str]] = {}
 
 
 def note_gone(parameter: Parameter, tensor: str, function: str) -> None:
-    """Note that `function` has put other Parameters in the place of `parameter`."""
+    """Note that `function` has replaced `parameter` with other Parameters."""
     if len(_REASONS) > 2 * len(_GONE) + 100:
         for key in [key for key in _REASONS if key not in _GONE]:
             del _REASONS[key]
@@ -43,9 +43,9 @@ def warn_of_gone(optimizer: Optimizer) -> None:
             # the search does not see what `gc.freeze` has hidden
             if not gc.get_freeze_count() and not modules_with([x])[id(x)]:
                 warnings.warn(
-                    f"{type(optimizer).__name__} has a Parameter that is gone: {function} has put "
-                    f"others in its place for {tensor}, and {type(optimizer).__name__} does not "
-                    f"train these. Write {function}(..., optimizer=optimizer), or create the "
-                    "optimizer afterwards.",
+                    f"{type(optimizer).__name__} has a Parameter that is no longer part of a "
+                    f"module: {function} has replaced it for {tensor}, and "
+                    f"{type(optimizer).__name__} does not train its replacement. Write "
+                    f"{function}(..., optimizer=optimizer), or create the optimizer afterwards.",
                     stacklevel=4,
                 )

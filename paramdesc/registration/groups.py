@@ -99,11 +99,11 @@ def unique(modules: Sequence[Any], first: Any) -> list[Any]:
 
 
 def may_join(other: Any, chain: Any) -> bool:
-    """Whether `other` stays right if `chain` is moved, and it along with it."""
+    """Whether `other` stays valid if it is moved along with `chain`."""
     one = movable_map(chain)
     if other is chain or one is None:
         return other is chain
-    if not isinstance(other, Chain):  # a program of TorchScript has the tensors of the map, too
+    if not isinstance(other, Chain):  # a TorchScript program has the tensors of the map too
         return holds_all(other, one.base_tensors())
     two = movable_map(other)
     return (

@@ -1,9 +1,9 @@
 """Initializing a parametrized tensor in place, as `torch.nn.init` and `reset_parameters` do.
 
-They write to the tensor that they have read, a fresh value to which nothing else refers. Without
-help this would silently have no effect. So from the first namespace on, the functions of
-`torch.nn.init` ask whether the memory of their tensor belongs to a value, and the result is then
-assigned. No numbers are compared.
+They write to the tensor that they have read, a new value to which nothing else refers. Without
+support, this would silently have no effect. Therefore, once a namespace exists, the functions of
+`torch.nn.init` check whether the memory of their tensor belongs to a value, and assign the result.
+No entries are compared.
 """
 
 from __future__ import annotations

@@ -15,11 +15,10 @@ __all__ = ["PendingRegistration", "cancel_pending", "register_when_materialized"
 class PendingRegistration:
     """A forward pre-hook that registers a map once the tensor has a shape, then removes itself.
 
-    It runs after the hook with which a lazy module gives its tensors their shape, holds no
-    reference to the module, and is copied and pickled with it. Until then, the map is not
-    part of the module: its parameters are not listed, and a checkpoint of a parametrized
-    module does not fit. If the module is converted meanwhile, the map is converted when it is
-    registered.
+    It runs after the hook in which a lazy module gives its tensors their shape, holds no reference
+    to the module, and is copied and pickled with it. Until then, the map is not part of the module:
+    its parameters are not listed, and a checkpoint of a parametrized module does not fit. If the
+    module is converted in the meantime, the map is converted at registration.
     """
 
     def __init__(

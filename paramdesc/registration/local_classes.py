@@ -38,7 +38,7 @@ class LocalInstance:
         cls = type(self.module)
         name = f"{cls.__module__}.{cls.__qualname__}"
         warnings.warn(
-            f"{name} is defined inside a function: only this process can load what is saved now. "
+            f"{name} is defined inside a function, so only this process can load what it saves. "
             "Define it at the top level of a module, or save the state_dict.",
             stacklevel=2,
         )

@@ -1,7 +1,7 @@
 """Moves base points after steps of optimizers, see `Parametrization.recenter`.
 
-The originals are written then, so nothing else may hold them: not another module, and not the
-optimizer, as some do that keep a second copy of what they train.
+A move writes to the originals, so nothing else may depend on them: no other module, and no
+optimizer that keeps a second copy of its parameters.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ tell_of_whole_steps(count_and_move)
 
 
 def is_trained_by(chain: Any, step: StepMade) -> bool:
-    """Whether `step` wrote to all originals of `chain`, each with all its numbers."""
+    """Whether `step` wrote to all entries of all originals of `chain`."""
     originals = trained_originals(chain)
     return bool(originals) and all(
         id(x) in step.identities or step.wrote([x], ()) for x in originals
@@ -76,10 +76,10 @@ def is_copied(chain: Any, step: StepMade) -> bool:
             if type(optimizer) not in _WARNED:
                 _WARNED.add(type(optimizer))
                 warnings.warn(
-                    f"the base point of {chain.tensor_name!r} of {chain.host} does not follow the "
-                    f"training: {type(optimizer).__name__} keeps a copy of the original "
-                    f"({name}), which moving the base point would make meaningless. To use this "
-                    "optimizer without this warning, construct the map with rebase=None.",
+                    f"the base point of {chain.tensor_name!r} of {chain.host} stays fixed: "
+                    f"{type(optimizer).__name__} keeps a copy of the original ({name}), which "
+                    "would become meaningless if the base point moved. To silence this warning, "
+                    "construct the map with rebase=None.",
                     stacklevel=2,
                 )
             return True
@@ -87,7 +87,7 @@ def is_copied(chain: Any, step: StepMade) -> bool:
 
 
 def move_base(chain: Any) -> None:
-    """Move the base point of `chain` to its present value, and its originals with it.
+    """Move the base point of `chain` to its current value, and adapt its originals.
 
     Raises:
         ValueError: if the first map has no base point, or something else holds an original.
@@ -100,8 +100,8 @@ def move_base(chain: Any) -> None:
     (group,) = groups_of([chain])
     if not group:
         raise ValueError(
-            f"cannot move the base point of {chain.tensor_name!r} of {chain.host}: another module "
-            "holds the same original."
+            f"cannot move the base point of {chain.tensor_name!r} of {chain.host}: another "
+            "module uses the same original."
         )
     move(group)
     for member in group:
@@ -135,7 +135,7 @@ def move(chains: Sequence[Any], steps: int | None = None) -> None:
 
 
 def check_shapes(news: list[tuple[Tensor, Tensor]]) -> None:
-    """Refuse new numbers of another shape, of which only some could be written."""
+    """Reject new tensors of another shape, which could only be written in part."""
     for old, new in news:
         if new.shape != old.shape:
             raise ValueError(
@@ -145,9 +145,9 @@ def check_shapes(news: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def write(news: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-    """Write new numbers into tensors, if all are finite. That is decided on the device.
+    """Write new entries into tensors if all are finite, which is decided on the device.
 
-    Each tensor is given with its present numbers, which are gathered if it is sharded.
+    Each tensor comes with its current entries, which are gathered if it is sharded.
     """
     cast = [(tensor, old, new.to(old.dtype)) for tensor, old, new in news]
     is_finite = torch.stack([torch.isfinite(new).all() for *_, new in cast]).all()

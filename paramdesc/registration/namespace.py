@@ -21,7 +21,7 @@ from paramdesc.errors import AssignmentError
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.averaging import refuse_averages_of_moving_originals
 from paramdesc.registration.copying import ReplicaChains, detach_flat_weights
-from paramdesc.registration.distribution import distribute_originals
+from paramdesc.registration.distribution import DISTRIBUTED, distribute_originals, refuse_late
 from paramdesc.registration.initialisation import initialise_through_inverses
 from paramdesc.registration.plain_keys import forget_plain
 from paramdesc.registration.post_import import notice_other_libraries
@@ -72,7 +72,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
 
     def __contains__(self, name: object) -> bool:
         # wrapt's, in C, is closed to torch.compile
-        return name in self.__wrapped__ or name == PREPARE
+        return name in self.__wrapped__ or name in (PREPARE, DISTRIBUTED)
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -80,6 +80,8 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         except KeyError:
             if name == PREPARE:
                 return prepare
+            if name == DISTRIBUTED:
+                refuse_late(sys._getframe(2))
             raise
         if type(value) is ParametrizedTensor:
             return read(value.chains[name])  # the same as its __get__, with one call less
@@ -124,7 +126,7 @@ class AttributeNamespace(wrapt.BaseObjectProxy[dict[str, Any]]):
         return is_ours and (value is None or isinstance(value, Tensor))
 
     def swap(self, name: str, value: Any) -> Any:
-        """Lend the tensor `value` to `name`, or put back what a swap has returned.
+        """Lend the tensor `value` to `name`, or restore what a swap has returned.
 
         Nothing is evaluated or assigned. Returns what was there: the descriptor or a `Lent` for a
         tensor, and the tensor for these. A module at two paths is lent to twice, and the first loan

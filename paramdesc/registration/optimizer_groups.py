@@ -1,4 +1,4 @@
-"""Keeps an optimizer up to date with a change of what is trained for a tensor."""
+"""Keeps an optimizer up to date when other Parameters are trained for a tensor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Trained = dict[str, Parameter]
 
 
 class Change(NamedTuple):
-    """What was trained for a tensor before a change, and what is trained now."""
+    """The Parameters trained for a tensor before and after a change."""
 
     before: Trained
     after: Trained
@@ -41,7 +41,7 @@ def trained_at(module: Module, tensor_name: str) -> Trained:
 
 
 def check_optimizer(optimizer: object, tensors: Iterable[Tensor | None] = ()) -> None:
-    """Refuse what is not an optimizer, and tensors that have no shape yet.
+    """Raise an error unless this is an optimizer and the tensor has a shape.
 
     Raises:
         OptimizerError: a TypeError.
@@ -53,14 +53,14 @@ def check_optimizer(optimizer: object, tensors: Iterable[Tensor | None] = ()) ->
 
 
 def hand_over(optimizer: Optimizer, changes: Sequence[Change], dead: Iterable[Module] = ()) -> None:
-    """Let `optimizer` train what is trained after the changes. On an error, it stays as it was.
+    """Update `optimizer` to the Parameters after the changes. After an error, it is unchanged.
 
-    New Parameters join the group of those before. A Parameter that no module holds any more
-    leaves its group. Its state passes to a new one with the same numbers, which is trained in the
-    same coordinates; otherwise the optimizer starts a new state.
+    New Parameters are added to the group of those that they replace. A Parameter that no module has
+    any more is removed from its group. Its state passes to a new one with the same entries, which
+    is trained in the same coordinates; otherwise the optimizer starts a new state.
 
     Args:
-        dead: modules that are no longer part of a model. What they hold does not count.
+        dead: modules that are no longer part of a model. Their Parameters do not count.
     """
     saved = [
         (group, {name: list(group[name]) for name in ("params", "param_names") if name in group})
@@ -114,7 +114,7 @@ def plan(
 
 
 def update(group: dict[str, Any], followers: Followers, gone: dict[int, Parameter]) -> None:
-    """Put the new Parameters of one group in, and take those out that are gone."""
+    """Add the new Parameters of one group, and remove unused ones."""
     old_names = group.get("param_names")
     parameters: list[Parameter] = []
     names: list[str] = []
@@ -132,7 +132,7 @@ def update(group: dict[str, Any], followers: Followers, gone: dict[int, Paramete
 
 
 def pass_on_state(optimizer: Optimizer, old: Parameter, followers: Followers) -> None:
-    """Give the state of `old` to the new Parameter with its numbers, if there is one."""
+    """Give the state of `old` to the new Parameter with the same entries, if there is one."""
     state = optimizer.state.pop(old, None)
     if state is not None:
         for _, _, new in followers.get(id(old), ()):

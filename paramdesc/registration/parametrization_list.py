@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.caching.active import active_scopes, forget
-from paramdesc.caching.expiry import expire
+from paramdesc.caching.gathered import note_original
 from paramdesc.caching.guards import fetch, keep
-from paramdesc.caching.record import Reason
 from paramdesc.caching.slots import AUTO_CACHED
 from paramdesc.caching.switched_off import find_stand_in
 from paramdesc.chain.bases import watch_base
@@ -118,7 +117,7 @@ class ParametrizationList(EditableChain):
             holder["original"] = original
 
     def _kept(self) -> Any:
-        """For the guards of compiled code: what a scope keeps of this chain, or None."""
+        """For the guards of compiled code: the value that a scope keeps of this chain, or None."""
         return keep(self)
 
     def _fetched(self) -> Any:
@@ -131,14 +130,12 @@ class ParametrizationList(EditableChain):
         return "" if stand_in is None else stand_in.how
 
     def _stand_in(self) -> Any:
-        """For compiled code: what is read, if this chain is switched off here."""
+        """For compiled code: what reads return if this chain is disabled here."""
         stand_in = find_stand_in(active_scopes(), self)
         return None if stand_in is None else stand_in.value
 
     def _led(self) -> None:
-        """For the guards of compiled code, which ask before each call: nothing, but the states
-        of the maps have followed the training steps then.
-        """
+        """For the guards of compiled code: let the states of the maps follow training steps."""
         with suppress(Exception):  # an exception in a map is raised again at the next evaluation
             follow_steps(self)
 
@@ -207,7 +204,7 @@ class ParametrizationList(EditableChain):
         # FSDP puts the gathered tensor here before each use, and gathers into the same memory
         # each time: nothing else shows that its values have changed
         if name.startswith("original"):
-            expire(self, Reason.REPLACED, name)
+            note_original(self, name, value)
         super().__setattr__(name, value)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -219,6 +216,8 @@ class ParametrizationList(EditableChain):
     ) -> None:
         given = state_dict.pop(f"{prefix}{GIVEN}", None)
         if given is not None:
+            for hook in self._load_state_dict_pre_hooks.values():  # that of FSDP shards originals
+                hook(state_dict, prefix, local_metadata, *args)
             replace = local_metadata.get("assign_to_params_buffers", False)
             load_given(self, given, state_dict, prefix, replace, args[-1])
             return

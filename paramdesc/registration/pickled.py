@@ -1,8 +1,8 @@
 """The names in pickles of models: `paramdesc.<name>`, wherever the code lives.
 
-A pickle names classes and functions by their module, so every file that is moved or renamed
-would break the pickles made before. All that may stand in a pickle of a model or of a report
-is listed here, and keeps its name for good.
+A pickle names classes and functions by their module, so every file that is moved or renamed would
+break the pickles made before. Everything that may occur in a pickle of a model or of a report is
+listed here, and keeps its name permanently.
 
 A class that is listed has no source for `inspect`, and its annotations must not be text, which
 would be looked up in the package. So `cached`, whose source TorchScript reads, and

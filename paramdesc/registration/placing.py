@@ -1,4 +1,4 @@
-"""Puts the originals of a chain in shards, where its tensor is a DTensor."""
+"""Shards the originals of a chain whose tensor is a DTensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["place_originals", "whole_like", "whole_tensors"]
 
 
 def whole_like(tensor: Tensor) -> Tensor:
-    """`tensor`, gathered if it is a DTensor: a Parameter if that is one."""
+    """`tensor`, gathered if it is a DTensor; a Parameter stays a Parameter."""
     if not is_sharded(tensor):
         return tensor
     whole = gathered(tensor.detach()).clone()  # of a replicated DTensor it is the same memory
@@ -28,9 +28,9 @@ def whole_like(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def whole_tensors(parametrization: Module) -> Iterator[None]:
-    """For the time of a block, the DTensors of a map are plain tensors.
+    """Inside the block, the DTensors of a map are plain tensors.
 
-    What the block writes to them, or puts in their place, is put in shards again.
+    Tensors that the block writes to or replaces are sharded again.
     """
     replaced = []
     for module in parametrization.modules():
@@ -55,7 +55,7 @@ def whole_tensors(parametrization: Module) -> Iterator[None]:
 
 @torch.no_grad()
 def place_originals(chain: Any, shape: Sequence[int], layout: Layout) -> None:
-    """Put the originals of `chain` in shards that fit a value in the shards of `layout`.
+    """Shard the originals of `chain` to fit a value with the shards of `layout`.
 
     The Parameters stay the same objects.
 

@@ -1,4 +1,4 @@
-"""Lets files of `paramdesc.integrations` run when the library that they are for is imported.
+"""Runs files of `paramdesc.integrations` when the library that they support is imported.
 
 They are named by strings: nothing here imports an integration, and nothing imports the library.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from wrapt.importer import register_post_import_hook
+from wrapt import register_post_import_hook
 
 __all__ = ["notice_other_libraries"]
 

@@ -173,7 +173,7 @@ def install_chain(
         if note or not hasattr(error, "__notes__"):
             add_note(
                 error,
-                f"{note or name_of(new)} was tried, to register it on {tensor_name!r} of {host}",
+                f"{note or name_of(new)} was called to register it on {tensor_name!r} of {host}",
             )
         raise
     if not module.training:
@@ -225,7 +225,7 @@ def place_chain(module: Module, tensor_name: str, chain: ParametrizationList) ->
     if not isinstance(chains, ParametrizationDict):
         chains = make_container(module)
     chains[tensor_name] = chain
-    # other threads may read the tensor: the chain answers before the tensor is gone
+    # other threads may read the tensor, so the chain is installed before the tensor is removed
     namespace_of(module).install(ParametrizedTensor(tensor_name, chains._modules))
     expect_plain(module, tensor_name)
 
@@ -236,8 +236,8 @@ def make_container(module: Module) -> ParametrizationDict:
     name = "parametrizations"
     if any(name in holder for holder in holders) or hasattr(type(module), name):
         raise ValueError(
-            f"{type(module).__name__} has an attribute 'parametrizations' of its own, and that "
-            "name is where the maps go. Rename the attribute."
+            f"{type(module).__name__} already has an attribute 'parametrizations', which is the "
+            "name where parametrizations are stored. Rename the attribute."
         )
     chains = ParametrizationDict()
     if not module.training:

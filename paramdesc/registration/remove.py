@@ -129,7 +129,7 @@ def remove(
 
 
 def note_all_gone(module: Module, tensor_name: str, chain: ParametrizationList) -> None:
-    """Note that the several originals of `chain`, which no module has any more, are gone."""
+    """Note that no module has the several originals of `chain` any more."""
     for x in () if chain.is_tensor else chain.parameters(recurse=False):
         tensor = f"{tensor_name!r} of {type(module).__name__}"
         note_gone(x, tensor, "remove_parametrizations")

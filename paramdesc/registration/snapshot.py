@@ -74,7 +74,7 @@ class Snapshot:
 
 @torch.no_grad()
 def write_back(tensor: Tensor, numbers: Tensor) -> None:
-    """Write `numbers` to `tensor` if they differ: a write of equal numbers would count, too."""
+    """Write `numbers` to `tensor` if they differ, since a write of equal entries counts too."""
     if tensor.shape != numbers.shape:
         replace_data(tensor, numbers)
     elif differs(tensor, numbers):

@@ -97,9 +97,10 @@ def warn_of_untying(module: Module, tensor_name: str, tensor: Tensor) -> None:
     if holder:
         warnings.warn(
             f"{tensor_name!r} of {type(module).__name__} was the same tensor as {holder}. The "
-            "parametrization has originals of its own, so from now on they are trained apart. To "
-            "keep them tied, call paramdesc.transfer_parametrizations_and_params(module, other), "
-            "which shares the originals.",
+            "parametrization has its own originals, so from now on the two are trained "
+            "separately. To keep them tied, call "
+            "paramdesc.transfer_parametrizations_and_params(module, other), which shares the "
+            "originals.",
             stacklevel=4,
         )
 

@@ -39,7 +39,7 @@ def check_parametrization(
     without: Mapping[str, str] | None = None,
     raises: bool = True,
 ) -> Report:
-    """Check that a parametrization works in everything that users may do with it.
+    """Check that a parametrization works with everything that users may do with it.
 
     Call this function in your own tests. The parametrization is copied; neither it nor the example
     is changed. For a small example, the checks take about a second, most of it for compilation.
@@ -95,7 +95,7 @@ def without_consequences(outcomes: list[Outcome]) -> list[Outcome]:
     if not any(x.check == "finite" and x.status == "failed" for x in outcomes):
         return outcomes
     return [
-        Outcome(x.check, "left out", "it fails by what 'finite' has found: mend that first")
+        Outcome(x.check, "left out", "it fails because of the problem in 'finite': fix that first")
         if x.status == "failed" and x.detail.startswith(f"{NonFiniteError.__name__}: ")
         else x
         for x in outcomes

@@ -78,7 +78,7 @@ def check_precision(subject: Subject) -> str:
 
 def check_autocast(subject: Subject) -> str:
     if subject.example.is_complex():
-        raise NotApplicable("autocast leaves complex numbers alone")
+        raise NotApplicable("autocast does not change complex tensors")
     module = subject.trained(wide=False)
     expected, slopes = module.weight, gradients(module)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -92,7 +92,7 @@ def check_determinism(subject: Subject) -> str:
     before = torch.get_rng_state()
     module = subject.trained(wide=False)
     if not torch.equal(before, torch.get_rng_state()):
-        raise Failure("registering or evaluating it draws from torch's random numbers")
+        raise Failure("registration or evaluation uses torch's global random number generator")
     for mode in (True, False):
         module.train(mode)
         first = module.weight
@@ -103,37 +103,37 @@ def check_determinism(subject: Subject) -> str:
         for name, x in module.state_dict().items():
             if not torch.equal(x, state[name]):
                 raise Failure(f"an evaluation changes {name}, with training={mode}")
-    return "the same value each time, and nothing changed"
+    return "the same value each time, and no state changed"
 
 
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "batch": (
         check_batch,
-        "use operations that take leading batch dimensions, .mT instead of .T, dim=(-2, -1) "
-        "instead of all dimensions. Or declare batch=False.",
+        "use operations that accept leading batch dimensions, .mT instead of .T, and dim=(-2, "
+        "-1) instead of all dimensions. Or pass batch=False.",
     ),
     "empty batch": (
         check_empty_batch,
-        "no .max() of an empty tensor, no reshape with -1 of one; use torch.linalg.vector_norm "
-        "or amax with a dimension.",
+        "avoid .max() and reshape with -1 on empty tensors; use torch.linalg.vector_norm or "
+        "amax with a dimension.",
     ),
     "vmap": (
         check_vmap,
-        "no .item(), no branch on values, no in-place write of a mapped tensor into another; a "
-        "custom autograd.Function needs setup_context and generate_vmap_rule = True.",
+        "avoid .item(), branches on tensor values, and in-place writes of a mapped tensor into "
+        "another; a custom autograd.Function needs setup_context and generate_vmap_rule = True.",
     ),
     "precision": (
         check_precision,
-        "compute in float32 where X is in half precision, and cast the result back: X.float(), "
+        "compute in float32 if X is in half precision, and cast the result back: X.float(), "
         "..., .to(X.dtype).",
     ),
     "autocast": (
         check_autocast,
-        "compute matrix products within torch.autocast(X.device.type, enabled=False).",
+        "compute matrix products inside torch.autocast(X.device.type, enabled=False).",
     ),
     "determinism": (
         check_determinism,
-        "draw random numbers from a torch.Generator that the map owns, and do not write to "
+        "draw random numbers from a torch.Generator that the map owns, and do not modify "
         "anything in forward. Declare state that follows training in warm_start.",
     ),
 }

@@ -20,7 +20,7 @@ def check_close(
     By default `allowed` is a thousand times the precision, the square root of it at most.
     """
     if actual.shape != expected.shape:
-        raise Failure(f"{what}: shape {list(actual.shape)}, where it is {list(expected.shape)}")
+        raise Failure(f"{what}: shape {list(actual.shape)} instead of {list(expected.shape)}")
     eps = max(epsilon(actual), epsilon(expected))
     if allowed is None:
         allowed = min(1000 * eps, eps**0.5)
@@ -51,4 +51,4 @@ def check_finite(x: Tensor, what: str) -> None:
     """Fail if an entry is infinite or no number."""
     if not bool(torch.isfinite(x).all()):
         count = int((~torch.isfinite(x)).sum())
-        raise Failure(f"{what}: {count} of {x.numel()} entries are infinite or no number")
+        raise Failure(f"{what}: {count} of {x.numel()} entries are infinite or NaN")

@@ -53,33 +53,33 @@ def check_torch_engine(subject: Subject) -> str:
     module = subject.holder()
     parametrization = subject.map()
     if not isinstance(parametrization, torch.nn.Module):
-        raise NotApplicable("torch's engine takes modules only")
+        raise NotApplicable("torch.nn.utils.parametrize takes only modules")
     weight = subject.example.to(module.weight.dtype)
     convert(parametrization, weight)
     theirs: Any = torch_engine.register_parametrization(
         Holder(weight), "weight", parametrization, unsafe=subject.is_unsafe
     )
-    detail = check_close(theirs.weight, module.weight, "under torch's engine")
+    detail = check_close(theirs.weight, module.weight, "under torch.nn.utils.parametrize")
     for name, gradient in gradients(theirs, theirs.weight).items():
-        check_finite(gradient, f"under torch's engine, the gradient of {name}")
+        check_finite(gradient, f"under torch.nn.utils.parametrize, the gradient of {name}")
     return detail
 
 
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "copies": (
         check_copies,
-        "keep no lambda, local function, generator or weak reference in the map, and no tensor "
-        "that has a graph; tensors belong into parameters and buffers.",
+        "do not store lambdas, local functions, generators, weak references, or tensors with a "
+        "graph in the map; store tensors as parameters or buffers.",
     ),
     "checkpoint": (
         check_checkpoint,
-        "what forward depends on, and training or right_inverse changes, must be a parameter or "
-        "a buffer, of the same shape in each map that is registered on such a weight.",
+        "state that forward depends on and that training or right_inverse changes must be a "
+        "parameter or buffer, with the same shape in each map registered on such a weight.",
     ),
     "meta": (
         check_meta,
-        "no .item(), bool() or float() of a tensor in forward and right_inverse: select with "
-        "torch.where, and branch on Y.is_meta where a value must be seen.",
+        "avoid .item(), bool() and float() of a tensor in forward and right_inverse: select "
+        "with torch.where, and branch on Y.is_meta where a value is needed.",
     ),
     "torch engine": (
         check_torch_engine,

@@ -84,18 +84,18 @@ def check_all_finite(module: Any, what: str) -> None:
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "gradient": (
         check_gradient,
-        "keep forward in differentiable operations: no .data, .detach(), .item() or NumPy. A "
-        "custom backward must be that of the formula.",
+        "use only differentiable operations in forward: avoid .data, .detach(), .item() and "
+        "NumPy. A custom backward must match the formula.",
     ),
     "second gradient": (
         check_second_gradient,
-        "a custom backward must be differentiable itself: let it use saved inputs and outputs in "
-        "differentiable operations. Without one, look for branches at the point.",
+        "a custom backward must be differentiable itself: use saved inputs and outputs in "
+        "differentiable operations. Without a custom backward, look for branches at this point.",
     ),
     "special points": (
         check_special_points,
         "divide by torch.where(x > 0, x, 1) and select afterwards with another torch.where; do "
-        "not differentiate norms at zero, nor singular vectors and eigenvectors where values "
+        "not differentiate norms at zero, or singular vectors and eigenvectors where values "
         "coincide.",
     ),
 }

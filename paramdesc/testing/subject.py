@@ -105,7 +105,7 @@ def convert(parametrization: Module, weight: Tensor) -> None:
 
 
 def random_like(X: Tensor, *, seed: int) -> Tensor:
-    """Normal random numbers that no other random number depends on."""
+    """Normal random numbers from a separate generator."""
     generator = torch.Generator("cpu").manual_seed(seed)
     dtype = torch.complex64 if X.is_complex() else torch.float32
     numbers = torch.randn(X.shape, generator=generator, dtype=dtype, device="cpu")

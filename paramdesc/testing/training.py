@@ -39,11 +39,11 @@ def check_trains(subject: Subject) -> str:
     if not (value.is_floating_point() or value.is_complex()):
         raise NotApplicable(f"a value of {value.dtype} has no gradient")
     if is_constant(subject):
-        raise NotApplicable("nothing that is trained moves the value")
+        raise NotApplicable("no trained tensor changes the value")
     ratio = gradient_ratio(module) if module.weight.requires_grad else 0.0
     shown = f"{ratio:.2g} times the gradient of a plain weight"
     if not ratio >= LEAST_RATIO:
-        raise Failure(f"the gradient vanishes: {shown}, in the Frobenius norm")
+        raise Failure(f"the gradient vanishes: {shown} in the Frobenius norm")
     if not any(lowers(subject, size / ratio) for size in SIZES):
         raise Failure(f"no step size lowers a random linear loss in {STEPS} steps of SGD: {shown}")
     return shown
@@ -83,7 +83,7 @@ def check_base_point(subject: Subject) -> str:
     shown = check_close(module.weight, value, "after recenter()")
     now = [*chain.parameters(recurse=False), *parametrization.buffers()]
     if list(map(id, now)) != list(map(id, tensors)) or [x.data_ptr() for x in now] != places:
-        raise Failure("recenter() replaced a tensor, where it is to return the new numbers")
+        raise Failure("recenter() replaced a tensor, but must return the new tensors")
     gradients = torch.autograd.grad(loss_of(module.weight), originals)
     for gradient in gradients:
         check_finite(gradient, "the gradient after recenter()")
@@ -93,13 +93,13 @@ def check_base_point(subject: Subject) -> str:
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "trains": (
         check_trains,
-        "a step of SGD must move the value against its gradient. Where right_inverse puts the "
-        "original, forward must not be flat: no clamp at its bound, no saturated sigmoid, no "
-        "square of zero. A custom backward must have the right sign.",
+        "an SGD step must move the value against its gradient. forward must not be flat at the "
+        "originals that right_inverse returns: avoid a clamp at its bound, a saturated sigmoid, "
+        "or a square of zero. A custom backward must have the correct sign.",
     ),
     "base point": (
         check_base_point,
-        "recenter() must return the new originals, and then the tensors of base_point in that "
-        "order, with which forward gives the same value. It must not write to self.",
+        "recenter() must return new originals followed by the tensors of base_point, in that "
+        "order, such that forward gives the same value. It must not write to self.",
     ),
 }

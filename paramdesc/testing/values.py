@@ -32,17 +32,17 @@ def check_schema(subject: Subject) -> str:
     if not isinstance(parametrization, Parametrization):
         raise NotApplicable("it is not derived from Parametrization")
     if subject.has_constraint() and not parametrization.constraint:
-        raise Failure("it defines deviation, and no word for its constraint")
+        raise Failure("it defines deviation, but not constraint")
     return parametrization.constraint or "no constraint"
 
 
 def check_finite_everywhere(subject: Subject) -> str:
-    """Each map by itself: a registration may refuse what is not finite without naming the map."""
+    """Check each map separately: registration may reject NaN without naming the map."""
     outside = subject.outside()
     given = {"the example": subject.example.to(outside.dtype), "another tensor": outside}
     for what, Y in given.items():
         if not bool(torch.isfinite(Y).all()):
-            raise NotApplicable(f"{what} is not finite itself")
+            raise NotApplicable(f"{what} is not finite")
         parametrization = subject.map()
         if isinstance(parametrization, Module):
             convert(parametrization, Y)
@@ -58,7 +58,7 @@ def check_finite_everywhere(subject: Subject) -> str:
         for original in originals:
             refuse_infinities(original, f"{name}.right_inverse", what)
         refuse_infinities(parametrization(*originals), name, what)
-    return "finite tensors give finite ones"
+    return "finite tensors give finite values"
 
 
 def refuse_infinities(x: Any, name: str, what: str) -> None:
@@ -88,9 +88,9 @@ def check_right_inverse(subject: Subject) -> str:
     if subject.right_inverse == "identity":
         return check_close(module.weight, outside, "another tensor, assigned", allowed=allowed)
     nearby = module.weight.detach().clone()
-    check_finite(nearby, "a tensor outside, assigned")
+    check_finite(nearby, "a tensor that violates the constraint, assigned")
     module.weight = nearby
-    what = "what a tensor outside became, assigned"
+    what = "the replacement of such a tensor, assigned"
     check_close(module.weight, nearby, what, allowed=allowed)
     return detail
 
@@ -100,7 +100,7 @@ def check_no_right_inverse(module: Any) -> str:
         module.weight = module.weight.detach()
     except (RuntimeError, NotImplementedError) as error:
         return f"none: {type(error).__name__}"
-    raise Failure("assignment works, where right_inverse='none' is declared")
+    raise Failure("assignment works, but right_inverse='none' is declared")
 
 
 def check_strict(subject: Subject) -> str:
@@ -117,14 +117,14 @@ def check_strict(subject: Subject) -> str:
     try:
         module.weight = outside
     except ConstraintError as error:
-        check_close(module.weight, before, "the value after a refusal")
-        return f"a deviation of {error.deviation:.2g} is refused"
-    raise Failure("a value outside is assigned to a strict map without an error")
+        check_close(module.weight, before, "the value after a rejected assignment")
+        return f"a deviation of {error.deviation:.2g} is rejected"
+    raise Failure("a strict map accepts a value that violates its constraint")
 
 
 def check_constraint(subject: Subject) -> str:
     if not subject.has_constraint():
-        raise NotApplicable("the map declares no deviation: any value will do")
+        raise NotApplicable("the map declares no deviation: every value is allowed")
     largest = 0.0
     for wide in (True, False):
         module = subject.holder(wide=wide)
@@ -133,7 +133,7 @@ def check_constraint(subject: Subject) -> str:
         largest = max(largest, check_deviation(subject, module, "after ten training steps"))
         module.weight = random_like(module.weight.detach(), seed=3)
         largest = max(largest, check_deviation(subject, module, "after an assignment"))
-    return f"a deviation of {largest:.1g} at most"
+    return f"a deviation of at most {largest:.1g}"
 
 
 def check_deviation(subject: Subject, module: Any, when: str) -> float:
@@ -143,8 +143,8 @@ def check_deviation(subject: Subject, module: Any, when: str) -> float:
     allowed = subject.tolerance(parametrization, value)
     if not deviation <= allowed:
         raise Failure(
-            f"{when}, in {value.dtype}, the value deviates by {deviation:.3g}, "
-            f"where {allowed:.3g} is allowed"
+            f"{when}, in {value.dtype}, the value deviates by {deviation:.3g}, and only "
+            f"{allowed:.3g} is allowed"
         )
     return deviation
 
@@ -152,33 +152,34 @@ def check_deviation(subject: Subject, module: Any, when: str) -> float:
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "shape": (
         check_shape,
-        "let forward return the shape and dtype of the tensor it stands for, or declare "
-        "unsafe=True. Compute in float32 and end with .to(X.dtype).",
+        "let forward return a tensor with the shape and dtype of the parametrized tensor, or "
+        "pass unsafe=True. Compute in float32 and end with .to(X.dtype).",
     ),
     "schema": (
         check_schema,
-        "set the class attribute `constraint` to a word that completes 'the value is not ...'.",
+        "set the class attribute `constraint` to a phrase that completes 'the value is not ...'.",
     ),
     "finite": (
         check_finite_everywhere,
-        "let right_inverse move what forward does not reach to where its formula is defined: "
-        "clamp before log, sqrt or atanh. Or refuse it with a ValueError that says which values "
-        "are allowed. Let forward stay below what its dtype holds.",
+        "let right_inverse move values that forward does not reach to where its formula is "
+        "defined: clamp before log, sqrt or atanh. Or raise a ValueError that says which values "
+        "are allowed. Keep the values of forward within the range of the dtype.",
     ),
     "right inverse": (
         check_right_inverse,
-        "forward(right_inverse(Y)) must be Y for each Y that forward reaches. For others, "
-        "right_inverse must go to one that it reaches, for 'identity' there are no others. "
-        "Where there is no way back, define no right_inverse and declare right_inverse='none'.",
+        "forward(right_inverse(Y)) must be Y for each Y that forward reaches; with 'identity', "
+        "these are all tensors. For others, right_inverse must lead to a value that forward "
+        "reaches. If there is no inverse, do not define right_inverse, and pass "
+        "right_inverse='none'.",
     ),
     "strict": (
         check_strict,
-        "begin right_inverse with self.admit(Y), accept `strict` in __init__ and pass it on, and "
-        "let deviation be large for what forward does not reach.",
+        "call self.admit(Y) first in right_inverse, accept `strict` in __init__ and pass it on, "
+        "and let deviation be large for tensors that forward does not reach.",
     ),
     "constraint": (
         check_constraint,
-        "the formula of forward must give the constraint whatever the original is. If it does, "
-        "and rounding is larger than allowed, define tolerance.",
+        "the formula of forward must satisfy the constraint for every original. If it does, and "
+        "rounding errors are larger than allowed, define tolerance.",
     ),
 }

@@ -75,21 +75,21 @@ def check_trace(subject: Subject) -> str:
 CHECKS: dict[str, tuple[Callable[[Subject], str], str]] = {
     "script": (
         check_script,
-        "write forward in TorchScript's part of Python: annotated functions, no *args, no "
-        "torch.finfo, no tuple(shape). The message names the line.",
+        "write forward in the subset of Python that TorchScript supports: annotate functions, "
+        "and avoid *args, torch.finfo and tuple(shape). The message names the line.",
     ),
     "trace": (
         check_trace,
-        "no branch on values, and no conversion of tensors to numbers, in forward.",
+        "avoid branches on tensor values and conversions of tensors to numbers in forward.",
     ),
     "compile": (
         check_compile,
-        "no .item(), no branch on values, no call that torch.compile cannot follow, in forward. "
-        "The message names the line.",
+        "avoid .item(), branches on tensor values, and calls that torch.compile cannot trace in "
+        "forward. The message names the line.",
     ),
     "export": (
         check_export,
-        "what compiles is exported, too, unless it writes to a buffer or calls an operator that "
-        "is not torch's.",
+        "code that compiles can usually be exported; avoid writes to buffers and operators from "
+        "outside torch.",
     ),
 }

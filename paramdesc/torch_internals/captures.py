@@ -1,8 +1,8 @@
 """Captures of CUDA graphs: which one is running, and what follows each replay.
 
-torch tells only whether the current stream is being captured. So that two captures can be
-distinguished, `CUDAGraph.capture_begin` asks here, as does `CUDAGraph.replay`, which repeats on the
-device what Python did during the capture, and runs no Python.
+torch only shows whether the current stream is being captured. To distinguish two captures,
+`CUDAGraph.capture_begin` calls this module, and so does `CUDAGraph.replay`, which repeats the
+captured operations on the device without running Python.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def is_stream_captured() -> bool:
 
 
 class Device:
-    """What torch tells about the device. Tests replace it."""
+    """The state of the device as torch reports it. Tests replace it."""
 
     has_graphs = bool(torch._C._has_cuda)
     is_capturing: Callable[[], bool] = staticmethod(

@@ -1,8 +1,8 @@
 """What paramdesc knows of `torch.nn.utils.parametrize`, whose modules it may meet.
 
-torch's engine gives a module a class of its own, with a property for each name. Modules
-that it parametrizes are recognized by that class, and its functions by their code objects
-on the stack: no other trace tells that one of them is asking.
+torch's engine gives a module a class of its own, with a property for each name. Modules that it
+parametrizes are recognized by that class, and calls from its functions by their code objects on the
+stack, which is the only trace of them.
 """
 
 from __future__ import annotations

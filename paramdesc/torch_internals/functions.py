@@ -62,7 +62,7 @@ def stand_in_for(function: Any, ours: Callable[..., Any], when: str = "True") ->
 
 
 def answer(key: str, *args: Any, **kwargs: Any) -> Any:
-    """What the stand-in of that key says to a call. The code of torch's functions asks this."""
+    """The answer of the stand-in with that key to a call from a function of torch."""
     found = _STAND_INS.get(key)
     return NotImplemented if found is None else found.ours(found.own, *args, **kwargs)
 
@@ -212,7 +212,7 @@ def future_flags(code: CodeType) -> int:
 
 
 def around(code: CodeType, question: str) -> CodeType:
-    """Code that asks, and otherwise calls `code` as an inner function."""
+    """Code that asks the stand-in, and otherwise calls `code` as an inner function."""
     free = "".join(f"{name}, " for name in code.co_freevars)
     text = f"""
 def outer({free}):

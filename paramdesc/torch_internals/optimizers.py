@@ -183,7 +183,7 @@ _RUNNING = RunningSteps()
 
 
 def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    if not torch.compiler.is_compiling():  # compiled steps raise the versions of what they write
+    if not torch.compiler.is_compiling():  # compiled steps increase versions
         frame = sys._getframe(1)
         _RUNNING.drop_ended(frame)
         with_gradient = {id(x) for x in parameters_of(optimizer) if x.grad is not None}

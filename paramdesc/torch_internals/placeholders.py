@@ -1,4 +1,4 @@
-"""Tensors without numbers: on the meta device, or fake."""
+"""Tensors without data: on the meta device, or fake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["is_placeholder", "is_stand_in"]
 def is_placeholder(X: Tensor) -> bool:
     """Whether only the shape of a result matters, since `X` has no numbers.
 
-    True for meta and fake tensors, except while a graph is recorded, which will run on numbers.
+    True for meta and fake tensors, except while a graph is recorded, which later runs on data.
     """
     return not is_dynamo_compiling() and not has_numbers(X) and get_proxy_mode() is None
 

@@ -61,7 +61,10 @@ def prepare() -> Module:
     # the namespace has no reference to its module, but the calling function of torch has
     module: Any = sys._getframe(1).f_locals.get("obj")
     if not isinstance(module, Module):
-        raise TypeError(f"{PREPARE} is for torch.jit.script. Call that, or paramdesc.jit.script.")
+        raise TypeError(
+            f"{PREPARE} is only for torch.jit.script. Call torch.jit.script or "
+            "paramdesc.jit.script."
+        )
     stand_in_for(_recursive.create_script_module, compile_twin)
     _preparing.add(threading.get_ident())
     return module

@@ -15,9 +15,7 @@ __all__ = ["Layout", "cut", "cut_like", "gathered", "layout_of", "of_parts", "pa
 
 
 class Layout(NamedTuple):
-    """Where the parts of a tensor are: a mesh of devices, and a placement for each of its
-    dimensions.
-    """
+    """The location of the parts of a tensor: a mesh, and a placement for each mesh dimension."""
 
     mesh: Any
     placements: tuple[Any, ...]
@@ -51,16 +49,16 @@ def layout_of(tensor: Any) -> Layout | None:
 
 
 def gathered(tensor: Any) -> Tensor:
-    """The whole of `tensor`, which is a plain tensor or a DTensor.
+    """The full `tensor`, which is a plain tensor or a DTensor.
 
-    Each rank must get the same gradient of it. Its own part of this is what a shard gets.
+    Each rank must get the same gradient for it; each shard gets its part of this gradient.
     """
     whole: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
     return whole
 
 
 def cut(whole: Tensor, layout: Layout) -> Tensor:
-    """A DTensor in shards of `whole`, which is equal on all ranks. Nothing is sent.
+    """A DTensor with shards of `whole`, which is equal on all ranks. Nothing is sent.
 
     Each rank gets the whole gradient, for which the shards are gathered in the backward pass.
     """
@@ -85,7 +83,7 @@ def cut_like(new: Tensor, old: Tensor) -> Tensor:
 
 
 def part_of(tensor: Any, layout: Layout, value: Layout) -> Tensor:
-    """The part of `tensor` in this rank, cut by `layout`, to compute a part of a value.
+    """The part of `tensor` on this rank, cut by `layout`, to compute a part of a value.
 
     Where the value is cut and `tensor` is not, the gradients of all ranks are summed.
     """
@@ -101,7 +99,7 @@ def part_of(tensor: Any, layout: Layout, value: Layout) -> Tensor:
 
 
 def of_parts(part: Tensor, layout: Layout, shape: Iterable[int]) -> Tensor:
-    """The DTensor of that shape whose part in this rank is `part`."""
+    """The DTensor of that shape whose part on this rank is `part`."""
     room: Any = sys.modules["torch.distributed.tensor"]
     size = Size(shape)
     stride = torch.empty(size, device="meta").stride()

@@ -51,7 +51,7 @@ class Streams:
     def wait(self, device: torch.device, event: Any, tensors: Iterable[Tensor]) -> None:
         """Make the current stream wait for `event`, and keep the memory of `tensors` for it.
 
-        Otherwise the memory would be used again as soon as the stream that allocated it is done.
+        Otherwise the memory would be reused as soon as the stream that allocated it is done.
         """
         stream = self.module.current_stream(device)
         stream.wait_event(event)

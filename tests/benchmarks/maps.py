@@ -314,7 +314,7 @@ LACKS = """
 
 `paramdesc.testing.check_parametrization` [checks](guide/maps.md) finite values, right inverses,
 gradients, special points, vmap, half precision, autocast, determinism, copies, checkpoints, meta
-tensors, torch's own engine, TorchScript, tracing, compilation and export. The tables list the
+tensors, torch's own engine, TorchScript, tracing, compilation and export. The table lists the
 checks that fail. geotorch's right inverses fail because they refuse every value outside of the
 constraint.
 

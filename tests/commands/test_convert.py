@@ -272,7 +272,7 @@ def write_sparse(path: Path) -> None:
         ("in.safetensors", write_text, "is not a complete safetensors file"),
         ("in.pt", write_half, "is not a torch.save file"),
         ("in.safetensors", write_half, "is not a complete safetensors file"),
-        ("in.pt", write_list, "holds no state_dict"),
+        ("in.pt", write_list, "does not hold a state_dict"),
         ("in.pt", write_several, "holds several state_dicts: 'a', 'b'"),
         ("in.pt", write_sparse, "'w'"),
         ("in.pt", lambda path: None, "No such file"),

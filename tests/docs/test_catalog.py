@@ -53,8 +53,8 @@ def test_a_page_has_all_its_parts(catalog: Any, pages: dict[str, str]) -> None:
         page = pages[fact.page]
         for part in (fact.formula, fact.use, "only-light", "only-dark", "Right inverse\n: "):
             assert part in page, fact.name
-        for heading in ("# " + fact.title, "## When to use it", "## Example", "## Reference"):
-            assert f"{heading}\n" in page, fact.name
+        for heading in (f"# {fact.title}", "## When to use it", "## Example", "## Reference"):
+            assert f"\n{heading}\n" in page, fact.name
         assert fact.purpose in pages["index"]
         assert fact.formula.count("{") == fact.formula.count("}"), fact.name
 
@@ -111,7 +111,8 @@ def test_a_title_over_two_lines_becomes_a_link(catalog: Any) -> None:
 
 
 def test_a_session_becomes_code_with_the_imports_that_it_needs(catalog: Any) -> None:
-    session = ">>> for i in range(2):\n...     print(Symmetric(), i)\n0\n1\n>>> torch.ones(i)\ntensor([1.])"
+    loop = ">>> for i in range(2):\n...     print(Symmetric(), i)\n0\n1"
+    session = f"{loop}\n>>> torch.ones(i)\ntensor([1.])"
     assert catalog.as_code(session, with_imports=True) == (
         "import torch\nfrom paramdesc.parametrizations import Symmetric\n\n"
         "for i in range(2):\n    print(Symmetric(), i)\n# 0\n# 1\ntorch.ones(i)\n# tensor([1.])"

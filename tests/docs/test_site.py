@@ -57,6 +57,7 @@ def test_names_of_the_package_are_linked_and_words_are_not(site: Any) -> None:
     names = site("extensions.links").PUBLIC
     assert names["Orthogonal"] == "paramdesc.parametrizations.Orthogonal"
     assert names["register_parametrization"] == "paramdesc.register_parametrization"
+    assert names["nn.Linear"] == names["torch.nn.Linear"] == "torch.nn.Linear"
     assert not {"cached", "jit", "testing", "tie"} & set(names)
 
 

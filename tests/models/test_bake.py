@@ -388,7 +388,7 @@ def test_a_lazy_tensor_is_left() -> None:
     model = nn.Sequential(nn.LazyLinear(3))
     P.register_parametrization(model[0], "weight", Orthogonal())
     baked = P.bake(model)
-    assert "Call the model once" in baked.left[0].reason
+    assert "call the model once" in baked.left[0].reason
     model(torch.ones(1, 2))
     assert P.bake(model).names() == ["0.weight"]
 
@@ -443,7 +443,7 @@ def test_programs_are_refused() -> None:
     model = nn.Sequential(layer)
     graph = torch.fx.symbolic_trace(Reading())
     for program in (nn.Sequential(P.jit.script(model)), graph):
-        with pytest.raises(BakingError, match="Bake the model from which the program was made"):
+        with pytest.raises(BakingError, match="Bake the model from which the program was created"):
             P.bake(program)
     scripted = nn.Sequential(P.jit.script(model), layer)
     assert P.bake(scripted, "1.weight").names() == ["1.weight"]
@@ -484,7 +484,7 @@ def test_what_has_been_done_is_told() -> None:
         "0.weight  torch.nn.utils.weight_norm  WeightNorm  2x3    a new tensor",
         "1.weight  paramdesc                                      left: not selected",
     ]
-    assert repr(baked) == "<Baked: 1 tensors of Sequential>"
+    assert repr(baked) == "<Baked: 1 tensor of Sequential>"
     assert (len(baked), bool(P.bake(nn.Linear(3, 3)))) == (1, True)
 
 

@@ -194,7 +194,7 @@ def test_one_tensor_is_all_or_nothing_and_errors_are_collected() -> None:
     assert "without strict=True" in message
     assert '"one way.weight"' in message
     assert "right_inverse" in message
-    assert "name them 'one way.parametrizations.weight.original' in the checkpoint" in message
+    assert "store them as 'one way.parametrizations.weight.original'" in message
     assert "parametrized by exp: " in message
     assert "expected torch.Tensor or Tensor-like object from checkpoint but received" in message
     assert "Missing" not in message

@@ -48,7 +48,7 @@ def test_a_pending_tensor_is_left_by_a_second_call() -> None:
     model = nn.Sequential(nn.LazyLinear(4))
     P.parametrize(model, {nn.Linear: SpectralNorm})
     done = P.parametrize(model, {nn.Linear: SpectralNorm, "0.bias": lambda: torch.exp})
-    assert "is parametrized already" in done.left["0.weight"]
+    assert "is already parametrized" in done.left["0.weight"]
 
 
 @pytest.mark.parametrize("first", [weight_norm, orthogonal])
@@ -82,7 +82,7 @@ def test_adapters_are_taken_out_all_or_none_and_once() -> None:
     with pytest.raises(CheckpointError, match="has no adapters"):
         unmerge_lora(model, {})
     unmerge_lora(model, adapters)
-    with pytest.raises(CheckpointError, match="has an adapter already"):
+    with pytest.raises(CheckpointError, match="already has an adapter"):
         unmerge_lora(model, adapters)
     assert list(adapter_state_dict(model)) == list(adapters)
 

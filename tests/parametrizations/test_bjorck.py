@@ -53,7 +53,7 @@ def test_a_better_accuracy_takes_more_iterations() -> None:
 def test_the_nearest_is_registered_and_others_are_refused_if_strict() -> None:
     layer: Any = bjorck(nn.Linear(4, 3), accuracy=1e-4)
     torch.testing.assert_close(layer.weight @ layer.weight.T, torch.eye(3), rtol=0, atol=1e-3)
-    with pytest.raises(ConstraintError, match="orthogonal to that accuracy"):
+    with pytest.raises(ConstraintError, match="orthogonal to the given accuracy"):
         register_parametrization(nn.Linear(3, 3), "weight", Bjorck(strict=True))
 
 

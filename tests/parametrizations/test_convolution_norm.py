@@ -157,7 +157,7 @@ def test_what_is_no_convolution_is_refused() -> None:
     with pytest.raises(TypeError, match="Got Linear"):
         ConvolutionSpectralNorm.for_module(nn.Linear(2, 2), 4)
     even = nn.Conv1d(1, 1, 2, padding="same")
-    with pytest.raises(ValueError, match="odd sizes"):
+    with pytest.raises(ValueError, match="odd kernel sizes"):
         ConvolutionSpectralNorm.for_module(even, 4)
     with pytest.raises(ValueError, match=r"Got shape \[2, 2\]"):
         register_parametrization(nn.Linear(2, 2), "weight", ConvolutionSpectralNorm(4))

@@ -120,6 +120,6 @@ def test_strict_refuses_with_the_distance() -> None:
 def test_shapes_and_dtypes_are_checked(new_map: Any) -> None:
     with pytest.raises(ValueError, match=r"square, .* Got shape \[3, 4\]"):
         register(new_map(), torch.zeros(3, 4))
-    with pytest.raises(ValueError, match="are real. Got dtype torch.complex64"):
+    with pytest.raises(ValueError, match="must be real. Got dtype torch.complex64"):
         register(new_map(), torch.zeros(3, 3, dtype=torch.complex64))
     register(new_map(), torch.zeros(3, 3))

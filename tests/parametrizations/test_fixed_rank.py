@@ -81,9 +81,9 @@ def test_zero_becomes_the_least_matrix_of_that_rank() -> None:
 def test_strict_refuses_a_lower_rank_and_a_higher_one() -> None:
     module = parametrized(FixedRank(2, floor=0.5), 4, 4)
     chain_of(module)[0].strict = True
-    with pytest.raises(ValueError, match="not of that rank: it deviates by 0.4,"):
+    with pytest.raises(ValueError, match="not of the given rank: it deviates by 0.4,"):
         module.weight = torch.diag(torch.tensor([1.0, 0.1, 0.0, 0.0], dtype=torch.float64))
-    with pytest.raises(ValueError, match="not of that rank: it deviates by 0.2,"):
+    with pytest.raises(ValueError, match="not of the given rank: it deviates by 0.2,"):
         module.weight = torch.diag(torch.tensor([1.0, 0.5, 0.2, 0.0], dtype=torch.float64))
     module.weight = torch.diag(torch.tensor([1.0, 0.5, 0.0, 0.0], dtype=torch.float64))
 

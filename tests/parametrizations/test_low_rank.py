@@ -61,7 +61,7 @@ def test_strict_refuses_a_higher_rank_with_the_next_singular_value() -> None:
     layer: Any = nn.Linear(4, 5)
     register_parametrization(layer, "weight", LowRank(2))
     chain_of(layer)[0].strict = True
-    with pytest.raises(ValueError, match="not of that rank or less: it deviates by 0.5,"):
+    with pytest.raises(ValueError, match="not of the given rank or less: it deviates by 0.5,"):
         layer.weight = with_singular_values(torch.tensor([3.0, 2.0, 0.5]), 5, 4)
     value = with_singular_values(torch.tensor([3.0, 2.0]), 5, 4)
     layer.weight = value

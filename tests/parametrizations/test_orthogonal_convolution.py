@@ -218,7 +218,7 @@ def test_impossible_weights_are_refused() -> None:
         register_parametrization(module, "weight", OrthogonalConvolution(stride, groups))
 
     register(8, 2, 2, 2, stride=3)
-    with pytest.raises(ValueError, match="leaves out pixels at stride=.3, 3.*or 8 outputs at most"):
+    with pytest.raises(ValueError, match="skips pixels at stride=.3, 3.*or at most 8 outputs"):
         register(9, 2, 2, 2, stride=3)
     with pytest.raises(ValueError, match=r"Got shape \[3, 3\]"):
         register(3, 3)
@@ -237,7 +237,7 @@ def test_arguments_come_from_a_layer() -> None:
     found = OrthogonalConvolution.for_module(layer)
     assert repr(found).startswith("OrthogonalConvolution(\n  stride=(2, 1), groups=2")
     OrthogonalConvolution.for_module(nn.Conv1d(2, 2, 3, stride=2, dilation=3))
-    with pytest.raises(ValueError, match="divisor in common"):
+    with pytest.raises(ValueError, match="common divisor"):
         OrthogonalConvolution.for_module(nn.Conv1d(2, 2, 3, stride=2, dilation=2))
     with pytest.raises(TypeError, match="Got Linear"):
         OrthogonalConvolution.for_module(nn.Linear(2, 2))

@@ -203,3 +203,15 @@ def test_the_data_of_a_weight_stands_for_it(scope: Callable[[], Any]) -> None:
         assert layer.weight.eq(1).all()
         nn.init.zeros_(layer.weight.detach())
         assert not layer.weight.any()
+
+
+def test_a_tensor_that_transformers_has_loaded_is_left() -> None:
+    """Its models initialize after loading what has no mark, and mark what they have loaded."""
+    layer: Any = register_parametrization(nn.Linear(3, 3), "weight", Symmetric())
+    before = layer.weight.detach().clone()
+    layer.parametrizations.weight.original._is_hf_initialized = True
+    nn.init.zeros_(layer.weight)
+    assert torch.equal(layer.weight, before)
+    del layer.parametrizations.weight.original._is_hf_initialized
+    nn.init.zeros_(layer.weight)
+    assert not layer.weight.any()

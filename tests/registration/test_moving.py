@@ -482,7 +482,7 @@ def test_an_original_that_is_a_plain_weight_elsewhere_is_left_alone() -> None:
     chain_of(layer).original.data += 0.1
     step(layer, SGD(layer.parameters(), lr=1e-3))
     assert holder.weight.any()
-    with pytest.raises(ValueError, match="another module holds the same original"):
+    with pytest.raises(ValueError, match="another module uses the same original"):
         chain_of(layer).move_base()
 
 

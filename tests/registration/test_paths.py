@@ -50,7 +50,8 @@ def test_a_literal_name_comes_first() -> None:
         ("2.weight", "Did you mean '0.weight' or '1.0.weight'?"),
         (
             "x",
-            "Tensors of submodules are given by their paths: '0.weight', '0.bias', '1.0.weight', ...",
+            "Tensors of submodules are given by their paths: '0.weight', '0.bias', "
+            "'1.0.weight', ...",
         ),
     ],
 )

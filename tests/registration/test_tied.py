@@ -76,7 +76,7 @@ def test_a_map_that_keeps_the_numbers_ties_the_value() -> None:
 def test_several_originals_untie_with_a_warning() -> None:
     embedding, head = tied()
     before = embedding.weight.detach().clone()
-    with pytest.warns(UserWarning, match="'weight' of Embedding.*trained apart"):
+    with pytest.warns(UserWarning, match="'weight' of Embedding.*trained separately"):
         P.register_parametrization(head, "weight", WeightNorm())
     assert embedding.weight.equal(before)
 

@@ -301,16 +301,16 @@ class Compile(Good):
 
 BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (Shape, "shape", "float64"),
-    (Schema, "schema", "no word"),
+    (Schema, "schema", "not constraint"),
     (Finite, "finite", "Finite.right_inverse gives "),
     (FiniteForward, "finite", "%) that are infinite or NaN for the example, which is finite"),
     (RightInverse, "right inverse", "differs by"),
-    (Strict, "strict", "without an error"),
+    (Strict, "strict", "accepts a value that violates its constraint"),
     (Constraint, "constraint", "deviates by"),
     (Gradient, "gradient", "Jacobian mismatch"),
     (GradientOfFunction, "gradient", "Jacobian mismatch"),
     (SecondGradient, "second gradient", "Jacobian mismatch"),
-    (SpecialPoints, "special points", "no number"),
+    (SpecialPoints, "special points", "infinite or NaN"),
     (Gradient, "trains", "the gradient vanishes: 0 times"),
     (Saturated, "trains", "the gradient vanishes: 2.1e-09 times"),
     (Ascending, "trains", "no step size lowers a random linear loss in 10 steps of SGD"),
@@ -321,7 +321,7 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (Vmap, "vmap", "data-dependent"),
     (Precision, "precision", "differs by"),
     (Autocast, "autocast", "under autocast"),
-    (Determinism, "determinism", "random numbers"),
+    (Determinism, "determinism", "random number generator"),
     (Counting, "determinism", "changes"),
     (Copies, "copies", "local object"),
     (Checkpoint, "checkpoint", "state_dict"),
@@ -464,7 +464,7 @@ def test_maps_of_any_scale_and_with_steps_train(parametrization: nn.Module) -> N
 
 def test_what_cannot_be_trained_is_left_out() -> None:
     report = check_parametrization(Constant(), torch.randn(3, 3), raises=False)
-    assert report["trains"].detail == "nothing that is trained moves the value"
+    assert report["trains"].detail == "no trained tensor changes the value"
     assert report["trains"].status == "left out"
     report = check_parametrization(
         torch.signbit, torch.randn(3, 3), right_inverse="none", unsafe=True, raises=False

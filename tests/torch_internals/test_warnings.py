@@ -16,8 +16,8 @@ import paramdesc as P
 from paramdesc import jit, models, parametrizations, testing
 
 model = nn.Sequential(nn.Linear(3, 3), nn.Conv2d(2, 2, 3), nn.RNNCell(3, 3))
-maps = {nn.Linear: parametrizations.Orthogonal, nn.Conv2d: parametrizations.SpectralNorm}
-P.parametrize(model, maps)
+kinds = {nn.Linear: parametrizations.Orthogonal, nn.Conv2d: parametrizations.SpectralNorm}
+P.parametrize(model, kinds)
 P.register_parametrization(model[2], "weight_hh", parametrizations.FromDistributions(
     torch.distributions.constraints.positive))
 optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -14,8 +14,8 @@ LARGE = 2**20
 def return_freed_memory() -> None:
     """Let the C library return large blocks when they are freed.
 
-    By default, glibc learns from the first large block that is freed to keep such blocks, and holes
-    between the others pile up to several times what is in use. Other C libraries are left alone.
+    By default, glibc starts to keep large blocks once one has been freed, and the holes between
+    blocks grow to several times the memory in use. Other C libraries are not changed.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""Files of safetensors."""
+"""Reading safetensors files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SafetensorsFile:
         return Entry(DTYPES[name], tuple(stored.get_shape()), (self.path, key))
 
     def read(self, key: str) -> Tensor:
-        if self.n_read > PIECE:  # map the file anew: the pages of the old mapping go
+        if self.n_read > PIECE:  # map the file again: this frees the pages of the old mapping
             self.n_read, self.file = 0, None
             self.file = open_mapped(self.path)
         self.n_read += self.entries[key].n_bytes

@@ -1,4 +1,4 @@
-"""Writing safetensors: a header, and the numbers one tensor after the other."""
+"""Writing safetensors: a header, and then the data of one tensor after the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALIGNMENT = 8
 
 
 def check_safetensors(content: Content) -> None:
-    """Refuse what the format cannot hold."""
+    """Reject contents that the format cannot hold."""
     for item in content.items:
         if item.entry.dtype not in NAMES:
             raise Refusal(
@@ -35,9 +35,9 @@ def check_safetensors(content: Content) -> None:
 
 
 def write_safetensors(file: BinaryIO, content: Content, advance: Callable[[int], None]) -> None:
-    """Write it. Tied tensors are stored once for each name: the format knows no other way."""
+    """Write the file. Tied tensors are stored once for each name, as the format requires."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **content.labels}}
-    # large numbers first: all stay aligned, as safetensors does it
+    # large dtypes first, so that all stay aligned, as in safetensors
     items = sorted(content.items, key=lambda item: -item.entry.dtype.itemsize)
     end = 0
     for key, entry, _ in items:

@@ -1,4 +1,4 @@
-"""Checkpoints that are several files, with an index that says which tensor is where."""
+"""Checkpoints in several files, with an index of the file of each tensor."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def is_name(name: object) -> bool:
-    """Whether `name` is a file next to the index, and no path to somewhere else."""
+    """Whether `name` is a file next to the index, and not a path to another folder."""
     return isinstance(name, str) and name not in ("", "..") and Path(name).name == name
 
 

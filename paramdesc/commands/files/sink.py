@@ -1,4 +1,4 @@
-"""Writing a checkpoint file: whole, or not at all."""
+"""Writing a checkpoint file completely, or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Item(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What goes into a file, see `Source` for the meanings."""
+    """The contents of a file to write; see `Source` for the attributes."""
 
     items: Sequence[Item]
     metadata: Mapping[str, Mapping[str, Any]]
@@ -36,7 +36,7 @@ class Content(NamedTuple):
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` at the end, and vanishes if anything goes wrong."""
+    """A file that replaces `path` at the end, or is deleted after an error."""
     mode = 0o666 & ~current_umask()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -59,7 +59,7 @@ def current_umask() -> int:
 
 
 def write_bytes(file: BinaryIO, tensor: Tensor) -> None:
-    """Write the numbers of a contiguous tensor, without a copy of them."""
+    """Write the data of a contiguous tensor without copying it."""
     n_bytes = tensor.numel() * tensor.element_size()
     if n_bytes:
         file.write(memoryview((ctypes.c_char * n_bytes).from_address(tensor.data_ptr())))

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, and how one of its tensors is read."""
+"""The contents of a checkpoint file, and how its tensors are read."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Source(Protocol):
         format: the name of the format.
         entries: the tensors by key, in the order of the file.
         metadata: the `_metadata` of the state_dict, by path of module; empty if there is none.
-        others: values of the state_dict that are no tensors, by key.
+        others: values of the state_dict that are not tensors, by key.
         labels: the text that a safetensors file carries.
-        left_out: what the file holds besides the state_dict.
+        left_out: the contents of the file besides the state_dict.
     """
 
     format: str

@@ -1,4 +1,4 @@
-"""The parametrized tensors of a checkpoint, and what can be told of them without their maps."""
+"""The parametrized tensors of a checkpoint, and what is known of them without their maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CheckpointTensor", "find_tensors"]
 
 
 class CheckpointTensor(NamedTuple):
-    """A tensor of the model, as one or several tensors of the file store it."""
+    """A tensor of the model, stored as one or several tensors of the file."""
 
     stored: Stored
     entries: Mapping[str, Entry]
@@ -36,12 +36,13 @@ class CheckpointTensor(NamedTuple):
         return self.layout != "plain"
 
     def main(self) -> Entry:
-        """The entry that has the shape and the dtype of the value, if any has."""
+        """The entry with the shape and dtype of the value, if there is one."""
         usual = MAIN[self.layout, self.norm()]
         return self.entries.get(usual) or next(iter(self.entries.values()))
 
     def value(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The value, from the tensors of the file by role, where `plain_entry` knows it."""
+        """The value, computed from the tensors of the file by role, if `plain_entry` is not
+        None."""
         if not self.is_parametrized:
             return tensors["value"]
         with torch.no_grad():
@@ -55,9 +56,9 @@ class CheckpointTensor(NamedTuple):
             return plain_value(self.stored, wide, map_name=self.map_name).to(main.dtype)
 
     def plain_entry(self) -> Entry | None:
-        """What a model without parametrizations would have; None if that needs the maps.
+        """The tensor of a model without parametrizations; None if it depends on the maps.
 
-        It computes nothing: torch takes a second to prepare for tensors without numbers.
+        It computes nothing: torch takes a second to prepare for meta tensors.
         """
         if not self.is_parametrized:
             return self.entries["value"]
@@ -68,10 +69,10 @@ class CheckpointTensor(NamedTuple):
         return Entry(main.dtype, main.shape, memory)
 
     def norm(self) -> str:
-        """Which of torch's two norms it has, "weight" or "spectral"; "" for neither.
+        """The one of torch's two norms that it has, "weight" or "spectral"; "" for neither.
 
-        A map that calls itself `SpectralNorm` is this library's, whose bound no file stores.
-        Torch's bound is always 1.
+        A map named `SpectralNorm` is the one of this library, whose bound is not stored in files.
+        In torch, the bound is always 1.
         """
         if len(self.maps) > 1 or self.map_name == "SpectralNorm":
             return ""
@@ -83,7 +84,7 @@ class CheckpointTensor(NamedTuple):
         return self.maps[0] if self.maps else ""
 
     def renamed(self, target: str) -> dict[str, str]:
-        """The key in the layout `target` of each role, the numbers being the same."""
+        """The key in the layout `target` for each role, for the same data."""
         roles = NORMS[self.norm()]
         layout = target
         if target == "weight_g" and self.norm() == "spectral":
@@ -131,7 +132,7 @@ def find_tensors(source: Source) -> list[CheckpointTensor]:
 
 
 def maps_of(stored: Stored, source: Source) -> tuple[str, ...]:
-    """The names of the maps, where the file says them."""
+    """The names of the maps, if the file stores them."""
     if stored.layout != "torch":
         return ()
     chain = next(iter(keys_of(stored.path, "torch", ["x"]).values())).removesuffix(".x")

@@ -1,4 +1,4 @@
-"""Files of `torch.save`: they are mapped, and never executed."""
+"""Reading torch files, which are memory-mapped and never executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USUAL = ("state_dict", "model_state_dict", "model", "module", "net", "network", 
 
 
 class TorchFile:
-    """A state_dict, or a dictionary that contains one, as `torch.save` has written it."""
+    """A state_dict, or a dictionary that contains one, written by `torch.save`."""
 
     format = "torch"
 
@@ -45,7 +45,7 @@ class TorchFile:
         ]
 
     def read(self, key: str) -> Tensor:
-        if self.n_read > PIECE:  # map the file anew: the pages of the old mapping go
+        if self.n_read > PIECE:  # map the file again: this frees the pages of the old mapping
             self.n_read, self.state_dict = 0, None
         if self.state_dict is None:
             content = load(self.path)
@@ -55,7 +55,8 @@ class TorchFile:
 
 
 def load(path: Path) -> Any:
-    """What the file contains, its tensors mapped; never anything but tensors and plain data."""
+    """Load the contents of the file with mapped tensors; only tensors and plain data are
+    allowed."""
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -92,14 +93,14 @@ def unreadable(path: Path) -> Refusal:
 
 
 def culprit(error: Exception) -> str:
-    """What the file wanted to call, from torch's message."""
+    """The function that the file would call, from torch's message."""
     _, found, rest = str(error).partition("GLOBAL ")
     name = rest.split()[0].rstrip(".") if found and rest.split() else ""
     return f"such as {name}" if name else "a whole model, for example"
 
 
 def find_state_dict(content: Any, path: Path) -> tuple[str | None, Mapping[str, Any]]:
-    """The state_dict in what a file contains, and the key that it has there if it is nested."""
+    """The state_dict in the contents of a file, and its key there if it is nested."""
     if is_state_dict(content):
         return None, content
     nested: dict[str, Mapping[str, Any]] = {}

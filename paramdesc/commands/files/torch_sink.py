@@ -1,7 +1,8 @@
 """Writing files as `torch.save` does, but one tensor at a time.
 
-`torch.save` needs all tensors in memory at once. A file of it is an archive with a pickle that
-refers to the storages by number, and a record for each storage; these are written here in turn.
+`torch.save` needs all tensors in memory at once. Its files are archives with a pickle that refers
+to the storages by number, and a record for each storage; here these are written one after the
+other.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class TensorStandIn:
         self.number = number
 
     def __reduce__(self) -> Any:
-        """As torch pickles a contiguous tensor of that dtype, whichever way that is."""
+        """Pickle it as torch pickles a contiguous tensor of this dtype."""
         entry = self.entry
         like: Any = torch.empty(0, dtype=entry.dtype)
         rebuild, (storage, _, _, _, *rest) = like.__reduce_ex__(PROTOCOL)

@@ -1,4 +1,4 @@
-"""Writing a checkpoint file in the format that its name asks for."""
+"""Writing a checkpoint file in the format that its name specifies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAFETENSORS = ".safetensors"
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Refuse a path that cannot be written, before any time is spent."""
+    """Reject a path that cannot be written before any time is spent."""
     if path.suffix not in (*TORCH, SAFETENSORS):
         raise Refusal(
             f"the name {str(path)!r} does not determine the format. Use a name that ends in "
@@ -31,7 +31,7 @@ def check_writable(path: Path, *, force: bool) -> None:
 
 
 def write_checkpoint(path: Path, content: Content, advance: Callable[[int], None]) -> None:
-    """Write the file, or leave what is at `path` as it is if anything goes wrong."""
+    """Write the file, or leave an existing file at `path` as it is after an error."""
     is_safetensors = path.suffix == SAFETENSORS
     if is_safetensors:
         check_safetensors(content)

@@ -55,7 +55,7 @@ class Blocks(MovesInner):
     True
     """
 
-    constraint = "made of blocks that their maps reach"
+    constraint = "composed of blocks that their maps reach"
     sizes: list[int]
 
     def __init__(
@@ -94,8 +94,8 @@ class Blocks(MovesInner):
         if len(sizes) == 0:
             if length % self.count != 0:
                 raise ValueError(
-                    f"dimension {self.dim} of shape {list(X.shape)} cannot be cut in {self.count} "
-                    "blocks of the same size. Give their sizes: blocks=[...]."
+                    f"dimension {self.dim} of shape {list(X.shape)} cannot be split into "
+                    f"{self.count} blocks of the same size. Pass their sizes: blocks=[...]."
                 )
             sizes = [length // self.count] * self.count
         elif sum(sizes) != length:
@@ -173,7 +173,7 @@ class Stacked(MovesInner):
     True
     """
 
-    constraint = "made of blocks that the map reaches"
+    constraint = "composed of blocks that the map reaches"
 
     def __init__(
         self,
@@ -197,8 +197,8 @@ class Stacked(MovesInner):
         dim = self.dim % X.ndim
         if X.shape[dim] % self.count != 0:
             raise ValueError(
-                f"dimension {self.dim} of shape {list(X.shape)} cannot be cut in {self.count} "
-                "blocks of the same size."
+                f"dimension {self.dim} of shape {list(X.shape)} cannot be split into "
+                f"{self.count} blocks of the same size."
             )
         shape = list(X.shape)
         shape[dim] = shape[dim] // self.count
@@ -243,6 +243,6 @@ class Stacked(MovesInner):
 def one_original(parametrization: nn.Module) -> ValueError:
     name = type(parametrization).__name__
     return ValueError(
-        f"{name} makes several originals of a block, and a block of a tensor is one. Register "
-        "it on a tensor of its own, or take a map of one original."
+        f"{name} has several originals, and maps of blocks must have one. Register it on a "
+        "separate tensor, or use a map with one original."
     )

@@ -55,7 +55,7 @@ class Compose(MovesInner):
     ) -> None:
         super().__init__(strict=strict)
         if not maps:
-            raise ValueError("Compose takes one map at least.")
+            raise ValueError("Compose takes at least one map.")
         self.first = inner_map(maps[0])
         self.then = nn.ModuleList(inner_map(parametrization) for parametrization in maps[1:])
         self.takes_one, self.takes_two = True, False
@@ -107,7 +107,7 @@ def count_originals(result: object) -> tuple[bool, bool]:
     count = len(result) if isinstance(result, (list, tuple)) else 0
     if not 1 <= count <= 3:
         raise OriginalError(
-            "maps of up to three originals can be parts of another one. right_inverse returned "
+            "a map inside another one may have at most three originals. right_inverse returned "
             f"{type(result).__name__} of length {count}."
         )
     return count == 1, count == 2

@@ -27,9 +27,9 @@ class Flattened(MovesInner):
     """Apply a map of matrices to `layer.weight`, read as a matrix.
 
     The axes `rows` become the rows, in that order, and all other axes become the columns, in their
-    order. With `rows=(0,)`, a convolution's `(out, in, height, width)` is read as the matrix `(out,
-    in * height * width)`, as in papers on orthogonal and low-rank convolutions. Without flattening,
-    maps of matrices use the last two axes, so each kernel is a matrix of its own.
+    order. With `rows=(0,)`, a convolution's `(out, in, height, width)` is read as the matrix
+    `(out, in * height * width)`, as in papers on orthogonal and low-rank convolutions. Without
+    flattening, maps of matrices use the last two axes, so each kernel is a matrix of its own.
 
     Shapes `(*) -> (*)`; dtypes are those of the map, which may take up to three originals; these
     are the ones that its `right_inverse` returns for the matrix. A single original has the shape of
@@ -76,8 +76,8 @@ class Flattened(MovesInner):
         for axis in self.rows:
             if not -ndim <= axis < ndim or axis % ndim in rows:
                 raise ValueError(
-                    f"rows={self.rows} are no {len(self.rows)} axes of a weight of {ndim} "
-                    "dimensions."
+                    f"rows={self.rows} are not {len(self.rows)} different axes of a weight with "
+                    f"{ndim} dimensions."
                 )
             rows.append(axis % ndim)
         return rows + other_axes(rows, ndim)

@@ -70,7 +70,7 @@ class JointPart(MovesInner):
         parts = [X0]
         for X in [X1, X2, X3, X4, X5, X6, X7]:
             if X is not None:
-                parts.append(X)  # noqa: PERF401  # TorchScript knows no extend by such a list
+                parts.append(X)  # noqa: PERF401  # TorchScript supports no such extend
         value: Tensor = self.map(stacked(parts, self.dim, self.whole))
         return split_like(value, parts, self.dim, self.whole)[self.index]
 
@@ -141,6 +141,6 @@ def split_like(value: Tensor, parts: list[Tensor], dim: int, whole: bool) -> lis
             sizes.append(X.shape[dim] if X.ndim == value.ndim else 1)
     blocks = torch.split(value, sizes, dim)
     shaped: list[Tensor] = []
-    for block, X in zip(blocks, parts):  # noqa: B905  # TorchScript knows no strict=True
+    for block, X in zip(blocks, parts):  # noqa: B905  # TorchScript does not support strict=True
         shaped.append(block.reshape(X.shape))
     return shaped

@@ -113,5 +113,5 @@ def other_axes(axes: list[int], ndim: int) -> list[int]:
     others: list[int] = []
     for axis in range(ndim):
         if axis not in axes:
-            others.append(axis)  # noqa: PERF401  # TorchScript knows no condition in a list
+            others.append(axis)  # noqa: PERF401  # TorchScript supports no conditions in lists
     return others

@@ -45,8 +45,8 @@ class FromDistributions(Parametrization):
     value, assignment raises an error.
 
     Args:
-        constraint: the constraint, such as `constraints.positive` or `constraints.interval(0,
-            limits)`.
+        constraint: the constraint, such as `constraints.positive` or
+            `constraints.interval(0, limits)`.
         bijective: whether to use `biject_to` instead of `transform_to`.
         margin: how far inside to place assigned entries that are out of bounds; 0 for the nearest
             number inside.
@@ -91,9 +91,8 @@ class FromDistributions(Parametrization):
             self.registry(self.asked())
         except NotImplementedError as error:
             raise NotImplementedError(
-                f"torch.distributions knows no transform to {constraint} "
-                f"(bijective={bijective}). Register one with "
-                "torch.distributions.transform_to.register(...) first."
+                f"torch.distributions has no transform to {constraint} (bijective={bijective}). "
+                "Register one with torch.distributions.transform_to.register(...) first."
             ) from error
 
     def transform_of(self, constraint: Any) -> Any:
@@ -136,7 +135,7 @@ class FromDistributions(Parametrization):
         if has_numbers(X) and not X.isfinite().all():
             raise ValueError(
                 f"the value is not {self.constraint}, and the transform has no finite inverse "
-                "there. Assign a value that is; before registering, give the weight one."
+                "there. Assign a value that satisfies the constraint, before registering too."
             )
         X = X.to(Y.dtype)
         return X if X.shape == Y.shape else (X,)

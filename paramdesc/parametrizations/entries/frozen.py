@@ -48,7 +48,7 @@ class Frozen(Parametrization):
     [0.0, 0.0, 0.0, 0.0, 1.0]
     """
 
-    constraint = "what it was in the frozen entries"
+    constraint = "unchanged in the frozen entries"
     mask: Tensor
     value: Tensor
 

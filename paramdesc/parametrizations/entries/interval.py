@@ -69,8 +69,9 @@ class Interval(Parametrization):
         in_order = torch.isfinite(difference) & (difference > 0)
         if has_numbers(in_order) and not in_order.all():
             raise ValueError(
-                f"the bounds must be finite, low < high. Got low={low}, high={high}. For one "
-                "bound only, write FromDistributions(constraints.greater_than(low)), or less_than."
+                f"the bounds must be finite, with low < high. Got low={low}, high={high}. For a "
+                "single bound, write FromDistributions(constraints.greater_than(low)), or "
+                "less_than."
             )
         check_margin(margin)
         self.margin = margin

@@ -20,9 +20,9 @@ __all__ = ["Ordered", "nearest_increasing"]
 class Ordered(Parametrization):
     """Make the rows of `layer.weight` increasing: `y_0 = x_0`, `y_i = y_{i-1} + softplus(x_i)`.
 
-    The rows are strictly increasing: a difference that rounding would make zero is raised to `2
-    eps` of the dtype, relative to the range and the location of the row. This allows for `1 / (4
-    eps)` entries: 32 in bfloat16 and 256 in float16.
+    The rows are strictly increasing: a difference that rounding would make zero is raised to
+    `2 eps` of the dtype, relative to the range and the location of the row. This allows for
+    `1 / (4 eps)` entries: 32 in bfloat16 and 256 in float16.
 
     Shapes `(*, n) -> (*, n)`, real; half precision is computed in float32. Cost: the softplus, the
     cumulative sum, and two more passes.
@@ -93,7 +93,7 @@ class Ordered(Parametrization):
 
 def check_axis(X: Tensor) -> None:
     if X.ndim == 0:
-        raise ValueError("what increases is a row, (*, n). Got a tensor without dimensions.")
+        raise ValueError("Ordered needs rows, (*, n). Got a tensor without dimensions.")
 
 
 def least_step(first: Tensor, steps: Tensor, X: Tensor) -> Tensor:

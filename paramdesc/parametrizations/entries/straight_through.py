@@ -55,7 +55,7 @@ class StraightThrough(Parametrization):
     True
     """
 
-    constraint = "left as it is by the function"
+    constraint = "unchanged by the function"
 
     def __init__(self, function: ParametrizationProto | TensorMap, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
@@ -80,10 +80,10 @@ class Rounded(Parametrization):
     """Round `layer.weight` to a grid of `2 ** bits` numbers, and train it as if unrounded.
 
     Symmetric, `Y = s * round(X / s)` with `s = max |X| / (2 ** (bits - 1) - 1)`: for 8 bits, the
-    signed integers from -127 to 127. Otherwise `Y = s * (clamp(round(X / s) + z) - z)` with `s =
-    (max(X, 0) - min(X, 0)) / (2 ** bits - 1)` and `z = round(-min(X, 0) / s)`: the grid spans the
-    range from the smallest to the largest entry, and contains zero. The gradient is passed to `X`
-    unchanged: this is quantization-aware training with the straight-through estimator.
+    signed integers from -127 to 127. Otherwise `Y = s * (clamp(round(X / s) + z) - z)` with
+    `s = (max(X, 0) - min(X, 0)) / (2 ** bits - 1)` and `z = round(-min(X, 0) / s)`: the grid spans
+    the range from the smallest to the largest entry, and contains zero. The gradient is passed to
+    `X` unchanged: this is quantization-aware training with the straight-through estimator.
 
     Shapes `(*) -> (*)`; real; half precision is rounded in float32. Zero tensors stay zero. Cost:
     six passes, nine if not symmetric. `scale_and_zero(X)` returns `s` and `z`, from which the

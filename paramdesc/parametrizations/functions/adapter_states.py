@@ -123,7 +123,7 @@ def unmerge_lora(model: M, state_dict: Mapping[str, Tensor], alpha: float | None
         if product not in (weight.shape, weight.flatten(1).shape) or A.shape[-2] != B.shape[-1]:
             raise CheckpointError.unmerged(where, f"has shape {list(weight.shape)}")
         if place.removesuffix(".lora_A") in adapters_of(model):
-            raise CheckpointError.unmerged(where, "has an adapter already")
+            raise CheckpointError.unmerged(where, "already has an adapter")
         scale = alpha if alpha is not None else saved_alpha(state_dict, place)
         found.append((model.get_submodule(path or ""), tensor_name, (A, B), scale))
     if not found:

@@ -56,8 +56,8 @@ def lora(module: M, name: str = "weight", rank: int = 8, alpha: float | None = N
     tensor = module._parameters.get(name)
     if tensor is not None and is_lazy(tensor):
         raise ValueError(
-            f"{name!r} of {type(module).__name__} has no shape yet, and a LoRA is made by "
-            "that. Call the module once, then lora(module, ...)."
+            f"{name!r} of {type(module).__name__} has no shape yet, but a LoRA needs one. Call "
+            "the module once, then lora(module, ...)."
         )
     adapter = LoRA(rank, alpha, flatten=isinstance(module, _ConvNd))
     register_parametrization(module, name, adapter)
@@ -131,8 +131,8 @@ def check_merged(name: str, merged: Tensor, value: Tensor) -> None:
     difference = largest_difference(merged, value).item()
     if not difference <= 1000 * epsilon(value) * largest_entry(value).item():
         raise ValueError(
-            f"cannot merge the LoRA of {name!r}: the maps before it do not reach its value, the "
-            f"nearest that they give differs by {difference:.3g}. Remove them, with "
-            "paramdesc.remove_parametrizations(module, name), which leaves the value; or "
-            "register the LoRA before them."
+            f"cannot merge the LoRA of {name!r}: the maps before it do not reach its value; the "
+            f"nearest value they give differs by {difference:.3g}. Call "
+            "paramdesc.remove_parametrizations(module, name), which keeps the value, or "
+            "register the LoRA before the other maps."
         )

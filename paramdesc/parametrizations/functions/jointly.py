@@ -70,7 +70,7 @@ def joint(
             "them in one Parameter."
         )
     if len(set(parameters)) < len(parameters):
-        raise ValueError("joint takes each Parameter once, and one of them is given twice.")
+        raise ValueError("joint takes each Parameter only once, but one of them is given twice.")
     whole = inner_map(parametrization)
     snapshot = Snapshot(below([*(module for module, _ in places), whole]), parameters)
     try:
@@ -167,7 +167,7 @@ def tie(
         register_parametrization(module, name, parametrization, unsafe=True)
         chain = chain_at(module, name)
         if not chain.is_tensor:
-            raise ValueError("a tie has one original, and the map makes several.")
+            raise ValueError("a tie has one original, but the map has several.")
         chain._parameters["original"] = source
         chain.__dict__["is_tied"] = True
     except BaseException:
@@ -181,7 +181,7 @@ def plain_parameter(module: Module, name: str) -> Parameter:
     if parameter is None or is_parametrized(module, name):
         raise ValueError(
             f"{type(module).__name__} has no plain Parameter {name!r}: a joint map or a tie must "
-            "be the first on it. Register it before others."
+            "be registered on a plain Parameter. Register it before other parametrizations."
         )
     return parameter
 
@@ -216,8 +216,8 @@ def find_originals(whole: Module, parts: Sequence[Tensor], dim: int | None) -> l
         return given
     if not isinstance(original, Tensor):
         raise ValueError(
-            f"{type(whole).__name__} makes several originals of one tensor, and a joint map "
-            "has one for each of its parts."
+            f"{type(whole).__name__} has several originals for one tensor, but a joint map has "
+            "one for each of its parts."
         )
     return split_like(original, given, axis, dim is None)
 

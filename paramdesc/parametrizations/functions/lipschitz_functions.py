@@ -95,8 +95,8 @@ def kernel_spectral_norm(
     read: Any = module
     if not isinstance(module, _ConvNd):
         raise TypeError(
-            f"kernel_spectral_norm reads a convolution layer of torch. Got {type(module).__name__}."
-            " For other layers use spectral_norm(module)."
+            f"kernel_spectral_norm takes a convolution layer. Got {type(module).__name__}. For "
+            "other layers use spectral_norm(module)."
         )
     windows = math.prod(
         math.ceil(kernel / (stride // math.gcd(stride, dilation)))

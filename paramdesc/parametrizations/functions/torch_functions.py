@@ -94,8 +94,9 @@ def orthogonal(
     if is_lazy(weight):
         if orthogonal_map is None:
             raise ValueError(
-                f"{name!r} has no shape yet, which the default map depends on. Write "
-                f'orthogonal(module, "{name}", orthogonal_map="householder") or another one.'
+                f"{name!r} has no shape yet, but the default map depends on it. Write "
+                f'orthogonal(module, "{name}", orthogonal_map="householder"), or choose another '
+                "map."
             )
     elif weight.ndim < 2:
         raise ValueError(
@@ -228,9 +229,10 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
     """
     if is_parametrized(module, name):
         raise ValueError(
-            f"{name!r} of {type(module).__name__} is parametrized already, and a weight norm has "
-            "two originals, so it must come first. Write paramdesc.remove_parametrizations(module, "
-            f'"{name}"), then weight_norm, then the other parametrizations.'
+            f"{name!r} of {type(module).__name__} is already parametrized, and a weight norm has "
+            "two originals, so it must come first. Write "
+            f'paramdesc.remove_parametrizations(module, "{name}"), then weight_norm, then the '
+            "other parametrizations."
         )
     whole = dim is None or dim == -1
     weight = getattr(module, name, None)

@@ -26,7 +26,7 @@ def spatial_dims(given: List[int], count: int, name: str) -> List[int]:  # noqa:
     if len(given) == 1:
         return given * count
     if len(given) != count:
-        raise ValueError(f"{name}={given} is not of the {count} spatial dimensions of the weight.")
+        raise ValueError(f"{name}={given} does not fit {count} spatial dimensions.")
     return given
 
 

@@ -145,14 +145,14 @@ class OrthogonalConvolution(MovesInner):
         read: Any = module
         if not isinstance(module, torch.nn.modules.conv._ConvNd):
             raise TypeError(
-                f"for_module reads a convolution layer of torch. Got {type(module).__name__}. Pass "
-                "stride and groups to OrthogonalConvolution instead."
+                f"for_module takes a convolution layer. Got {type(module).__name__}. Pass stride "
+                "and groups to OrthogonalConvolution instead."
             )
         pairs = zip(read.dilation, read.stride, strict=True)
         if any(math.gcd(dilation, stride) > 1 for dilation, stride in pairs):
             raise ValueError(
-                "a convolution whose dilation and stride have a divisor in common leaves out "
-                f"pixels. Got dilation={read.dilation}, stride={read.stride}."
+                "a convolution whose dilation and stride have a common divisor skips pixels. "
+                f"Got dilation={read.dilation}, stride={read.stride}."
             )
         return cls(read.stride, read.groups, rebase=rebase, strict=strict)
 
@@ -193,7 +193,7 @@ class OrthogonalConvolution(MovesInner):
         self.weight_shape = shape
         X = self.matrix.right_inverse(M.flatten(1, -2).to(K.dtype))
         planes = self.planes.right_inverse(bases.to(K.dtype)).to(Y.dtype)
-        return X.to(Y.dtype), planes.contiguous()  # FSDP shards contiguous Parameters only
+        return X.to(Y.dtype), planes
 
     def movable(self) -> list[Parametrization]:
         return movable_in([self.matrix, self.planes])
@@ -212,9 +212,9 @@ class OrthogonalConvolution(MovesInner):
         covered = [min(s, k) for s, k in zip(stride, shape[2:], strict=True)]
         if covered != stride and shape[0] // self.groups > shape[1] * math.prod(covered):
             raise ValueError(
-                f"a kernel of size {shape[2:]} leaves out pixels at stride={stride}, so a layer "
-                "with that many outputs cannot be orthogonal. Use a kernel of at least the size of "
-                f"the stride, or {shape[1] * math.prod(covered) * self.groups} outputs at most."
+                f"a kernel of size {shape[2:]} skips pixels at stride={stride}, so a layer with "
+                "that many outputs cannot be orthogonal. Use a kernel at least as large as the "
+                f"stride, or at most {shape[1] * math.prod(covered) * self.groups} outputs."
             )
 
     def check_reached(self, K: Tensor, error: float) -> None:
@@ -222,7 +222,7 @@ class OrthogonalConvolution(MovesInner):
         if not error <= allowed:
             raise ValueError(
                 "this orthogonal convolution is not a product of factors of two taps along each "
-                f"axis: the nearest one that was found is {error:.2g} away, where {allowed:.2g} is "
+                f"axis: the nearest product found is {error:.2g} away, where {allowed:.2g} is "
                 "allowed. Use strict=False to take that one."
             )
 

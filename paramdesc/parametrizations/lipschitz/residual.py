@@ -18,8 +18,8 @@ class LipschitzResidual(Rescaling):
 
     This holds for any activation `f` with slopes between zero and one, such as ReLU, tanh and
     sigmoid. For ReLU it is the SDP-based Lipschitz layer (SLL), `x - 2 Xᵀ T⁻¹ f(X x + b)`, with
-    another bias: the weight is `Y = T^(-1/2) X`, where `T` is diagonal and `T_ii = sum_j |X Xᴴ|_ij
-    q_j / q_i`, with positive numbers `q`. The originals are
+    another bias: the weight is `Y = T^(-1/2) X`, where `T` is diagonal and
+    `T_ii = sum_j |X Xᴴ|_ij q_j / q_i`, with positive numbers `q`. The originals are
 
     - `original0`, the matrix or kernel `X`,
     - `original1`, the logarithms of `q`, one for each row.

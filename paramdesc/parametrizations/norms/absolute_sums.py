@@ -29,8 +29,8 @@ class AbsoluteSums(Parametrization):
 
     There are three ways to enforce the bound:
 
-    - `"whole"` divides the whole weight by one number if a sum is too large: `X min(1, bound / max
-      sum)`. The ratios between rows are kept.
+    - `"whole"` divides the whole weight by one number if a sum is too large:
+      `X min(1, bound / max sum)`. The ratios between rows are kept.
     - `"each"` divides each row by its own number: `x min(1, bound / sum)`.
     - `"nearest"` replaces each row with the nearest one in the Euclidean norm. It lowers all
       absolute values in a row by the same number, but not below zero, so rows become sparse, and
@@ -66,7 +66,7 @@ class AbsoluteSums(Parametrization):
     tensor([2.0000, 2.0000, 2.0000], grad_fn=<SumBackward1>)
     """
 
-    constraint = "within the largest absolute sum"
+    constraint = "within the bound on absolute sums"
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ def lowered(X: Tensor, size: Tensor, dims: list[int], bound: float) -> Tensor:
     others: list[int] = []
     for i in range(X.ndim):
         if i not in dims:
-            others.append(i)  # noqa: PERF401 (TorchScript knows no condition in it)
+            others.append(i)  # noqa: PERF401 (TorchScript does not support conditions in it)
     ordered = size.permute(others + dims).flatten(len(others)) if dims else size
     ordered = torch.sort(ordered, dim=-1, descending=True)[0]
     counts = torch.arange(1, ordered.shape[-1] + 1, device=X.device, dtype=size.dtype)

@@ -25,11 +25,11 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
     `SpectralNorm`, by iterating the convolution and its adjoint; each training step continues from
     the vectors of the previous one.
 
-    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or `(in, out /
-    groups, *kernel)` if `transposed`. Real; half precision is iterated in float32. A zero weight
-    stays zero, with finite gradient. Cost of an evaluation: one convolution of one image, and one
-    for the gradient; of a training step: 2 `n_power_iterations` more; of registration or
-    assignment: at most 200.
+    Shapes: weights of 1, 2 or 3 spatial dimensions, `(out, in / groups, *kernel)`, or
+    `(in, out / groups, *kernel)` if `transposed`. Real; half precision is iterated in float32. A
+    zero weight stays zero, with finite gradient. Cost of an evaluation: one convolution of one
+    image, and one for the gradient; of a training step: 2 `n_power_iterations` more; of
+    registration or assignment: at most 200.
 
     Assignment and registration keep a weight of this norm as it is and rescale any other.
 
@@ -101,11 +101,11 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
             )
         if padding_mode not in ("zeros", "circular"):
             raise ValueError(
-                f"padding_mode must be 'zeros' or 'circular': others are not linear maps with an "
-                f"adjoint known here. Got padding_mode={padding_mode!r}."
+                "padding_mode must be 'zeros' or 'circular'; other modes are not supported. Got "
+                f"padding_mode={padding_mode!r}."
             )
         if transposed and padding_mode != "zeros":
-            raise ValueError("a transposed convolution takes padding_mode='zeros' only.")
+            raise ValueError("a transposed convolution supports only padding_mode='zeros'.")
         self.input_size = size
         self.stride = numbers("stride", stride, len(size), 1)
         self.padding = numbers("padding", padding, len(size), 0)
@@ -135,7 +135,7 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
         read: Any = module
         if not isinstance(module, torch.nn.modules.conv._ConvNd):
             raise TypeError(
-                f"for_module reads a convolution layer of torch. Got {type(module).__name__}. Pass "
+                f"for_module takes a convolution layer. Got {type(module).__name__}. Pass "
                 "stride, padding, ... to ConvolutionSpectralNorm instead."
             )
         size = [input_size] * len(read.kernel_size) if isinstance(input_size, int) else input_size
@@ -146,8 +146,8 @@ class ConvolutionSpectralNorm(ConvolutionOperator):
             total = [d * (k - 1) for d, k in zip(read.dilation, read.kernel_size, strict=True)]
             if any(t % 2 for t in total):
                 raise ValueError(
-                    f"padding='same' of a kernel of size {list(read.kernel_size)} pads more on one "
-                    "side than on the other, which is not supported. Take odd sizes."
+                    f"padding='same' of a kernel of size {list(read.kernel_size)} pads more on "
+                    "one side than on the other, which is not supported. Use odd kernel sizes."
                 )
             padding = [t // 2 for t in total]
         return cls(

@@ -41,7 +41,7 @@ class ConvolutionOperator(OperatorNorm):
                 f"weight must have {len(self.input_size) + 2}. Got shape {list(X.shape)}."
             )
         if X.is_complex():
-            raise ValueError("the norm of a convolution is found for real weights. Got complex.")
+            raise ValueError("the norm of a convolution needs real weights. Got complex.")
 
     def operator(self, X: Tensor) -> Tensor:
         return widened(X)

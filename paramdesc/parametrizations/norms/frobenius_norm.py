@@ -42,7 +42,7 @@ class FrobeniusNorm(Length):
     2.0
     """
 
-    constraint = "of the norm asked for"
+    constraint = "of the given norm"
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class MaxNorm(Length):
     tensor([0.5000, 0.5000, 0.5000], grad_fn=<LinalgVectorNormBackward0>)
     """
 
-    constraint = "within the largest norm"
+    constraint = "within the bound on norms"
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class OperatorNorm(Parametrization):
         self.n_power_iterations = n_power_iterations
         self.accuracy = tolerance
         if tolerance is not None:
-            self.batching = "never"  # the number of iterations is decided by numbers
+            self.batching = "never"  # the number of iterations depends on values
         self.compiled_iterations = (
             2 * n_power_iterations if tolerance is None else COMPILED_ITERATIONS
         )
@@ -171,7 +171,7 @@ class OperatorNorm(Parametrization):
 
     @torch.jit.unused
     def asks_nothing(self, operator: Tensor) -> bool:
-        """Whether the tensor has no numbers to test, as in tools that only trace shapes."""
+        """Whether a step reads no values: without a tolerance, on devices where launches count."""
         return self.accuracy is None and is_bound_by_launches(operator)
 
     @torch.jit.unused
@@ -191,5 +191,5 @@ class OperatorNorm(Parametrization):
 
 
 def start_vector(size: int, like: Tensor) -> Tensor:
-    """A fixed unit vector to start from. It has no numbers if `like` has none."""
+    """A fixed unit vector to start from, which is a meta or fake tensor if `like` is."""
     return like.new_empty(size) if is_placeholder(like) else some_vector(size, like)

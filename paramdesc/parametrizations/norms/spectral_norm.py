@@ -52,7 +52,7 @@ class SpectralNorm(OperatorNorm):
             CPU for more than 50 000 entries, where iterations are cheap compared with the passes
             over the weight. With a `tolerance`, the largest number, by default 100.
         tolerance: the relative error of the norm, estimated from the residual, at which the
-            iteration of a training step stops. The test reads numbers, which compiled code cannot
+            iteration of a training step stops. The test reads values, which compiled code cannot
             do: there, a step makes 8 iterations, or `n_power_iterations` if that is fewer.
         only_shrink: whether to leave a weight of smaller norm as it is, so that `bound` is an upper
             bound, as residual flows require.

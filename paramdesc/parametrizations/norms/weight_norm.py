@@ -104,7 +104,7 @@ class WeightNorm(Parametrization):
         others: list[int] = []
         for i in range(v.ndim):
             if i != dim % v.ndim:
-                others.append(i)  # noqa: PERF401 (TorchScript knows no condition in it)
+                others.append(i)  # noqa: PERF401 (TorchScript does not support conditions in it)
         norm: Tensor = torch.linalg.vector_norm(wide, 2.0, others, True)
         return norm
 

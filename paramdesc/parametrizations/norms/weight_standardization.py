@@ -19,8 +19,8 @@ __all__ = ["WeightStandardization"]
 class WeightStandardization(Parametrization):
     """Give the rows of `layer.weight` mean zero and variance one.
 
-    The weights of each output, which is an index of dimension `dim`, become `y = (x - mean(x)) /
-    sqrt(var(x) + eps)`, with the variance `mean(|x - mean(x)|²)`.
+    The weights of each output, which is an index of dimension `dim`, become
+    `y = (x - mean(x)) / sqrt(var(x) + eps)`, with the variance `mean(|x - mean(x)|²)`.
 
     Shapes `(*) -> (*)`, with at least two dimensions, real and complex; half precision is computed
     in float32. Where all weights of an output are equal, they become zero, with finite gradient.
@@ -32,8 +32,8 @@ class WeightStandardization(Parametrization):
     Args:
         dim: the dimension of the outputs: 0 for linear and convolution layers, 1 for transposed
             convolutions.
-        eps: the number added to the variance, positive. The variance of `Y` is `var(x) / (var(x) +
-            eps)`, slightly less than one.
+        eps: the number added to the variance, positive. The variance of `Y` is
+            `var(x) / (var(x) + eps)`, slightly less than one.
         strict: whether to reject a weight that is not standardized instead of replacing it.
 
     Raises:
@@ -82,14 +82,14 @@ class WeightStandardization(Parametrization):
         """`X` with the outputs first, in a dtype with accurate means."""
         if X.ndim < 2 or not -X.ndim <= self.dim < X.ndim:
             raise ValueError(
-                "a weight to be standardized has dimensions besides that of its outputs, "
+                "a weight to standardize must have other dimensions besides its outputs, "
                 f"dim={self.dim}. Got shape {list(X.shape)}."
             )
         outputs = widened(X).movedim(self.dim, 0)
         if outputs.shape[0] > 0 and outputs[0].numel() == 1:
             raise ValueError(
-                "a single number has no variance: each output needs two weights at least. "
-                f"Got shape {list(X.shape)} and dim={self.dim}."
+                "a single number has no variance: each output needs at least two weights. Got "
+                f"shape {list(X.shape)} and dim={self.dim}."
             )
         return outputs
 

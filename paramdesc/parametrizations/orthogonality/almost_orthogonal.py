@@ -68,8 +68,8 @@ class AlmostOrthogonal(TallMatrices):
         low, high = band if isinstance(band, tuple) else (1 - band, 1 + band)
         if not 0 <= low < high < math.inf:
             raise ValueError(
-                "the band of singular values must not be empty and not reach below zero. "
-                f"Got band={band}: write a number in (0, 1], or two ends (low, high)."
+                "the band of singular values must not be empty or reach below zero. Got "
+                f"band={band}: write a number in (0, 1], or two ends (low, high)."
             )
         self.low = float(low)
         self.high = float(high)

@@ -20,11 +20,11 @@ __all__ = ["Bjorck"]
 class Bjorck(Parametrization):
     """Make `layer.weight` orthogonal to a given accuracy, with spectral norm at most one.
 
-    `X` is divided by an upper bound of its spectral norm. Then `count` iterations `Y (3 I - Yᴴ Y) /
-    2` move each singular value in `(0, 1)` towards one. If the condition number of `X` is at most
-    `condition`, all singular values end between `1 - accuracy` and one. If it is larger, the
-    smallest ones stay below that. The number of iterations depends on these two numbers and the
-    size of the matrix, never on its entries.
+    `X` is divided by an upper bound of its spectral norm. Then `count` iterations
+    `Y (3 I - Yᴴ Y) / 2` move each singular value in `(0, 1)` towards one. If the condition number
+    of `X` is at most `condition`, all singular values end between `1 - accuracy` and one. If it is
+    larger, the smallest ones stay below that. The number of iterations depends on these two numbers
+    and the size of the matrix, never on its entries.
 
     Shapes `(*, m, n) -> (*, m, n)`; real and complex; half precision is computed in float32. A
     wide matrix is the conjugate transpose of a tall one. Zero stays zero, with finite gradient.
@@ -57,7 +57,7 @@ class Bjorck(Parametrization):
     True
     """
 
-    constraint = "orthogonal to that accuracy"
+    constraint = "orthogonal to the given accuracy"
     batching = "leading"
 
     def __init__(

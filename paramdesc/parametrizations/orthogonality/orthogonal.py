@@ -196,17 +196,17 @@ class Orthogonal(TallMatrices):
         top, bottom = Q[..., :k, :], Q[..., k:, :]
         if self.orthogonal_map == "matrix_exp" and bottom.shape[-2] > 0:
             raise NotImplementedError(
-                "a rectangular matrix cannot be assigned to matrix_exp without base point: no "
-                "formula is known for its original. Use trivialization=True, or 'cayley'."
+                "a rectangular matrix cannot be assigned to matrix_exp without a base point: "
+                "there is no formula for its original. Use trivialization=True, or 'cayley'."
             )
         shifted = top + torch.eye(k, dtype=Q.dtype, device=Q.device)
         if has_numbers(Q) and Q.numel() > 0:
             gap = torch.linalg.matrix_norm(shifted, -2).min().item()
             if gap < SMALLEST_GAP:
                 raise ValueError(
-                    f"without base point, {self.orthogonal_map} cannot reach this matrix: an "
+                    f"without a base point, {self.orthogonal_map} cannot reach this matrix: an "
                     f"eigenvalue of it, or of its upper block, is about {gap:.2g} away from -1, "
-                    f"where at least {SMALLEST_GAP} is needed. Use trivialization=True."
+                    f"and must be at least {SMALLEST_GAP} away. Use trivialization=True."
                 )
         T = 2 * torch.linalg.inv_ex(shifted)[0]
         A = -2 * skew_part(T)

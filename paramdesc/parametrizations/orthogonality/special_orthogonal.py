@@ -53,8 +53,8 @@ class SpecialOrthogonal(Orthogonal):
         )
         if orthogonal_map == "polar":
             raise ValueError(
-                "the polar factor has either determinant, and changes it while it is trained: "
-                "use 'cayley', 'matrix_exp' or 'householder', or Orthogonal('polar')."
+                "the determinant of the polar factor can change its sign in training: use "
+                "'cayley', 'matrix_exp' or 'householder', or Orthogonal('polar')."
             )
 
     def check(self, X: Tensor) -> None:

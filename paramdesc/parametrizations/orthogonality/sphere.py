@@ -96,7 +96,7 @@ class Sphere(Parametrization):
         count = 1
         for d in dims:
             count *= X.shape[d]
-        inverse = torch.where(is_long, length, math.inf).reciprocal()  # zero for what is short
+        inverse = torch.where(is_long, length, math.inf).reciprocal()  # zero for short vectors
         other = torch.where(is_long, 0.0, self.radius / math.sqrt(max(count, 1)))
         return torch.addcmul(other.to(X.dtype), X, inverse, value=self.radius)
 

@@ -24,8 +24,8 @@ class TorchOrthogonal(Parametrization):
     """Make `layer.weight` orthogonal, with the same tensors as torch's `orthogonal`.
 
     A state_dict gives the same weight in both libraries. This is the map that `orthogonal`
-    registers; `Orthogonal` is faster, and not bound to torch's formulas. With `A = tril(X) -
-    tril(X)ᴴ`, where a tall `X` is padded with columns of zeros:
+    registers; `Orthogonal` is faster, and not bound to torch's formulas. With
+    `A = tril(X) - tril(X)ᴴ`, where a tall `X` is padded with columns of zeros:
 
     - `matrix_exp`: `Y = B exp(A)`,
     - `cayley`: `Y = B (I + A / 2) (I - A / 2)⁻¹`,

@@ -42,8 +42,8 @@ class FixedRank(Parametrization):
     learning rates work, and training takes the same number of steps.
 
     The value is `(*, m, n)`, real or complex; half precision is computed in float32. The cost is
-    that of the product, `2 m n rank` operations, and twice that for the gradients, plus `4 (m + n)
-    rank²` and four times `rank³`, and twice that for the gradients.
+    that of the product, `2 m n rank` operations, and twice that for the gradients, plus
+    `4 (m + n) rank²` and four times `rank³`, and twice that for the gradients.
 
     Assignment and registration keep a matrix of this rank whose nonzero singular values are at
     least `floor`, and replace any other with the nearest such matrix in the Frobenius norm: its
@@ -74,7 +74,7 @@ class FixedRank(Parametrization):
     2
     """
 
-    constraint = "of that rank"
+    constraint = "of the given rank"
     base_point = ("left", "right", "scale")
     batching = "leading"
     if TYPE_CHECKING:  # TorchScript takes its type from what it holds

@@ -45,7 +45,7 @@ class LowRank(Parametrization):
     2
     """
 
-    constraint = "of that rank or less"
+    constraint = "of the given rank or less"
 
     def __init__(self, rank: int, *, strict: bool = False) -> None:
         super().__init__(strict=strict)

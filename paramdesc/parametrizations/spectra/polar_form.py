@@ -78,7 +78,7 @@ def turned(P: Tensor, K: Tensor) -> Tensor:
 def check_real(Y: Tensor, kind: str) -> None:
     """Raise an error for complex matrices; `kind` names the constraint in the message."""
     if Y.is_complex():
-        raise ValueError(f"matrices {kind} are real. Got dtype {Y.dtype}.")
+        raise ValueError(f"matrices {kind} must be real. Got dtype {Y.dtype}.")
 
 
 def oriented_svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -123,8 +123,9 @@ def excess(values: Tensor, floor: float, *, nudge: bool = False) -> Tensor:
     """`values - floor`, but at least the rounding error of the values.
 
     If it were zero, its square root would have no gradient, and the value would stay at the floor
-    in training. With `nudge`, values below the floor, which are raised anyway, become `sqrt(eps) /
-    2` times the norm: from there, gradient descent needs half as many steps to leave the floor.
+    in training. With `nudge`, values below the floor, which are raised anyway, become
+    `sqrt(eps) / 2` times the norm: from there, gradient descent needs half as many steps to leave
+    the floor.
     """
     size = torch.linalg.vector_norm(values, dim=-1, keepdim=True).clamp(min=floor)
     eps = epsilon(values)

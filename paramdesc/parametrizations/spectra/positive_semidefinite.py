@@ -66,7 +66,7 @@ class PositiveSemidefinite(Parametrization):
     torch.Size([4, 2])
     """
 
-    constraint = "positive semidefinite, of the rank that is asked for"
+    constraint = "positive semidefinite of the given rank"
     if TYPE_CHECKING:  # TorchScript takes its type from what it holds
         base: Tensor | None
 

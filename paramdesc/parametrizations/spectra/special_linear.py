@@ -29,7 +29,7 @@ class SpecialLinear(PolarForm):
     Shapes `(*, n, n) -> (*, n, n)`, real; half precision is computed in float32. Rounding the
     entries changes the determinant by about the precision times the condition number, which in half
     precision easily exceeds one. The cost is four products of `n x n` matrices, one of them for an
-    inverse, and five for the gradient; a factorisation for the determinant, and an inverse for its
+    inverse, and five for the gradient; a factorization for the determinant, and an inverse for its
     gradient.
 
     Assignment and registration keep a matrix with determinant one. Any other is replaced by one

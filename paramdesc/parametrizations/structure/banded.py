@@ -39,14 +39,13 @@ class Banded(LinearStructure):
     [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
     """
 
-    constraint = "zero off the band"
+    constraint = "zero outside the band"
 
     def __init__(self, lower: int, upper: int, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
         if lower < 0 or upper < 0:
             raise ValueError(
-                "lower and upper count diagonals and are not negative. "
-                f"Got lower={lower}, upper={upper}."
+                f"lower and upper must be zero or positive. Got lower={lower}, upper={upper}."
             )
         self.lower = lower
         self.upper = upper

@@ -29,8 +29,8 @@ class Hamiltonian(LinearStructure):
 
     Raises:
         ValueError: if the matrices are not square of even size; with `strict`, if an assigned
-            matrix is not Hamiltonian; the error's `deviation` is half the largest entry of `J Y -
-            (J Y)ᵀ`.
+            matrix is not Hamiltonian; the error's `deviation` is half the largest entry of
+            `J Y - (J Y)ᵀ`.
 
     Source: C. Paige, C. Van Loan, *A Schur decomposition for Hamiltonian matrices*, Linear
     Algebra Appl. 41 (1981), section 1.

@@ -59,10 +59,10 @@ class Hermitian(Mirrored):
 class SkewHermitian(Mirrored):
     """Make `layer.weight` skew-Hermitian: `Y = triu(X, 1) - triu(X, 1)ᴴ + i Im diag(X)`.
 
-    Skew-Hermitian matrices generate unitary matrices, and are `i` times Hermitian ones. Shapes `(*,
-    n, n) -> (*, n, n)`, floating point or complex; for a real `X`, the value is that of `Skew`. The
-    entries of `X` below the diagonal, and the real parts on it, have no effect and get no gradient.
-    Cost: four passes over the matrix.
+    Skew-Hermitian matrices generate unitary matrices, and are `i` times Hermitian ones. Shapes
+    `(*, n, n) -> (*, n, n)`, floating point or complex; for a real `X`, the value is that of
+    `Skew`. The entries of `X` below the diagonal, and the real parts on it, have no effect and get
+    no gradient. Cost: four passes over the matrix.
 
     Assignment and registration keep a skew-Hermitian matrix as it is and replace any other with the
     nearest one in the Frobenius norm, `(A - Aᴴ) / 2`.

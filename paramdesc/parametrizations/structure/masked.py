@@ -82,5 +82,6 @@ def check_broadcast(mask: Tensor, X: Tensor) -> None:
         fits = fits and (mask.shape[dim] == 1 or mask.shape[dim] == X.shape[leading + dim])
     if not fits:
         raise ValueError(
-            f"a mask of shape {list(mask.shape)} is not one for a tensor of shape {list(X.shape)}."
+            f"a mask of shape {list(mask.shape)} does not broadcast to a tensor of shape "
+            f"{list(X.shape)}."
         )

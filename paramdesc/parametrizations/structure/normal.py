@@ -203,8 +203,8 @@ def real_basis(Y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     V = torch.where(rotating.unsqueeze(-2), V, 0)
     planes = torch.nn.functional.pad(torch.view_as_real(V).flatten(-2), (0, n % 2))
     Q = torch.linalg.qr(planes).Q
-    # what is left, in which Y is symmetric, is turned to the eigenvectors, and the planes
-    # keep their places: their numbers are the smallest, in order
+    # the rest, on which Y is symmetric, is rotated to the eigenvectors, and the planes keep their
+    # places, which come first
     is_left = ~torch.nn.functional.pad(rotating.repeat_interleave(2, -1), (0, n % 2))
     T = Q.mT @ (Y + Y.mT) @ Q
     T = torch.where(is_left.unsqueeze(-1) & is_left.unsqueeze(-2), T, 0)

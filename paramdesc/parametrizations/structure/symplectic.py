@@ -38,10 +38,10 @@ class Symplectic(BasePoint):
 
     Assignment and registration make the value the `base`, and set `X` to zero. A symplectic matrix
     is kept as it is. Any other is replaced by the nearer of two matrices, because the nearest one
-    has no closed form: its generalized polar factor `A (A* A)^(-1/2)` with the adjoint `A* = J⁻¹ Aᵀ
-    J`, if Newton's iteration finds it, and the nearest matrix that is both symplectic and
-    orthogonal, or, if complex, the nearest unitary `[[U, 0], [0, Ū]]`. This takes about 15 inverses
-    in double precision.
+    has no closed form: its generalized polar factor `A (A* A)^(-1/2)` with the adjoint
+    `A* = J⁻¹ Aᵀ J`, if Newton's iteration finds it, and the nearest matrix that is both symplectic
+    and orthogonal, or, if complex, the nearest unitary `[[U, 0], [0, Ū]]`. This takes about 15
+    inverses in double precision.
 
     Args:
         rebase: the number of training steps after which the base point moves; None for never.

@@ -36,7 +36,7 @@ def answer_mark(context: Any) -> None:
 
 
 def storage_in_trace(fake: Any) -> int | None:
-    """What tells the memory of `fake`, if it has any of its own."""
+    """What identifies the memory of `fake`, if it has its own."""
     try:
         return int(fake.untyped_storage()._cdata)
     except (AttributeError, NotImplementedError):  # not a tensor, or wrapped by a transform

@@ -1,4 +1,4 @@
-"""Chains that are switched off, in compiled code: its guards ask how each is read now."""
+"""Disabled chains in compiled code: its guards check how each is read now."""
 
 from __future__ import annotations
 

@@ -18,8 +18,9 @@ __all__ = ["is_led_by_guards"]
 
 
 def is_led_by_guards(chain: Any) -> bool:
-    """In compiled code: whether its guards see to it, at each call, that the states of the maps
-    in `chain` move on after a training step. Not where nothing is guarded, as in an export.
+    """Whether the guards of compiled code update the states of the maps in `chain`.
+
+    Not in an export, which has no guards.
     """
     answer = False
     torch._dynamo.comptime.comptime(bind_steps)  # may give `answer` another value

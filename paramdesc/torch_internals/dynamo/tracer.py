@@ -1,4 +1,4 @@
-"""Asking Dynamo, and keeping it away: what the other files here stand on."""
+"""Queries to Dynamo, and code that it must not trace: the basis of the other files here."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import paramdesc as P
+from paramdesc.caching import gathered
 from paramdesc.errors import DeferredGradientError
 from tests.caching.deferred.comparing import assert_close, default_dtype
 from tests.caching.deferred.loops import accumulate, backward, batches, loss_of
@@ -106,15 +107,59 @@ def group_of_one() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("reshard", [True, False])
-def test_a_sharded_model_is_refused_and_keeps_its_gradients(reshard: bool) -> None:
+def test_a_sharded_model_gets_the_gradients_without_deferral(reshard: bool) -> None:
+    with group_of_one() as mesh:
+        found = []
+        for deferred in (True, False):
+            torch.manual_seed(0)
+            model = two_layers()
+            for part in (model[0], model[2], model):  # type: ignore[index]
+                fully_shard(part, mesh=mesh, reshard_after_forward=reshard)
+            with P.cached(model, deferred=deferred):
+                accumulate(model)
+            found.append([full(original.grad) for original in originals(model)])
+        torch.testing.assert_close(*found)
+
+
+def full(gradient: Any) -> Tensor:
+    return gradient.full_tensor()  # type: ignore[no-any-return]
+
+
+def test_a_failure_leaves_the_gradients_of_a_sharded_model() -> None:
+    class Failing(torch.autograd.Function):
+        @staticmethod
+        def forward(_ctx: Any, tensor: Tensor) -> Tensor:
+            return 2 * tensor
+
+        @staticmethod
+        def backward(_ctx: Any, *_gradients: Tensor) -> Any:
+            raise ArithmeticError("in the backward pass")
+
+    class Fails(nn.Module):
+        def forward(self, tensor: Tensor) -> Tensor:
+            return Failing.apply(tensor)  # type: ignore[no-any-return,no-untyped-call]
+
+    with group_of_one() as mesh:
+        model = two_layers()
+        P.register_parametrization(model[0], "weight", Fails())  # type: ignore[index]
+        for part in (model[0], model[2], model):  # type: ignore[index]
+            fully_shard(part, mesh=mesh)
+        for _ in range(2):
+            with pytest.raises(ArithmeticError), P.cached(model, deferred=True):
+                accumulate(model)
+            assert all(original.grad is None for original in originals(model))
+
+
+def test_a_sharded_original_without_what_fsdp_knows_of_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with a version of torch that keeps it in another way."""
     message = r"'0\.weight' are sharded again.*Write cached\(\.\.\.\) without deferred=True"
+    monkeypatch.setattr(gathered, "find_gathering", lambda module, name: None)
     with group_of_one() as mesh:
         model = two_layers()
         for part in (model[0], model[2], model):  # type: ignore[index]
-            fully_shard(part, mesh=mesh, reshard_after_forward=reshard)
+            fully_shard(part, mesh=mesh)
         with pytest.raises(DeferredGradientError, match=message), P.cached(model, deferred=True):
             accumulate(model)
         assert all(original.grad is None for original in originals(model))
-        with P.cached(model):
-            accumulate(model)
-        assert all(original.grad is not None for original in originals(model))

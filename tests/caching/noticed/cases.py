@@ -218,7 +218,7 @@ GROUPS: dict[str, list[Case]] = {
             lambda m: P.register_parametrization(m, "weight", torch.sin),
         ),
         Case(
-            "FSDP (`fully_shard`) gathers the original again",
+            "FSDP (`fully_shard`) gathers a changed original",
             print,
             columns=({"ordinary": IN_A_BLOCK["ordinary"]}, LASTING, NOT_COMPARED),
             try_=try_gathered,

@@ -48,8 +48,8 @@ OFF = {
 }
 """The rules that are not applied, and why."""
 
-NAME = re.compile(r"\w*[a-z\d][A-Z]\w*(?:'s)?|[A-ZÅ]\.")
-"""Names of classes, and initials of people."""
+NAME = re.compile(r"\w*[a-z\d][A-Z]\w*(?:'s)?|[A-ZÅ]\.|\w*[ᴴᵀᵏ]\w*")
+"""Names of classes, initials of people, and formulas."""
 
 
 def findings() -> list[str]:

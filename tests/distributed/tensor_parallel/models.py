@@ -1,0 +1,199 @@
+"""Models that are trained on two processes by the styles of torch, and on one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor.debug import CommDebugMode
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.testing import assert_close
+
+import paramdesc as P
+from paramdesc.parametrizations import (
+    LowRank,
+    MaxNorm,
+    Orthogonal,
+    Positive,
+    Scaled,
+    SpectralNorm,
+    Symmetric,
+    WeightNorm,
+    lora,
+    orthogonal,
+    spectral_norm,
+    weight_norm,
+)
+from tests.distributed.tensor_parallel.maps import whole
+
+__all__ = ["MODELS", "SCOPES", "compare", "count_messages", "others"]
+
+
+def on(*maps: Callable[[], nn.Module]) -> Callable[[nn.Module], Any]:
+    def put(layer: nn.Module) -> nn.Module:
+        for new in maps:
+            P.register_parametrization(layer, "weight", new())
+        return layer
+
+    return put
+
+
+MODELS: dict[str, Callable[[nn.Module], Any]] = {
+    "orthogonal": orthogonal,
+    "Orthogonal that moves its base": on(lambda: Orthogonal(rebase=2)),
+    "SpectralNorm": on(SpectralNorm),
+    "spectral_norm": spectral_norm,
+    "weight_norm": weight_norm,
+    "lora": lambda layer: lora(layer, rank=2),
+    "LowRank": on(lambda: LowRank(3)),
+    "Scaled": on(lambda: Scaled(0)),
+    "a chain": on(WeightNorm, SpectralNorm),
+}
+SCOPES: dict[str, Callable[[nn.Module], Any]] = {
+    "none": lambda model: nullcontext(),
+    "cached": P.cached,
+    "batched": lambda model: P.cached(model, batched=True),
+    "deferred": lambda model: P.cached(model, deferred=True),
+}
+PLANS: dict[str, Callable[[], dict[str, Any]]] = {
+    "linear": lambda: {"1": ColwiseParallel(), "3": RowwiseParallel()},
+    "embedding": lambda: {
+        "0": ColwiseParallel(output_layouts=Replicate()),
+        "1": ColwiseParallel(),
+        "3": RowwiseParallel(),
+    },
+    "embedding by rows": lambda: {
+        "0": RowwiseParallel(input_layouts=Replicate()),
+        "1": ColwiseParallel(),
+        "3": RowwiseParallel(),
+    },
+}
+
+
+def model_of() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 6))
+
+
+def parametrized(model: Any, name: str) -> Any:
+    for layer in (model[0], model[1], model[3]):
+        MODELS[name](layer)
+    return model
+
+
+def train(model: nn.Module, scope: str) -> list[float]:
+    optimizer = torch.optim.Adam([x for x in model.parameters() if x.requires_grad], lr=0.05)
+    generator = torch.Generator().manual_seed(3)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        with SCOPES[scope](model):
+            for _ in range(2):
+                batch = torch.randint(10, (4,), generator=generator)
+                loss = (model(batch) - 1).square().mean()
+                loss.backward()
+                losses.append(loss.item())
+        optimizer.step()
+    return losses
+
+
+def compare(name: str, plan: str, registers_first: bool, scope: str, mesh: Any) -> None:
+    """Train in one process and in all, and compare everything."""
+    plain = parametrized(model_of(), name)
+    model = model_of()
+    if registers_first:
+        parametrized(model, name)
+        if mesh.get_rank():  # the numbers of the first process count
+            with torch.no_grad():
+                for x in (*model[1:].parameters(), *model[1:].buffers()):
+                    x.add_(1)
+    parallelize_module(model, mesh, PLANS[plan]())
+    if not registers_first:
+        parametrized(model, name)
+    losses = torch.tensor(train(model, scope))
+    assert_close(losses, torch.tensor(train(plain, scope)), atol=1e-5, rtol=1e-4)
+    for (key, x), (other, y) in zip(
+        plain.state_dict().items(), model.state_dict().items(), strict=True
+    ):
+        assert key == other
+        assert_close(whole(y), x, atol=1e-4, rtol=1e-3)
+    check_afterwards(plain, model)
+
+
+@torch.no_grad()
+def check_afterwards(plain: Any, model: Any) -> None:
+    """Copies, states, and values in the place of maps."""
+    batch = torch.arange(4)
+    assert_close(model(batch), plain(batch), atol=1e-4, rtol=1e-4)
+    assert torch.equal(copy.deepcopy(model)(batch), model(batch))
+    model.load_state_dict(model.state_dict())
+    plain.eval()
+    model.eval()
+    assert_close(model(batch), plain(batch), atol=1e-4, rtol=1e-4)
+    P.bake(model)
+    assert isinstance(model[1].weight, nn.Parameter)
+    assert isinstance(model[1].weight, DTensor)
+    assert_close(model(batch), plain(batch), atol=1e-4, rtol=1e-4)
+
+
+def count_messages(mesh: Any) -> dict[str, list[int]]:
+    """How many collectives a read takes, for weights in rows and in columns."""
+    maps: dict[str, Callable[[], nn.Module]] = {
+        "Positive": Positive,
+        "MaxNorm": MaxNorm,
+        "WeightNorm": WeightNorm,
+        "LowRank": lambda: LowRank(2),
+        "Symmetric": Symmetric,
+    }
+    debugging: Any = CommDebugMode  # its stub has no types
+    found = {}
+    for name, new in maps.items():
+        counts = []
+        for style in (ColwiseParallel(), RowwiseParallel()):
+            layer = P.register_parametrization(nn.Linear(6, 6), "weight", new())
+            parallelize_module(layer, mesh, style)
+            with debugging() as messages:
+                assert layer.weight.ndim == 2
+            counts.append(messages.get_total_counts())
+        found[name] = counts
+    return found
+
+
+def others(mesh: Any) -> dict[str, Any]:
+    """What happens where a call fails, on buffers, on the meta device and when compiled."""
+    from torch.distributed.tensor import distribute_module
+
+    def fail(name: str, module: nn.Module, mesh: Any) -> None:
+        if name == "3":
+            raise ValueError("the partition fails")
+
+    found: dict[str, Any] = {}
+    model = parametrized(model_of(), "orthogonal")
+    keys = list(model.state_dict())
+    try:
+        distribute_module(model, mesh, fail)
+    except ValueError:
+        found["after a failure"] = keys == list(model.state_dict()) and P.is_parametrized(
+            model[1], "weight"
+        )
+    norm = P.register_parametrization(nn.BatchNorm1d(4), "running_mean", Positive())
+    distribute_module(norm, mesh)
+    found["buffer"] = isinstance(norm.running_mean, DTensor) and not norm._parameters.get(
+        "running_mean"
+    )
+    with torch.device("meta"):
+        model = parametrized(model_of(), "orthogonal")
+    parallelize_module(model, mesh, PLANS["linear"]())
+    found["meta"] = model[1].weight.is_meta
+    model = parametrized(model_of(), "weight_norm")
+    expected = model(torch.arange(4)).detach()
+    parallelize_module(model, mesh, PLANS["linear"]())
+    compile_it: Any = torch.compile
+    compiled: Tensor = compile_it(model, backend="eager")(torch.arange(4))
+    found["compiled"] = torch.allclose(compiled, expected, atol=1e-5)
+    return found

@@ -1,0 +1,109 @@
+"""A recipe describes the maps of a model in JSON, and makes them again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paramdesc as P
+from paramdesc.errors import RecipeError
+from paramdesc.integrations.recipes import (
+    apply_recipe,
+    load_recipe,
+    make_map,
+    recipe_of,
+    save_recipe,
+)
+from paramdesc.parametrizations import SpectralNorm, Sphere, Symmetric, orthogonal
+from tests.parametrizations.all_cases import CASES
+
+REFUSED = {"straight through", "interval, of tensors"}  # functions, and numbers in tensors
+
+
+class Shifted(nn.Module):
+    """A map from outside of the library."""
+
+    def __init__(self, by: float = 1.0) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, X: Tensor) -> Tensor:
+        return X + self.by
+
+    def right_inverse(self, Y: Tensor) -> Tensor:
+        return Y - self.by
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_maps_of_the_library_are_made_again(name: str) -> None:
+    case = CASES[name]
+    torch.manual_seed(0)
+    host, other = nn.Module(), nn.Module()
+    host.weight, other.weight = (nn.Parameter(case.weight()) for _ in range(2))
+    P.register_parametrization(host, "weight", case.make())
+    if name in REFUSED or name.startswith("distributions"):
+        with pytest.raises(RecipeError, match="cannot be described"):
+            recipe_of(host)
+        return
+    apply_recipe(other, json.loads(json.dumps(recipe_of(host))))
+    other.load_state_dict(host.state_dict())
+    torch.testing.assert_close(other.weight, host.weight)
+
+
+def test_maps_of_a_model_go_through_a_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    orthogonal(model[0])
+    P.register_parametrization(model, "1.weight", Symmetric())
+    P.register_parametrization(model, "1.weight", SpectralNorm(0.5))
+    save_recipe(recipe_of(model), tmp_path)
+    other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    assert apply_recipe(other, load_recipe(tmp_path)) == []
+    assert repr(other) == repr(model)
+    save_recipe({}, tmp_path)
+    assert load_recipe(tmp_path) == {}
+
+
+def test_a_tie_is_kept() -> None:
+    def make() -> nn.ModuleDict:
+        return nn.ModuleDict({"embed": nn.Embedding(6, 3), "head": nn.Linear(3, 6)})
+
+    model, other = make(), make()
+    P.register_parametrization(model, "embed.weight", Sphere())
+    P.tie_weights(model, "embed.weight", "head.weight")
+    apply_recipe(other, recipe_of(model))
+    found: Any = other
+    chains = [found[name].parametrizations.weight for name in ("embed", "head")]
+    assert chains[0] is chains[1]
+
+
+def test_a_map_from_outside_is_named_by_the_caller() -> None:
+    model, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    found: Any = other
+    P.register_parametrization(model, "weight", Shifted(2.0))
+    recipe = recipe_of(model)
+    with pytest.raises(RecipeError, match="cannot choose which code runs"):
+        apply_recipe(other, recipe)
+    apply_recipe(other, recipe, [Shifted])
+    assert found.parametrizations.weight[0].by == 2.0
+
+
+def test_a_plain_function_is_refused() -> None:
+    model = P.register_parametrization(nn.Linear(3, 3), "weight", torch.exp)
+    with pytest.raises(RecipeError, match="plain function"):
+        recipe_of(model)
+
+
+def test_functions_are_not_maps() -> None:
+    with pytest.raises(RecipeError, match="not in paramdesc"):
+        make_map({"map": "load_adapters"})
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "parametrizations.json").write_text('{"format": 2}')
+    with pytest.raises(RecipeError, match="has format 2"):
+        load_recipe(tmp_path)
