@@ -25,7 +25,8 @@ ENTRIES: tuple[Entry, ...] = (
         "Stacked(Orthogonal(), 3)",
         gaussian(12, 4),
         singular_values_of_blocks(3),
-        "One map for all blocks of equal size, computed in one call. Here each block is orthogonal.",
+        "One map for all blocks of equal size, computed in one call. Here each block is "
+        "orthogonal.",
     ),
     Entry(
         "Flattened(Orthogonal(), rows=0)",

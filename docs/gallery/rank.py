@@ -20,8 +20,8 @@ ENTRIES: tuple[Entry, ...] = (
         "LoRA(2)",
         TALL,
         DIFFERENCE,
-        "A frozen weight plus a trained matrix of low rank, which is zero at first. In the picture it "
-        "is random.",
+        "A frozen weight plus a trained matrix of low rank, which is zero at first. In the "
+        "picture it is random.",
         with_tensor("0.lora_B", gaussian(12, 2, seed=1)),
         "layer.weight, lora_B random",
     ),
