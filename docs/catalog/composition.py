@@ -17,7 +17,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Blocks",
-        purpose="one parametrization for each gate, head or expert",
+        purpose="a different parametrization for each block",
         formula=r"Y = \begin{bmatrix} f_1(X_1) \\ \vdots \\ f_k(X_k) \end{bmatrix}",
         use="For the gates of an LSTM, the heads of attention, or experts, each with a map of its "
         "own.",
@@ -28,7 +28,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "Stacked",
-        purpose="the same on blocks of the same size, which is faster",
+        purpose="one parametrization for all equal blocks: gates of an LSTM, heads, experts",
         formula=r"Y = \begin{bmatrix} f(X_1) \\ \vdots \\ f(X_k) \end{bmatrix}",
         use="For the gates of an LSTM or the heads of attention, all in one batched call.",
         instead=(("Blocks", "for blocks of several sizes, or with different maps"),),

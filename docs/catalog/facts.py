@@ -17,7 +17,7 @@ FAMILIES: tuple[Family, ...] = (
     ("Spectrum and determinant", spectrum.FACTS),
     ("Linear and algebraic structure", linear_structure.FACTS),
     ("Entries", elements.FACTS),
-    ("Parts and wholes", composition.FACTS),
+    ("Blocks and combinations", composition.FACTS),
 )
 
 FACTS = {fact.name: fact for _, facts in FAMILIES for fact in facts}

@@ -23,7 +23,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "LipschitzRescaled",
-        purpose="norm of at most 1, without iterations",
+        purpose="a 1-Lipschitz layer without power iterations",
         formula=r"Y = X D, \qquad d_i = \Big(\sum_j \left|X^\mathsf{H} X\right|_{ij}\Big)^{-1/2}",
         use="For Lipschitz layers whose bound must hold at each step, without a state. It is "
         "closest to its bound at orthogonal weights, so start from one.",
@@ -85,8 +85,8 @@ FACTS: tuple[Fact, ...] = (
         functions=("operator_norm_inf", "operator_norm_1"),
         words="Bounded absolute sums",
         variants=(
-            ("the same in the maximum norm, for a given layer", "operator_norm_inf"),
-            ("the same in the 1-norm, for a given layer", "operator_norm_1"),
+            ("a bound on the operator norm of a layer in the maximum norm", "operator_norm_inf"),
+            ("a bound on the operator norm of a layer in the 1-norm", "operator_norm_1"),
         ),
     ),
 )

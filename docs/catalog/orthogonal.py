@@ -31,7 +31,7 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(
         "TorchOrthogonal",
-        purpose="the same from the tensors that torch's `orthogonal` saves",
+        purpose="an orthogonal weight, with checkpoints compatible with torch's `orthogonal`",
         formula=r"Y = B \exp(A), \qquad"
         r" A = \operatorname{tril}(X) - \operatorname{tril}(X)^\mathsf{H}",
         use="For checkpoints of torch's `orthogonal`: a state dict means the same weight in both. "

@@ -22,7 +22,7 @@ FACTS: tuple[Fact, ...] = (
         cost="3 products.",
         launches="positive definite",
         functions=("positive_definite",),
-        variants=(("the same, with faster training", "PositiveDefinite(triangular=False)"),),
+        variants=(("a covariance that trains faster", "PositiveDefinite(triangular=False)"),),
     ),
     Fact(
         "PositiveSemidefinite",

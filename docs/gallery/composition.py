@@ -12,26 +12,27 @@ ENTRIES: tuple[Entry, ...] = (
         SQUARE,
         eigenvalues(),
         "One map after another: the exponential of a symmetric matrix is positive definite. "
-        "The weight is the original here.",
+        "The picture shows the original on the left.",
         applied,
     ),
     Entry(
         "Blocks([Orthogonal(), Symmetric(), None], 3)",
         gaussian(12, 4),
         singular_values_of_blocks(3),
-        "Each block has a map of its own: an orthogonal one, a symmetric one, and a free one.",
+        "Each block has a map of its own; here an orthogonal one, a symmetric one, and none.",
     ),
     Entry(
         "Stacked(Orthogonal(), 3)",
         gaussian(12, 4),
         singular_values_of_blocks(3),
-        "The same map on all blocks, in one call: each is orthogonal.",
+        "One map for all blocks of equal size, computed in one call. Here each block is "
+        "orthogonal.",
     ),
     Entry(
         "Flattened(Orthogonal(), rows=0)",
         FILTERS,
         singular_values(1),
-        "A convolution, treated and drawn as a matrix with one row for each output channel.",
+        "A tensor treated as a matrix; here a convolution, with one row for each output channel.",
     ),
     Entry(
         "Orthogonal()",
@@ -46,7 +47,7 @@ ENTRIES: tuple[Entry, ...] = (
         "Transposed()",
         TALL,
         singular_values(),
-        "The transpose of the original, which is the weight here.",
+        "The transpose of the original, which the picture shows on the left.",
         applied,
     ),
 )

@@ -25,7 +25,7 @@ ENTRIES: tuple[Entry, ...] = (
         "Gram()",
         SQUARE,
         eigenvalues(),
-        "The inner products of the rows of the original, which is the weight here.",
+        "The inner products of the rows of the original, which the picture shows on the left.",
         applied,
     ),
     Entry(

@@ -228,7 +228,9 @@ GROUPS: dict[str, list[Case]] = {
         Case("in place: `p.add_(1)`, `p.view(-1)[0] = 1`", lambda m: original_of(m).add_(1)),
         Case("in place, a buffer of a parametrization", own(lambda p: p.scale.mul_(2)), counting),
         Case("another tensor in its place", rebind),
-        Case("`p.data = other`", replace_data),
+        Case(
+            "`p.data = other` (another view of the same memory: not in an open block)", replace_data
+        ),
         Case("`p.data.copy_(average)`", lambda m: original_of(m).data.copy_(torch.ones(3, 3))),
         Case("`p.data.add_(1)` for a buffer", own(lambda p: p.scale.data.add_(1)), counting),
         Case("a collective: `dist.broadcast(p, 0)`, `dist.all_reduce(p)`", by_collective),
