@@ -29,6 +29,16 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def nothing_frozen() -> Iterator[None]:
+    """The collector's lists are complete: some warnings are not given otherwise."""
+    gc.unfreeze()
+    try:
+        yield
+    finally:
+        gc.freeze()
+
+
+@pytest.fixture
 def no_collector() -> Iterator[None]:
     """What a test sees freed is freed by its last reference."""
     gc.collect()

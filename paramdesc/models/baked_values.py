@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from paramdesc.models.parametrized_tensors import ParametrizedTensor, own_tensors
+from paramdesc.registration.holders import count_modules_with
 from paramdesc.registration.sharing import owners_of
 from paramdesc.registration.snapshot import differs
 from paramdesc.torch_internals.tensors import is_wrapper, memory_of, replace_data
@@ -32,6 +33,9 @@ class Holders:
                 for chain in owners_of(part):
                     if id(chain) not in own:
                         self.counts.update(id(x) for x in chain.own_originals().values())
+        for chain in {id(chain): chain for tensor in chosen for chain in tensor.chains()}.values():
+            more = count_modules_with(chain) - 1  # besides the one that was counted above
+            self.counts.update({id(x): more for x in chain.own_originals().values()})
         self.given_up = Counter(key for tensor in chosen for key in tensor.held_leaves())
 
     def has_others(self, leaf: Tensor) -> bool:

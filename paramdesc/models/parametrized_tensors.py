@@ -66,6 +66,10 @@ class ParametrizedTensor:
         """The modules of its maps, which other tensors may have too."""
         return []
 
+    def chains(self) -> list[ParametrizationList]:
+        """Its chain, if it is one of ours, which other modules may have too."""
+        return []
+
     def held_leaves(self) -> list[int]:
         """The identities of `leaves()`, once for each module that will no longer hold them."""
         raise NotImplementedError
@@ -136,6 +140,9 @@ class OfChain(ParametrizedTensor):
     def parts(self) -> list[Module]:
         chains = [x for x in self.modules if isinstance(x, ParametrizationList)]
         return [part for chain in chains for part in chain.maps()]
+
+    def chains(self) -> list[ParametrizationList]:
+        return [self.chain] if isinstance(self.chain, ParametrizationList) else []
 
     def held_leaves(self) -> list[int]:
         return [id(x) for x in self.originals]

@@ -11,7 +11,7 @@ from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.register import place_chain
 
-__all__ = ["hold_too", "is_held_by_others"]
+__all__ = ["count_modules_with", "hold_too", "is_held_by_others"]
 
 FLAG = "is_held_by_several"
 """The attribute of a chain that more than one module has had. The search is done for these only."""
@@ -34,11 +34,23 @@ def is_held_by_others(chain: Any, module: Module) -> bool:
     return find_container(chain, module)
 
 
+def count_modules_with(chain: Any) -> int:
+    """The number of modules that have `chain`, wherever they are."""
+    if FLAG not in chain.__dict__:
+        return 1
+    if len(containers_of(chain)) > 1:
+        gc.collect()
+    return len(containers_of(chain))
+
+
 def find_container(chain: Any, besides: Module) -> bool:
     own = besides._modules.get("parametrizations")
-    return any(
-        type(x) is ParametrizationDict
-        and x is not own
-        and any(child is chain for child in x._modules.values())
+    return any(x is not own for x in containers_of(chain))
+
+
+def containers_of(chain: Any) -> list[Any]:
+    return [
+        x
         for x in gc.get_objects()
-    )
+        if type(x) is ParametrizationDict and any(child is chain for child in x._modules.values())
+    ]

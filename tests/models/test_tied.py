@@ -12,9 +12,18 @@ from torch import nn
 
 import paramdesc as P
 from paramdesc.errors import MissingTensorError, PlacementError, TyingError
-from paramdesc.parametrizations import Orthogonal, SpectralNorm, Sphere, Symmetric, WeightNorm
+from paramdesc.parametrizations import (
+    Orthogonal,
+    Positive,
+    SpectralNorm,
+    Sphere,
+    Symmetric,
+    WeightNorm,
+)
 from tests.helpers import Double, chain_of
 from tests.models.architectures import LanguageModel, trained
+
+pytestmark = pytest.mark.usefixtures("nothing_frozen")
 
 TOKENS = torch.tensor([[1, 2, 3], [4, 5, 6]])
 MAPS = [Sphere, WeightNorm, SpectralNorm]
@@ -215,3 +224,28 @@ def test_an_untied_optimizer_warns() -> None:
     P.tie_weights(model, "embed.weight", "head.weight")
     with pytest.warns(UserWarning, match="'weight' of Linear"):
         trained(model, optimizer, TOKENS)
+
+
+@pytest.mark.parametrize("way", ["by path", "other path", "excluded", "submodule", "all"])
+@pytest.mark.parametrize("kind", [Orthogonal, Positive])
+def test_baking_one_of_two_tied_tensors_leaves_the_other(kind: Any, way: str) -> None:
+    model: Any = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    P.parametrize(model, {"0.weight": kind})
+    with torch.no_grad():
+        for original in P.get_parametrizations(model).originals():
+            original.add_(0.3)
+    values = [layer.weight.detach().clone() for layer in model]
+    if way == "by path":
+        P.bake(model, "0.weight")
+    elif way == "other path":
+        P.bake(model, "1.weight")
+    elif way == "excluded":
+        P.bake(model, exclude=["1.weight"])
+    elif way == "submodule":
+        P.bake(model[0])
+    else:
+        P.bake(model)
+        assert model[0].weight is model[1].weight
+    for layer, value in zip(model, values, strict=True):
+        torch.testing.assert_close(layer.weight.detach(), value)

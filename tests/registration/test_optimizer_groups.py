@@ -14,6 +14,8 @@ from paramdesc.errors import OptimizerError
 from paramdesc.parametrizations import LoRA, LowRank, Scaled, SpectralNorm, Symmetric, WeightNorm
 from tests.helpers import chain_of
 
+pytestmark = pytest.mark.usefixtures("nothing_frozen")
+
 OPTIMIZERS: list[Any] = [
     lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
     lambda groups: torch.optim.Adam(groups, lr=0.01, amsgrad=True),
