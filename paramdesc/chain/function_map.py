@@ -84,7 +84,7 @@ def warn_of_typo(kind: type[Module]) -> None:
     """Warn of a class whose `right_inverse` is misspelled: it would be ignored."""
     if hasattr(kind, "right_inverse"):
         return
-    own = [name for name in dir(kind) if not hasattr(Module, name)]
+    own = [x for x in dir(kind) if not x.startswith("_") and not hasattr(Module, x)]
     near = get_close_matches("right_inverse", own, 1, cutoff=0.85)
     if near:
         warnings.warn(

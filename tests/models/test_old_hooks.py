@@ -66,6 +66,9 @@ class Other(nn.Module):
     def inverse(self, Y: Any) -> Any:
         return Y
 
+    def _right_inverse(self, Y: Any) -> Any:
+        return Y
+
 
 def test_a_misspelled_right_inverse_is_noticed_at_registration() -> None:
     with pytest.warns(UserWarning, match="Typo.right_invers is not used.*right_inverse"):
