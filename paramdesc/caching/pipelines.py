@@ -105,19 +105,20 @@ def deferring(scopes: list[Any], chains: list[Any], is_single: bool) -> Iterator
     """
     ordinary = [scope for scope in scopes if scope.deferral is None]
     batched = [] if is_single else [scope for scope in scopes if scope.batched]
-    for scope in ordinary:
-        for chain in chains:
-            scope.drop(chain)
-        scope.deferral = Deferral()
-    for scope in batched:
-        scope.batched = False
     try:
+        for scope in ordinary:
+            for chain in chains:
+                scope.drop(chain)
+            scope.deferral = Deferral()
+        for scope in batched:
+            scope.batched = False
         yield
         for scope in ordinary:
             scope.deferral.backward()
     finally:
         for scope in ordinary:
-            scope.deferral.drop()
+            if scope.deferral is not None:
+                scope.deferral.drop()
             scope.deferral = None
         for scope in batched:
             scope.batched = True

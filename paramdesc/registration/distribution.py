@@ -127,7 +127,9 @@ class Plain:
             return
         for name in self.values:
             holder = module._parameters if name in module._parameters else buffers
-            self.found[name] = holder.pop(name)
+            found = holder.pop(name, None)
+            if found is not None:  # the caller's function may have deleted it
+                self.found[name] = found
         for name, tensor in buffers.items():
             self.namespace.__wrapped__[name] = tensor
         module.__dict__["_buffers"] = self.namespace
@@ -139,9 +141,10 @@ class Plain:
     def place(self) -> None:
         """Place the originals as the values were placed."""
         for name, chain in self.chains._modules.items():
-            layout = layout_of(self.found[name])
-            if layout is not None:
-                place_chain(chain, self.found[name].shape, layout)
+            found = self.found.get(name)
+            layout = None if found is None else layout_of(found)
+            if found is not None and layout is not None:
+                place_chain(chain, found.shape, layout)
 
 
 def value_of(chain: Any) -> Tensor:
