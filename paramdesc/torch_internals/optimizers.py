@@ -170,12 +170,14 @@ class RunningSteps(threading.local):
         self.steps: list[Running] = []
 
     def drop_ended(self, frame: Any) -> None:
-        """Forget the steps that do not enclose `frame`."""
+        """Forget the steps that do not enclose `frame`, in which a new one begins.
+
+        A step that has raised may have had the same frame: Python uses frames again.
+        """
         if self.steps:
             calls = {}
-            while frame is not None:
+            while (frame := frame.f_back) is not None:
                 calls[id(frame)] = frame
-                frame = frame.f_back
             self.steps = [step for step in self.steps if step.is_in(calls)]
 
 

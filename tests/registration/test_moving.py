@@ -530,6 +530,19 @@ def test_parts_of_a_joint_map_that_gc_has_frozen_move_together() -> None:
     torch.testing.assert_close(both @ both.T, torch.eye(4).double())
 
 
+def test_steps_count_after_one_that_raised() -> None:
+    """The step that raised and the next one may have the same frame."""
+    layer = layer_of(Orthogonal(rebase=50), [4, 4])
+    optimizer = SGD(layer.parameters(), lr=0.1)
+    for count in range(1, 9):
+        with cached(layer, deferred=True):
+            layer.weight.sum().backward()
+            with pytest.raises(RuntimeError, match="deferred"):
+                optimizer.step()
+        step(layer, optimizer)
+        assert moving.steps_of(chain_of(layer)) == count
+
+
 def test_frozen_and_later_maps_are_left_alone() -> None:
     layer = layer_of(Orthogonal(rebase=1), [4, 4])
     chain_of(layer).original.requires_grad_(False)

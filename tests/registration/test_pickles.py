@@ -192,7 +192,7 @@ def test_a_name_in_pickles_is_importable_and_keeps_its_type_hints(name: str) -> 
 
 
 def test_the_package_shows_what_is_public_and_nothing_else() -> None:
-    assert dir(P) == sorted(P.__all__)
+    assert dir(P) == sorted(["__version__", *P.__all__])
     assert all(hasattr(P, name) for name in P.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         P.nonsense  # noqa: B018

@@ -81,7 +81,9 @@ def test_a_map_with_a_state_is_refused_on_a_second_tensor(make: Callable[[], nn.
 def test_the_refusal_names_what_is_written(name: str) -> None:
     write, written = WRITES[name]
     layer = linear(Written(write), 6)
-    with pytest.raises(SharedMapError, match=f"'weight' of Linear already.*'{written}'"):
+    with pytest.raises(
+        SharedMapError, match=f"already parametrizes 'weight' of Linear.*'{written}'"
+    ):
         P.register_parametrization(nn.Linear(6, 6), "weight", chain_of(layer)[0])
 
 
