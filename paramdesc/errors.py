@@ -999,8 +999,17 @@ class RecipeError(ValueError):
         return cls(
             f"{type(parametrization).__name__}, which parametrizes {path!r}, cannot be described "
             "by the arguments of its constructor. A map from another library must store each "
-            "argument as an attribute of the same name, and plain functions cannot be stored. "
+            "argument as an attribute of the same name; tensors must be Parameters or persistent "
+            "buffers, and plain functions cannot be stored. "
             "Register the map in the __init__ of the model class instead, or bake the tensor."
+        )
+
+    @classmethod
+    def shared(cls, path: str, other: str, part: Module) -> RecipeError:
+        return cls(
+            f"one {type(part).__name__}, which has Parameters or buffers, parametrizes both "
+            f"{other!r} and {path!r}. A recipe cannot say that they share it. Register it in the "
+            "__init__ of the model class instead, or give each tensor a map of its own."
         )
 
     @classmethod

@@ -47,19 +47,29 @@ def recipe_of(model: Module) -> Recipe:
     """The recipe of all tensors of `model` that paramdesc parametrizes.
 
     Raises:
-        RecipeError: a ValueError, for a map that JSON cannot describe.
+        RecipeError: a ValueError, for a map that JSON cannot describe, and for a map object with
+            numbers of its own that parametrizes several tensors.
     """
     found: Recipe = {}
     first: dict[int, str] = {}
+    holders: dict[int, str] = {}
     for path, chain in paths_of_chains(model):
         if id(chain) in first:
             found[path] = {"tied": first[id(chain)]}
             continue
         first[id(chain)] = path
         found[path] = {"maps": [describe_checked(each, path) for each in chain]}
+        for part in parts_with_numbers(chain):
+            if holders.setdefault(id(part), path) != path:
+                raise RecipeError.shared(path, holders[id(part)], part)
         if chain.unsafe:
             found[path]["unsafe"] = True
     return found
+
+
+def parts_with_numbers(chain: Any) -> list[Module]:
+    """The maps of a chain, and the modules in them, that hold Parameters or buffers themselves."""
+    return [part for each in chain for part in each.modules() if part._parameters or part._buffers]
 
 
 def paths_of_chains(model: Module) -> list[tuple[str, Any]]:
@@ -140,7 +150,7 @@ def describe_checked(each: Module, path: str) -> dict[str, Any]:
     description = describe(each, path)
     try:
         made = make_map(json.loads(json.dumps(description)), outside_classes(each))
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise RecipeError.not_described(path, each) from error
     if repr(made) != repr(each) or describe(made, path) != description:
         raise RecipeError.not_described(path, each)
@@ -192,6 +202,8 @@ def describe(each: Module, path: str = "") -> dict[str, Any]:
         value = find(each) if find else getattr(each, name, inspect.Parameter.empty)
         if value is inspect.Parameter.empty or inspect.ismethod(value):
             raise RecipeError.not_described(path, each)
+        if isinstance(value, Tensor) and name not in each.state_dict(keep_vars=True):
+            raise RecipeError.not_described(path, each)  # its numbers are not in the checkpoint
         if isinstance(value, Tensor) or value != parameter.default:
             description[name] = to_json(value, path)
     return description
@@ -207,7 +219,7 @@ def parameters_of(cls: type) -> Mapping[str, inspect.Parameter]:
 def to_json(value: Any, path: str) -> Any:
     if isinstance(value, Module):
         return describe(value, path)
-    if isinstance(value, Tensor):  # its numbers are in the checkpoint
+    if isinstance(value, Tensor):
         return {"tensor": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
     if isinstance(value, (list, tuple)):
         return [to_json(each, path) for each in value]

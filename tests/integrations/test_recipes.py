@@ -39,6 +39,31 @@ class Shifted(nn.Module):
         return Y - self.by
 
 
+class Added(nn.Module):
+    """A map with a tensor, kept in one of three ways."""
+
+    def __init__(self, by: Tensor) -> None:
+        super().__init__()
+        self.keep(by)
+
+    def keep(self, by: Tensor) -> None:
+        self.register_buffer("by", by)
+
+    def forward(self, X: Tensor) -> Tensor:
+        total: Tensor = X + self.by
+        return total
+
+
+class AddedPlain(Added):
+    def keep(self, by: Tensor) -> None:
+        self.by = by
+
+
+class AddedTemporary(Added):
+    def keep(self, by: Tensor) -> None:
+        self.register_buffer("by", by, persistent=False)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_maps_of_the_library_are_made_again(name: str) -> None:
     case = CASES[name]
@@ -96,6 +121,39 @@ def test_a_plain_function_is_refused() -> None:
     model = P.register_parametrization(nn.Linear(3, 3), "weight", torch.exp)
     with pytest.raises(RecipeError, match="plain function"):
         recipe_of(model)
+
+
+def test_tensors_that_a_checkpoint_has_are_described() -> None:
+    model, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    P.register_parametrization(model, "bias", Added(torch.rand(3)))
+    apply_recipe(other, json.loads(json.dumps(recipe_of(model))), [Added])
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other.bias, model.bias)
+
+
+@pytest.mark.parametrize("cls", [AddedPlain, AddedTemporary])
+def test_tensors_that_no_checkpoint_has_are_refused(cls: type[Added]) -> None:
+    model = P.register_parametrization(nn.Linear(3, 3), "bias", cls(torch.rand(3)))
+    with pytest.raises(RecipeError, match="persistent buffers"):
+        recipe_of(model)
+
+
+def test_a_map_with_numbers_on_several_tensors_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    one: Any = Added(torch.rand(3))
+    for each in model:
+        P.register_parametrization(each, "bias", one)
+    with pytest.raises(RecipeError, match=r"both '0\.bias' and '1\.bias'"):
+        recipe_of(model)
+
+
+def test_a_map_without_numbers_may_be_on_several_tensors() -> None:
+    model, other = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(2))
+    one = Symmetric()
+    for each in model:
+        P.register_parametrization(each, "weight", one)
+    apply_recipe(other, recipe_of(model))
+    assert repr(other) == repr(model)
 
 
 def test_functions_are_not_maps() -> None:
