@@ -1021,6 +1021,13 @@ class RecipeError(ValueError):
         )
 
     @classmethod
+    def malformed(cls, what: str, found: object, why: str = "") -> RecipeError:
+        return cls(
+            f"{what} in a recipe cannot be read: {str(found):.200}"
+            + (f", because {why:.500}" if why else "")
+        )
+
+    @classmethod
     def other_format(cls, file: str, found: object) -> RecipeError:
         return cls(f"{file} has format {found!r}, but this version of paramdesc reads format 1.")
 

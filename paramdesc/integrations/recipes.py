@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 from paramdesc import parametrizations
 from paramdesc.chain.function_map import FunctionMap
@@ -23,6 +24,8 @@ from paramdesc.errors import RecipeError
 from paramdesc.models.parametrize import parametrize
 from paramdesc.models.tying import tie_weights
 from paramdesc.registration.collection import get_parametrizations
+from paramdesc.registration.sharing import leave
+from paramdesc.registration.snapshot import Snapshot
 
 __all__ = [
     "FILE",
@@ -86,29 +89,98 @@ def paths_of_chains(model: Module) -> list[tuple[str, Any]]:
 def apply_recipe(model: Module, recipe: Recipe, maps: Iterable[type[Module]] = ()) -> list[str]:
     """Register the maps of `recipe` on `model`. Returns the paths that `model` does not have.
 
+    Tensors that have exactly these maps already are left as they are. If an exception is raised,
+    the model is unchanged.
+
     Args:
         model: the model. Tensors that are tied already get one parametrization.
         recipe: what `recipe_of` or `load_recipe` has returned.
         maps: classes of maps from outside of this library.
     """
+    check_entries(recipe)
+    check_sizes(recipe, count_entries(model))
     listed = list(maps)
     prefix = getattr(model, "base_model_prefix", "")
     place = {path: find_path(model, path, prefix) for path in recipe}
-    found = [(at, recipe[path]) for path, at in place.items() if at is not None]
-    for unsafe in (False, True):
-        chosen = [(at, x) for at, x in found if "maps" in x and x.get("unsafe", False) is unsafe]
-        for i in range(max((len(entry["maps"]) for _, entry in chosen), default=0)):
-            makers = {
-                at: partial(make_map, entry["maps"][i], listed)
-                for at, entry in chosen
-                if i < len(entry["maps"])
-            }
-            parametrize(model, makers, unsafe=unsafe, append=i > 0)
-    for at, entry in found:
-        source = place.get(entry.get("tied", ""))
-        if source is not None:
-            tie_weights(model, source, at)
+    present = dict(paths_of_chains(model))
+    found = [
+        (at, recipe[path])
+        for path, at in place.items()
+        if at is not None and not has_these_maps(present.get(at), recipe[path])
+    ]
+    made = {
+        at: [make_map(each, listed) for each in entry["maps"]]
+        for at, entry in found
+        if "maps" in entry
+    }
+    snapshot = snapshot_of(model)
+    try:
+        for unsafe in (False, True):
+            chosen = [at for at, x in found if "maps" in x and x.get("unsafe", False) is unsafe]
+            for i in range(max((len(made[at]) for at in chosen), default=0)):
+                layer = {at: made[at][i] for at in chosen if i < len(made[at])}
+                parametrize(model, layer, unsafe=unsafe, append=i > 0)
+        for at, entry in found:
+            source = place.get(entry.get("tied", ""))
+            if source is not None:
+                tie_weights(model, source, at)
+    except BaseException:
+        for chain in get_parametrizations(model):
+            if all(chain is not each for each in present.values()):
+                leave(chain)
+        snapshot.restore()
+        raise
     return [path for path, at in place.items() if at is None]
+
+
+def snapshot_of(model: Module) -> Snapshot:
+    tensors = [*model.parameters(), *model.buffers()]
+    return Snapshot(list(model.modules()), tensors)
+
+
+def count_entries(model: Module) -> int:
+    return sum(x.numel() for x in (*model.parameters(), *model.buffers()) if not is_lazy(x))
+
+
+def check_sizes(described: Any, most: int) -> None:
+    """Raise an error for a tensor of more entries than the model has, before it is made."""
+    if isinstance(described, Mapping):
+        shape = described.get("tensor")
+        if isinstance(shape, list) and all(type(n) is int for n in shape):
+            if math.prod(shape) > most:
+                raise RecipeError.malformed("a tensor", described, "the model is smaller")
+            return
+        described = list(described.values())
+    if isinstance(described, list):
+        for each in described:
+            check_sizes(each, most)
+
+
+def has_these_maps(chain: Any, entry: Mapping[str, Any]) -> bool:
+    """Whether a model class has registered the maps of the entry itself."""
+    if chain is None or "maps" not in entry:
+        return False
+    described = [describe(each) for each in chain]
+    return without_dtypes(described) == without_dtypes(entry["maps"])
+
+
+def without_dtypes(described: Any) -> Any:
+    """A description as JSON has it, without the dtypes of tensors, which may be loaded in others."""
+    return json.loads(
+        json.dumps(described), object_hook=lambda x: x["tensor"] if "tensor" in x else x
+    )
+
+
+def check_entries(recipe: Any) -> None:
+    """Raise an error if `recipe` does not have the form of `Recipe`."""
+    if not isinstance(recipe, Mapping):
+        raise RecipeError.malformed("the tensors", recipe)
+    for path, entry in recipe.items():
+        is_entry = isinstance(entry, Mapping) and (
+            isinstance(entry.get("maps"), list) or isinstance(entry.get("tied"), str)
+        )
+        if not (is_entry and isinstance(entry.get("unsafe", False), bool)):
+            raise RecipeError.malformed(f"the entry of {path!r}", entry)
 
 
 def find_path(model: Module, path: str, prefix: str) -> str | None:
@@ -138,10 +210,16 @@ def load_recipe(folder: str | Path) -> Recipe:
     file = Path(folder) / FILE
     if not file.is_file():
         return {}
-    stored = json.loads(file.read_text())
+    try:
+        stored = json.loads(file.read_text())
+    except ValueError as error:
+        raise RecipeError.malformed(str(file), "no JSON") from error
+    if not isinstance(stored, dict):
+        raise RecipeError.malformed(str(file), stored)
     if stored.get("format") != 1:
         raise RecipeError.other_format(str(file), stored.get("format"))
-    tensors: Recipe = stored["tensors"]
+    tensors: Recipe = stored.get("tensors")
+    check_entries(tensors)
     return tensors
 
 
@@ -230,7 +308,7 @@ def from_json(value: Any, maps: Iterable[type[Module]]) -> Any:
     if isinstance(value, dict) and "map" in value:
         return make_map(value, maps)
     if isinstance(value, dict):
-        return torch.ones(value["tensor"], dtype=getattr(torch, value["dtype"]))
+        return stand_in(value)
     if isinstance(value, list):
         return [from_json(each, maps) for each in value]
     return value
@@ -243,19 +321,35 @@ def make_map(description: Mapping[str, Any], maps: Iterable[type[Module]] = ()) 
     runs.
 
     Raises:
-        RecipeError: a ValueError, for any other class.
+        RecipeError: a ValueError, for any other class, and for arguments that it does not accept.
     """
     listed = list(maps)
-    name = description["map"]
+    name = description.get("map") if isinstance(description, Mapping) else None
+    if not isinstance(name, str):
+        raise RecipeError.malformed("a map", description)
     known = {f"{each.__module__}.{each.__qualname__}": each for each in listed}
     cls = getattr(parametrizations, name, None) or known.get(name)
     if not (isinstance(cls, type) and issubclass(cls, Module)):
         raise RecipeError.unknown(name)
     arguments = {key: value for key, value in description.items() if key not in ("map", "*")}
-    return cls(
-        *(make_map(inner, listed) for inner in description.get("*", ())),
-        **{key: as_given(from_json(value, listed)) for key, value in arguments.items()},
-    )
+    try:
+        return cls(
+            *(make_map(inner, listed) for inner in description.get("*", ())),
+            **{key: as_given(from_json(value, listed)) for key, value in arguments.items()},
+        )
+    except RecipeError:
+        raise
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        raise RecipeError.malformed(f"the map {name!r}", description, str(error)) from error
+
+
+def stand_in(value: Mapping[str, Any]) -> Tensor:
+    """A tensor of the shape and dtype that a file gives; `load_state_dict` fills in its numbers."""
+    shape, dtype = value.get("tensor"), getattr(torch, str(value.get("dtype")), None)
+    is_shape = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    if not (is_shape and isinstance(dtype, torch.dtype)):
+        raise RecipeError.malformed("a tensor", value)
+    return torch.ones(shape, dtype=dtype)
 
 
 def as_given(value: Any) -> Any:

@@ -50,8 +50,9 @@ def save_pretrained(model: Any, folder: str | Path, **options: Any) -> None:
         RecipeError: a ValueError, for a map that JSON cannot describe. Nothing is saved.
     """
     recipe = recipe_of(model)
-    keep_ties(model)
-    save_recipe(recipe, folder)
+    rename_ties(model)
+    if options.get("is_main_process", True):
+        save_recipe(recipe, folder)
     if "state_dict" not in options:
         options["state_dict"] = state_dict_without_ties(model)
     model.save_pretrained(folder, **options)
@@ -89,7 +90,6 @@ def from_pretrained(
     def init(self: Any, *init_args: Any, **init_options: Any) -> None:
         plain.__init__(self, *init_args, **init_options)
         left.extend(apply_recipe(self, recipe, listed))
-        tie_as_configured(self)
         keep_ties(self)
 
     # transformers makes the model on meta and then loads: the maps must be there in between
@@ -135,21 +135,52 @@ def concrete(model_class: Any, folder: str | Path, options: dict[str, Any]) -> A
     return next((names[x] for x in config.architectures or () if x in names), listed[0])
 
 
-def tie_as_configured(model: Any) -> None:
-    """Tie the tensors that transformers would tie after loading, if one of them is parametrized."""
-    chains = dict(paths_of_chains(model))
-    for target, source in model.all_tied_weights_keys.items():
-        if (target in chains) is not (source in chains):
-            tie_weights(model, *((source, target) if source in chains else (target, source)))
-
-
 def keep_ties(model: M) -> M:
     """Let transformers tie the originals of tied tensors, and not their values.
 
     `tie_weights` of transformers assigns one tensor to the other, by the names in the class. This
-    renames the pairs of this model that are parametrized together. `save_pretrained`,
-    `from_pretrained` and `resize_token_embeddings` of this file call it.
+    renames the pairs of this model that are parametrized together. If transformers would tie two
+    tensors of which one is parametrized, they are tied first. Called after `paramdesc.bake`, it
+    gives the plain pairs their names back.
+
+    Call it in the last line of `__init__` of a model class that registers on tied embeddings.
+    `save_pretrained`, `from_pretrained`, `resize_token_embeddings` and `SaveParametrizations` of
+    this file rename the pairs themselves.
+
+    Returns:
+        `model`.
     """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            tie_as_configured(module)
+    rename_ties(model)
+    return model
+
+
+def tie_as_configured(model: Any) -> None:
+    """Tie the tensors that transformers would tie after loading, if one of them is parametrized."""
+    pairs = getattr(model, "all_tied_weights_keys", None) or {}
+    if not pairs:
+        return
+    chains = dict(paths_of_chains(model))
+    for target, source in pairs.items():
+        if (target in chains) is not (source in chains):
+            kept, other = (source, target) if source in chains else (target, source)
+            if has_tensor(model, other):
+                tie_weights(model, kept, other)
+
+
+def has_tensor(model: Module, path: str) -> bool:
+    module, _, name = path.rpartition(".")
+    try:
+        found = vars(model.get_submodule(module))
+    except AttributeError:
+        return False
+    return name in found["_parameters"] or name in found["_buffers"]
+
+
+def rename_ties(model: Module) -> None:
+    """Name the originals of pairs that are parametrized together, and the values of plain pairs."""
     chains = dict(paths_of_chains(model))
     for path, module in model.named_modules():
         if not isinstance(module, PreTrainedModel):
@@ -158,23 +189,33 @@ def keep_ties(model: M) -> M:
         for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
             pairs = getattr(module, attribute, None)
             if isinstance(pairs, dict):
-                renamed = renamed_pairs(pairs, f"{path}." if path else "", chains)
+                renamed = renamed_pairs(untyped, pairs, f"{path}." if path else "", chains)
                 if renamed != pairs:
                     setattr(untyped, attribute, renamed)
-    return model
 
 
-def renamed_pairs(pairs: dict[str, str], prefix: str, chains: dict[str, Any]) -> dict[str, str]:
+def renamed_pairs(
+    module: Module, pairs: dict[str, str], prefix: str, chains: dict[str, Any]
+) -> dict[str, str]:
     renamed: dict[str, str] = {}
     for target, source in pairs.items():
-        first, second = (chains.get(prefix + path) for path in (target, source))
-        if first is None or first is not second:
+        plain = plain_path(target), plain_path(source)
+        first, second = (chains.get(prefix + path) for path in plain)
+        if first is not None and first is second:
+            chain: Any = first
+            for name, _ in chain.named_parameters():
+                renamed[key_in(plain[0], name)] = key_in(plain[1], name)
+        elif first is second and not has_tensor(module, target):  # baked since it was renamed
+            renamed[plain[0]] = plain[1]
+        else:
             renamed[target] = source
-            continue
-        chain: Any = first
-        for name, _ in chain.named_parameters():
-            renamed[key_in(target, name)] = key_in(source, name)
     return renamed
+
+
+def plain_path(key: str) -> str:
+    """The path of the tensor whose chain has the tensor at `key`; any other key unchanged."""
+    module, found, rest = f".{key}".partition(".parametrizations.")
+    return f"{module}.{rest.partition('.')[0]}".removeprefix(".") if found else key
 
 
 def key_in(path: str, name: str) -> str:
@@ -221,8 +262,8 @@ def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
         return model.resize_token_embeddings(*args, **options)
     whole = recipe_of(model)
     recipe = {path: whole[path] for path in paths}
-    restore_ties(model)
     bake(model, *paths)
+    rename_ties(model)
     model.resize_token_embeddings(*args, **options)
     for path in paths:  # the former head may still be held, with the same Parameter
         module, _, name = path.rpartition(".")
@@ -231,19 +272,8 @@ def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
         setattr(model.get_submodule(module), name, new)
     model.tie_weights()
     apply_recipe(model, recipe)
-    keep_ties(model)
+    rename_ties(model)
     return model.get_input_embeddings()
-
-
-def restore_ties(model: Module) -> None:
-    """Undo `keep_ties`."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            vars(module).pop("_tied_weights_keys", None)
-            untyped: Any = module
-            untyped.all_tied_weights_keys = untyped.get_expanded_tied_weights_keys(
-                all_submodels=False
-            )
 
 
 class SaveParametrizations(TrainerCallback):  # type: ignore[misc]  # untyped where not installed
@@ -256,7 +286,8 @@ class SaveParametrizations(TrainerCallback):  # type: ignore[misc]  # untyped wh
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        keep_ties(given["model"])
+        rename_ties(given["model"])
+        recipe_of(given["model"])  # so that a map that JSON cannot describe is noticed now
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if state.is_world_process_zero:

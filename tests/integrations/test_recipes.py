@@ -19,7 +19,7 @@ from paramdesc.integrations.recipes import (
     recipe_of,
     save_recipe,
 )
-from paramdesc.parametrizations import SpectralNorm, Sphere, Symmetric, orthogonal
+from paramdesc.parametrizations import Masked, SpectralNorm, Sphere, Symmetric, orthogonal
 from tests.parametrizations.all_cases import CASES
 
 REFUSED = {"straight through", "interval, of tensors"}  # functions, and numbers in tensors
@@ -164,4 +164,75 @@ def test_functions_are_not_maps() -> None:
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "parametrizations.json").write_text('{"format": 2}')
     with pytest.raises(RecipeError, match="has format 2"):
+        load_recipe(tmp_path)
+
+
+def make_pair() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+
+
+SPHERE = {"map": "Sphere"}
+MALFORMED: list[Any] = [
+    [],
+    {"0.weight": []},
+    {"0.weight": {"maps": {}}},
+    {"0.weight": {"tied": 3}},
+    {"0.weight": {"maps": [{"bound": 1.0}]}},
+    {"0.weight": {"maps": ["Sphere"]}},
+    {"0.weight": {"maps": [{"map": 3}]}},
+    {"0.weight": {"maps": [{"map": "Sphere", "size": 3}]}},
+    {"0.weight": {"maps": [{"map": "Compose", "*": 3}]}},
+    {"0.weight": {"maps": [{"map": "Masked", "mask": {"tensor": 3, "dtype": "bool"}}]}},
+    {"0.weight": {"maps": [{"map": "Masked", "mask": {"tensor": [3], "dtype": "nn"}}]}},
+    {"0.weight": {"maps": [{"map": "Masked", "mask": {}}]}},
+    {"0.weight": {"maps": [{"map": "Masked", "mask": {"tensor": [10**12], "dtype": "bool"}}]}},
+    {"0.weight": {"maps": [SPHERE]}, "1.weight": {"maps": [SPHERE, {"map": "load_adapters"}]}},
+]
+
+
+@pytest.mark.parametrize("recipe", MALFORMED, ids=str)
+def test_a_malformed_recipe_changes_nothing(recipe: Any) -> None:
+    model = make_pair()
+    before = dict(model.named_parameters())
+    with pytest.raises(RecipeError):
+        apply_recipe(model, recipe)
+    assert not P.get_parametrizations(model)
+    after = dict(model.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before)
+
+
+def test_a_map_that_cannot_be_registered_undoes_the_others() -> None:
+    model = make_pair()
+    before = model.state_dict()
+    values = {name: tensor.clone() for name, tensor in before.items()}
+    two = {"maps": [SPHERE, {"map": "PositiveDefinite"}]}
+    with pytest.raises(ValueError, match="bias"):
+        apply_recipe(model, {"0.weight": {"maps": [SPHERE]}, "0.bias": two})
+    assert not P.get_parametrizations(model)
+    assert model.state_dict().keys() == before.keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, values[name])
+    assert apply_recipe(model, {"0.weight": {"maps": [SPHERE]}}) == []
+
+
+def test_maps_that_are_there_already_are_left() -> None:
+    model, other = make_pair(), make_pair()
+    for each in (model, other):
+        P.register_parametrization(each, "1.weight", Masked(torch.eye(3) > 0))
+    orthogonal(model[0])
+    chain = other[1].parametrizations.weight
+    apply_recipe(other, recipe_of(model))
+    assert other[1].parametrizations.weight is chain
+    assert repr(other) == repr(model)
+    P.register_parametrization(model, "1.weight", Sphere())
+    with pytest.raises(ValueError, match="already parametrized"):
+        apply_recipe(other, recipe_of(model))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"format": 1}', '{"format": 1, "tensors": [3]}'])
+def test_a_malformed_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "parametrizations.json").write_text(text)
+    with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path)
