@@ -1023,8 +1023,16 @@ class RecipeError(ValueError):
     @classmethod
     def malformed(cls, what: str, found: object, why: str = "") -> RecipeError:
         return cls(
-            f"{what} in a recipe cannot be read: {str(found):.200}"
+            f"{what} in a recipe cannot be read: {found!s:.200}"
             + (f", because {why:.500}" if why else "")
+        )
+
+    @classmethod
+    def stale(cls, folder: str, file: str) -> RecipeError:
+        return cls(
+            f"{folder} has {file}, but the checkpoint has none of the originals, so it is that of a "
+            "model that was not parametrized, or that was baked. Remove the file, or save the "
+            "model to another folder."
         )
 
     @classmethod

@@ -165,10 +165,8 @@ def has_these_maps(chain: Any, entry: Mapping[str, Any]) -> bool:
 
 
 def without_dtypes(described: Any) -> Any:
-    """A description as JSON has it, without the dtypes of tensors, which may be loaded in others."""
-    return json.loads(
-        json.dumps(described), object_hook=lambda x: x["tensor"] if "tensor" in x else x
-    )
+    """A description as JSON has it, without the dtypes of tensors, which loading may change."""
+    return json.loads(json.dumps(described), object_hook=lambda x: x.get("tensor", x))
 
 
 def check_entries(recipe: Any) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch.nn import Module, Parameter
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import cached_file
 
+from paramdesc.errors import RecipeError
 from paramdesc.integrations.recipes import (
     FILE,
     apply_recipe,
@@ -78,11 +79,16 @@ def from_pretrained(
         maps: classes of maps from outside of this library that the file names.
 
     Raises:
-        RecipeError: a ValueError, if the file names a map that is not known.
+        RecipeError: a ValueError, if the file names a map that is not known, or if the checkpoint
+            has none of the originals.
     """
     recipe = load_recipe(find_folder(folder, options))
+    asked = options.pop("output_loading_info", False)
+    options["output_loading_info"] = True
     if not recipe:
-        return model_class.from_pretrained(folder, *args, **options)
+        model, info = model_class.from_pretrained(folder, *args, **options)
+        warn_of_originals(info, folder)
+        return (model, info) if asked else model
     listed = list(maps)
     plain = concrete(model_class, folder, options)
     left: list[str] = []
@@ -96,28 +102,63 @@ def from_pretrained(
     parametrized = type(
         plain.__name__, (plain,), {"__init__": init, "__module__": plain.__module__}
     )
-    loaded: Any = parametrized.from_pretrained(folder, *args, **options)  # type: ignore[attr-defined]
-    model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info=True
+    untyped: Any = parametrized
+    model, info = untyped.from_pretrained(folder, *args, **options)
     model.__class__ = plain
+    if lacks_originals(model, info):
+        raise RecipeError.stale(str(folder), FILE)
     if left:
         warnings.warn(
             f"{plain.__name__} does not have these tensors, which are parametrized in "
             f"{FILE}: {', '.join(left)}.",
             stacklevel=2,
         )
-    return loaded
+    return (model, info) if asked else model
+
+
+def lacks_originals(model: Module, info: Mapping[str, Any]) -> bool:
+    """Whether all originals of `model` are missing from the checkpoint."""
+    originals = {
+        key_in(path, name)
+        for path, chain in paths_of_chains(model)
+        for name in chain.state_dict()
+        if name.startswith("original")
+    }
+    return bool(originals) and originals <= set(info["missing_keys"])
+
+
+def warn_of_originals(info: Mapping[str, Any], folder: str | Path) -> None:
+    found = [key for key in info["unexpected_keys"] if "parametrizations." in key]
+    if found:
+        warnings.warn(
+            f"The checkpoint has originals of parametrized tensors, such as {min(found)}, which were "
+            f"not loaded, because {folder} has no {FILE}. Save with save_pretrained(model, folder) "
+            "of paramdesc.integrations.transformers.",
+            stacklevel=3,
+        )
+
+
+HUB = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
+"""The options of `from_pretrained` that say where files are."""
 
 
 def find_folder(folder: str | Path, options: dict[str, Any]) -> Path:
     """The folder of `parametrizations.json`, which may be on the hub."""
     if Path(folder).is_dir():
         return Path(folder, options.get("subfolder", ""))
-    names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
     file = cached_file(
         str(folder),
         FILE,
         _raise_exceptions_for_missing_entries=False,
-        **{name: options[name] for name in names if name in options},
+        **{name: options[name] for name in HUB if name in options},
     )
     return Path(folder) if file is None else Path(file).parent
 
@@ -128,7 +169,10 @@ def concrete(model_class: Any, folder: str | Path, options: dict[str, Any]) -> A
         return model_class
     from transformers import AutoConfig  # noqa: PLC0415  # only needed for these classes
 
-    config = options.get("config") or AutoConfig.from_pretrained(folder)
+    config = options.get("config") or folder
+    if isinstance(config, (str, Path)):
+        chosen = {x: options[x] for x in (*HUB, "trust_remote_code") if x in options}
+        config = AutoConfig.from_pretrained(config, **chosen)
     found = model_class._model_mapping[type(config)]
     listed = found if isinstance(found, (list, tuple)) else [found]
     names = {each.__name__: each for each in listed}

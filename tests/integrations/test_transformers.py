@@ -302,3 +302,35 @@ def test_a_baked_model_gets_the_names_of_its_ties_back(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(loaded), logits(model))
     model.resize_token_embeddings(50)
     assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_a_recipe_beside_a_plain_checkpoint_is_refused(tmp_path: Path) -> None:
+    model = make()
+    T.save_pretrained(model, tmp_path)
+    T.keep_ties(P.bake(model).model).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="none of the originals"):
+        T.from_pretrained(GPT2LMHeadModel, tmp_path)
+
+
+def test_a_parametrized_checkpoint_without_a_recipe_is_noticed(tmp_path: Path) -> None:
+    model = make()
+    T.save_pretrained(model, tmp_path)
+    (tmp_path / "parametrizations.json").unlink()
+    with pytest.warns(UserWarning, match=r"has no parametrizations\.json"):
+        T.from_pretrained(GPT2LMHeadModel, tmp_path)
+
+
+def test_loading_info_is_given_if_asked_for(tmp_path: Path) -> None:
+    for model in (make(), make_plain()):
+        T.save_pretrained(model, tmp_path)
+        loaded, info = T.from_pretrained(GPT2LMHeadModel, tmp_path, output_loading_info=True)
+        assert not info["missing_keys"]
+        torch.testing.assert_close(logits(loaded), logits(model))
+
+
+def test_an_auto_class_finds_the_config_where_the_weights_are(tmp_path: Path) -> None:
+    model = make()
+    T.save_pretrained(model, tmp_path / "inner")
+    for options in ({}, {"config": str(tmp_path)}):
+        loaded = T.from_pretrained(AutoModelForCausalLM, tmp_path, subfolder="inner", **options)
+        torch.testing.assert_close(logits(loaded), logits(model))
