@@ -1030,7 +1030,7 @@ class RecipeError(ValueError):
     @classmethod
     def stale(cls, folder: str, file: str) -> RecipeError:
         return cls(
-            f"{folder} has {file}, but the checkpoint has none of the originals, so it is that of a "
+            f"{folder} has {file}, but the checkpoint has none of the originals: it is that of a "
             "model that was not parametrized, or that was baked. Remove the file, or save the "
             "model to another folder."
         )

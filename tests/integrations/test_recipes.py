@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import paramdesc as P
 from paramdesc.errors import RecipeError
+from paramdesc.integrations.descriptions import make_map
 from paramdesc.integrations.recipes import (
     apply_recipe,
     load_recipe,
-    make_map,
     recipe_of,
     save_recipe,
 )
