@@ -121,7 +121,8 @@ def make_map(description: Mapping[str, Any], maps: Iterable[type[Module]] = ()) 
         RecipeError: a ValueError, for any other class, and for arguments that it does not accept.
     """
     listed = list(maps)
-    name = description.get("map") if isinstance(description, Mapping) else None
+    given: Any = description
+    name = given.get("map") if isinstance(given, Mapping) else None
     if not isinstance(name, str):
         raise RecipeError.malformed("a map", description)
     known = {f"{each.__module__}.{each.__qualname__}": each for each in listed}
@@ -142,7 +143,8 @@ def make_map(description: Mapping[str, Any], maps: Iterable[type[Module]] = ()) 
 
 def stand_in(value: Mapping[str, Any]) -> Tensor:
     """A tensor of the shape and dtype that a file gives; `load_state_dict` fills in its numbers."""
-    shape, dtype = value.get("tensor"), getattr(torch, str(value.get("dtype")), None)
+    shape: Any = value.get("tensor")
+    dtype: Any = getattr(torch, str(value.get("dtype")), None)
     is_shape = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
     if not (is_shape and isinstance(dtype, torch.dtype)):
         raise RecipeError.malformed("a tensor", value)

@@ -142,7 +142,7 @@ def has_these_maps(chain: Any, entry: Mapping[str, Any]) -> bool:
     if chain is None or "maps" not in entry:
         return False
     described = [describe(each) for each in chain]
-    return without_dtypes(described) == without_dtypes(entry["maps"])
+    return bool(without_dtypes(described) == without_dtypes(entry["maps"]))
 
 
 def without_dtypes(described: Any) -> Any:
@@ -197,6 +197,6 @@ def load_recipe(folder: str | Path) -> Recipe:
         raise RecipeError.malformed(str(file), stored)
     if stored.get("format") != 1:
         raise RecipeError.other_format(str(file), stored.get("format"))
-    tensors: Recipe = stored.get("tensors")
-    check_entries(tensors)
+    check_entries(stored.get("tensors"))
+    tensors: Recipe = stored["tensors"]
     return tensors

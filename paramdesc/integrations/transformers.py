@@ -130,8 +130,8 @@ def warn_of_originals(info: Mapping[str, Any], folder: str | Path) -> None:
     if found:
         warnings.warn(
             f"The checkpoint has originals of parametrized tensors, such as {min(found)}. They "
-            f"were not loaded, because {folder} has no {FILE}. Save with save_pretrained(model, folder) "
-            "of paramdesc.integrations.transformers.",
+            f"were not loaded, because {folder} has no {FILE}. Save with "
+            "paramdesc.integrations.transformers.save_pretrained(model, folder).",
             stacklevel=3,
         )
 

@@ -42,6 +42,8 @@ class Shifted(nn.Module):
 class Added(nn.Module):
     """A map with a tensor, kept in one of three ways."""
 
+    by: Tensor
+
     def __init__(self, by: Tensor) -> None:
         super().__init__()
         self.keep(by)
@@ -50,8 +52,7 @@ class Added(nn.Module):
         self.register_buffer("by", by)
 
     def forward(self, X: Tensor) -> Tensor:
-        total: Tensor = X + self.by
-        return total
+        return X + self.by
 
 
 class AddedPlain(Added):

@@ -331,6 +331,7 @@ def test_loading_info_is_given_if_asked_for(tmp_path: Path) -> None:
 def test_an_auto_class_finds_the_config_where_the_weights_are(tmp_path: Path) -> None:
     model = make()
     T.save_pretrained(model, tmp_path / "inner")
-    for options in ({}, {"config": str(tmp_path)}):
+    choices: list[Any] = [{}, {"config": str(tmp_path)}]
+    for options in choices:
         loaded = T.from_pretrained(AutoModelForCausalLM, tmp_path, subfolder="inner", **options)
         torch.testing.assert_close(logits(loaded), logits(model))
