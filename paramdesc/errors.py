@@ -999,8 +999,17 @@ class RecipeError(ValueError):
         return cls(
             f"{type(parametrization).__name__}, which parametrizes {path!r}, cannot be described "
             "by the arguments of its constructor. A map from another library must store each "
-            "argument as an attribute of the same name, and plain functions cannot be stored. "
+            "argument as an attribute of the same name; tensors must be Parameters or persistent "
+            "buffers, and plain functions cannot be stored. "
             "Register the map in the __init__ of the model class instead, or bake the tensor."
+        )
+
+    @classmethod
+    def shared(cls, path: str, other: str, part: Module) -> RecipeError:
+        return cls(
+            f"one {type(part).__name__}, which has Parameters or buffers, parametrizes both "
+            f"{other!r} and {path!r}. A recipe cannot say that they share it. Register it in the "
+            "__init__ of the model class instead, or give each tensor a map of its own."
         )
 
     @classmethod
@@ -1009,6 +1018,21 @@ class RecipeError(ValueError):
             f"the recipe names the map {name!r}, which is not in paramdesc.parametrizations. For "
             "safety, a file cannot choose which code runs. If you trust it, pass the class: "
             "maps=[...]."
+        )
+
+    @classmethod
+    def malformed(cls, what: str, found: object, why: str = "") -> RecipeError:
+        return cls(
+            f"{what} in a recipe cannot be read: {found!s:.200}"
+            + (f", because {why:.500}" if why else "")
+        )
+
+    @classmethod
+    def stale(cls, folder: str, file: str) -> RecipeError:
+        return cls(
+            f"{folder} has {file}, but the checkpoint has none of the originals: it is that of a "
+            "model that was not parametrized, or that was baked. Remove the file, or save the "
+            "model to another folder."
         )
 
     @classmethod

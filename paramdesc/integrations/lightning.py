@@ -79,6 +79,7 @@ class ParamdescCache(Callback):  # type: ignore[misc]  # untyped where Lightning
             pl_module.log_dict(
                 {f"paramdesc/{name}": float(count) for name, count in counts.items()},
                 prog_bar=False,
+                batch_size=1,  # asked for where training_step takes the iterator
             )
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

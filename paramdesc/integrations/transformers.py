@@ -7,15 +7,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Module, Parameter
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import cached_file
 
+from paramdesc.errors import RecipeError
 from paramdesc.integrations.recipes import (
     FILE,
     apply_recipe,
@@ -24,8 +25,8 @@ from paramdesc.integrations.recipes import (
     recipe_of,
     save_recipe,
 )
+from paramdesc.integrations.ties import keep_ties, key_in, rename_ties
 from paramdesc.models.bake import bake
-from paramdesc.models.tying import tie_weights
 
 __all__ = [
     "SaveParametrizations",
@@ -34,8 +35,6 @@ __all__ = [
     "resize_token_embeddings",
     "save_pretrained",
 ]
-
-M = TypeVar("M", bound=Module)
 
 
 def save_pretrained(model: Any, folder: str | Path, **options: Any) -> None:
@@ -50,8 +49,9 @@ def save_pretrained(model: Any, folder: str | Path, **options: Any) -> None:
         RecipeError: a ValueError, for a map that JSON cannot describe. Nothing is saved.
     """
     recipe = recipe_of(model)
-    keep_ties(model)
-    save_recipe(recipe, folder)
+    rename_ties(model)
+    if options.get("is_main_process", True):
+        save_recipe(recipe, folder)
     if "state_dict" not in options:
         options["state_dict"] = state_dict_without_ties(model)
     model.save_pretrained(folder, **options)
@@ -77,11 +77,16 @@ def from_pretrained(
         maps: classes of maps from outside of this library that the file names.
 
     Raises:
-        RecipeError: a ValueError, if the file names a map that is not known.
+        RecipeError: a ValueError, if the file names a map that is not known, or if the checkpoint
+            has none of the originals.
     """
     recipe = load_recipe(find_folder(folder, options))
+    asked = options.pop("output_loading_info", False)
+    options["output_loading_info"] = True
     if not recipe:
-        return model_class.from_pretrained(folder, *args, **options)
+        model, info = model_class.from_pretrained(folder, *args, **options)
+        warn_of_originals(info, folder)
+        return (model, info) if asked else model
     listed = list(maps)
     plain = concrete(model_class, folder, options)
     left: list[str] = []
@@ -89,35 +94,69 @@ def from_pretrained(
     def init(self: Any, *init_args: Any, **init_options: Any) -> None:
         plain.__init__(self, *init_args, **init_options)
         left.extend(apply_recipe(self, recipe, listed))
-        tie_as_configured(self)
         keep_ties(self)
 
     # transformers makes the model on meta and then loads: the maps must be there in between
     parametrized = type(
         plain.__name__, (plain,), {"__init__": init, "__module__": plain.__module__}
     )
-    loaded: Any = parametrized.from_pretrained(folder, *args, **options)  # type: ignore[attr-defined]
-    model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info=True
+    untyped: Any = parametrized
+    model, info = untyped.from_pretrained(folder, *args, **options)
     model.__class__ = plain
+    if lacks_originals(model, info):
+        raise RecipeError.stale(str(folder), FILE)
     if left:
         warnings.warn(
             f"{plain.__name__} does not have these tensors, which are parametrized in "
             f"{FILE}: {', '.join(left)}.",
             stacklevel=2,
         )
-    return loaded
+    return (model, info) if asked else model
+
+
+def lacks_originals(model: Module, info: Mapping[str, Any]) -> bool:
+    """Whether all originals of `model` are missing from the checkpoint."""
+    originals = {
+        key_in(path, name)
+        for path, chain in paths_of_chains(model)
+        for name in chain.state_dict()
+        if name.startswith("original")
+    }
+    return bool(originals) and originals <= set(info["missing_keys"])
+
+
+def warn_of_originals(info: Mapping[str, Any], folder: str | Path) -> None:
+    found = [key for key in info["unexpected_keys"] if "parametrizations." in key]
+    if found:
+        warnings.warn(
+            f"The checkpoint has originals of parametrized tensors, such as {min(found)}. They "
+            f"were not loaded, because {folder} has no {FILE}. Save with "
+            "paramdesc.integrations.transformers.save_pretrained(model, folder).",
+            stacklevel=3,
+        )
+
+
+HUB = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
+"""The options of `from_pretrained` that say where files are."""
 
 
 def find_folder(folder: str | Path, options: dict[str, Any]) -> Path:
     """The folder of `parametrizations.json`, which may be on the hub."""
     if Path(folder).is_dir():
         return Path(folder, options.get("subfolder", ""))
-    names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
     file = cached_file(
         str(folder),
         FILE,
         _raise_exceptions_for_missing_entries=False,
-        **{name: options[name] for name in names if name in options},
+        **{name: options[name] for name in HUB if name in options},
     )
     return Path(folder) if file is None else Path(file).parent
 
@@ -128,59 +167,14 @@ def concrete(model_class: Any, folder: str | Path, options: dict[str, Any]) -> A
         return model_class
     from transformers import AutoConfig  # noqa: PLC0415  # only needed for these classes
 
-    config = options.get("config") or AutoConfig.from_pretrained(folder)
+    config = options.get("config") or folder
+    if isinstance(config, (str, Path)):
+        chosen = {x: options[x] for x in (*HUB, "trust_remote_code") if x in options}
+        config = AutoConfig.from_pretrained(config, **chosen)
     found = model_class._model_mapping[type(config)]
     listed = found if isinstance(found, (list, tuple)) else [found]
     names = {each.__name__: each for each in listed}
     return next((names[x] for x in config.architectures or () if x in names), listed[0])
-
-
-def tie_as_configured(model: Any) -> None:
-    """Tie the tensors that transformers would tie after loading, if one of them is parametrized."""
-    chains = dict(paths_of_chains(model))
-    for target, source in model.all_tied_weights_keys.items():
-        if (target in chains) is not (source in chains):
-            tie_weights(model, *((source, target) if source in chains else (target, source)))
-
-
-def keep_ties(model: M) -> M:
-    """Let transformers tie the originals of tied tensors, and not their values.
-
-    `tie_weights` of transformers assigns one tensor to the other, by the names in the class. This
-    renames the pairs of this model that are parametrized together. `save_pretrained`,
-    `from_pretrained` and `resize_token_embeddings` of this file call it.
-    """
-    chains = dict(paths_of_chains(model))
-    for path, module in model.named_modules():
-        if not isinstance(module, PreTrainedModel):
-            continue
-        untyped: Any = module
-        for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
-            pairs = getattr(module, attribute, None)
-            if isinstance(pairs, dict):
-                renamed = renamed_pairs(pairs, f"{path}." if path else "", chains)
-                if renamed != pairs:
-                    setattr(untyped, attribute, renamed)
-    return model
-
-
-def renamed_pairs(pairs: dict[str, str], prefix: str, chains: dict[str, Any]) -> dict[str, str]:
-    renamed: dict[str, str] = {}
-    for target, source in pairs.items():
-        first, second = (chains.get(prefix + path) for path in (target, source))
-        if first is None or first is not second:
-            renamed[target] = source
-            continue
-        chain: Any = first
-        for name, _ in chain.named_parameters():
-            renamed[key_in(target, name)] = key_in(source, name)
-    return renamed
-
-
-def key_in(path: str, name: str) -> str:
-    """The key of the tensor `name` of the chain at `path`."""
-    module, _, tensor = path.rpartition(".")
-    return f"{module}.parametrizations.{tensor}.{name}".removeprefix(".")
 
 
 def state_dict_without_ties(model: Module) -> dict[str, Tensor]:
@@ -221,8 +215,8 @@ def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
         return model.resize_token_embeddings(*args, **options)
     whole = recipe_of(model)
     recipe = {path: whole[path] for path in paths}
-    restore_ties(model)
     bake(model, *paths)
+    rename_ties(model)
     model.resize_token_embeddings(*args, **options)
     for path in paths:  # the former head may still be held, with the same Parameter
         module, _, name = path.rpartition(".")
@@ -231,19 +225,8 @@ def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
         setattr(model.get_submodule(module), name, new)
     model.tie_weights()
     apply_recipe(model, recipe)
-    keep_ties(model)
+    rename_ties(model)
     return model.get_input_embeddings()
-
-
-def restore_ties(model: Module) -> None:
-    """Undo `keep_ties`."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            vars(module).pop("_tied_weights_keys", None)
-            untyped: Any = module
-            untyped.all_tied_weights_keys = untyped.get_expanded_tied_weights_keys(
-                all_submodels=False
-            )
 
 
 class SaveParametrizations(TrainerCallback):  # type: ignore[misc]  # untyped where not installed
@@ -256,7 +239,8 @@ class SaveParametrizations(TrainerCallback):  # type: ignore[misc]  # untyped wh
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        keep_ties(given["model"])
+        rename_ties(given["model"])
+        recipe_of(given["model"])  # so that a map that JSON cannot describe is noticed now
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if state.is_world_process_zero:

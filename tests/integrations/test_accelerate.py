@@ -122,3 +122,11 @@ def test_a_model_without_numbers_is_loaded_and_dispatched(tmp_path: Path) -> Non
     ).eval()
     assert loaded[2].parametrizations.weight.original.device.type == "meta"
     torch.testing.assert_close(loaded(X), model(X))
+
+
+@torch.no_grad()
+def test_a_model_is_baked_before_it_is_offloaded() -> None:
+    model = make().eval()
+    expected = model(X)
+    accelerate.cpu_offload(P.bake(model).model, execution_device=torch.device("cpu"))
+    torch.testing.assert_close(model(X), expected)

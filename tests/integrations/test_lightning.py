@@ -119,6 +119,20 @@ def test_each_tensor_is_evaluated_once_in_a_window() -> None:
     assert not any(name.startswith("paramdesc") for name in trainer.progress_bar_metrics)
 
 
+class TakingIterator(Net):
+    def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
+        batch, _, _ = next(dataloader_iter)
+        return self.loss(batch)
+
+
+@pytest.mark.parametrize(("deferred", "batches"), [(False, 4), (True, 1)])
+def test_a_step_that_takes_the_iterator_is_trained_the_same(deferred: bool, batches: int) -> None:
+    plain, cached = TakingIterator(), TakingIterator()
+    fit(plain, accumulate_grad_batches=batches)
+    fit(cached, ParamdescCache(deferred=deferred), accumulate_grad_batches=batches)
+    assert_same(plain, cached)
+
+
 def test_without_deferral_each_batch_evaluates() -> None:
     callback = ParamdescCache(deferred=False, log=False)
     trainer = fit(Net(), callback)

@@ -142,3 +142,13 @@ except RuntimeError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "AdapterMergeError", done.stderr
+
+
+def test_adalora_needs_baked_layers() -> None:
+    """What the page says."""
+    config = peft.AdaLoraConfig(target_modules=["a"], total_step=10)
+    with pytest.raises(RuntimeError, match="requires_grad"):
+        peft.get_peft_model(make(), config)
+    base = make()
+    P.bake(base, "a.weight")
+    torch.testing.assert_close(peft.get_peft_model(base, config)(X), make()(X))

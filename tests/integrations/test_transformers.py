@@ -17,6 +17,8 @@ pytest.importorskip("transformers", reason="needs transformers: the extra `integ
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -230,3 +232,106 @@ def test_the_file_is_readable(tmp_path: Path) -> None:
     assert stored["tensors"]["lm_head.weight"] == {"tied": "transformer.wte.weight"}
     described = stored["tensors"]["transformer.h.0.mlp.c_proj.weight"]["maps"]
     assert [each["map"] for each in described] == ["SpectralNorm"]
+
+
+def test_resizing_bert_keeps_the_parametrization_and_its_other_ties() -> None:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    model = BertForMaskedLM(config).eval()
+    P.parametrize(model, {"bert.embeddings.word_embeddings.weight": Sphere})
+    before = logits(model)
+    T.resize_token_embeddings(model, 50)
+    head = model.cls.predictions
+    assert head.bias.shape == (50,)
+    assert head.decoder.bias is head.bias
+    torch.testing.assert_close(head.decoder.weight.norm(dim=1), torch.ones(50))
+    torch.testing.assert_close(logits(model)[..., :40], before)
+
+
+def test_only_the_main_process_writes(tmp_path: Path) -> None:
+    T.save_pretrained(make(), tmp_path, is_main_process=False)
+    assert not (tmp_path / "parametrizations.json").exists()
+
+
+def test_a_trainer_starts_only_if_its_checkpoints_can_be_described() -> None:
+    model = make_llama()
+    P.register_parametrization(model, "lm_head.weight", torch.exp)
+    with pytest.raises(ValueError, match="lm_head"):
+        T.SaveParametrizations().on_train_begin(None, None, None, model=model)
+
+
+class RegisteringTied(GPT2LMHeadModel):  # type: ignore[misc]
+    """A model that registers on its tied embeddings in `__init__`."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        P.parametrize(self, {"transformer.wte.weight": Sphere, "*.c_attn.weight": orthogonal})
+        T.keep_ties(self)
+
+
+def test_a_model_that_registers_on_tied_embeddings_in_init_loads(tmp_path: Path) -> None:
+    model = RegisteringTied(make_plain().config).eval()
+    model.save_pretrained(tmp_path / "plain")
+    T.save_pretrained(model, tmp_path / "recipe")
+    for loaded in (
+        RegisteringTied.from_pretrained(tmp_path / "plain"),
+        T.from_pretrained(RegisteringTied, tmp_path / "recipe"),
+        T.from_pretrained(GPT2LMHeadModel, tmp_path / "recipe"),
+    ):
+        first, second = chains_of_embeddings(loaded)
+        assert first is second
+        torch.testing.assert_close(logits(loaded), logits(model))
+
+
+def test_a_baked_model_gets_the_names_of_its_ties_back(tmp_path: Path) -> None:
+    model = make()
+    names = dict(model._tied_weights_keys), dict(model.all_tied_weights_keys)
+    T.save_pretrained(model, tmp_path)
+    assert model._tied_weights_keys != names[0]
+    T.keep_ties(P.bake(model).model)
+    assert (model._tied_weights_keys, model.all_tied_weights_keys) == names
+    model.tie_weights()
+    model.save_pretrained(tmp_path / "baked")
+    loaded = GPT2LMHeadModel.from_pretrained(tmp_path / "baked")
+    torch.testing.assert_close(logits(loaded), logits(model))
+    model.resize_token_embeddings(50)
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_a_recipe_beside_a_plain_checkpoint_is_refused(tmp_path: Path) -> None:
+    model = make()
+    T.save_pretrained(model, tmp_path)
+    T.keep_ties(P.bake(model).model).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="none of the originals"):
+        T.from_pretrained(GPT2LMHeadModel, tmp_path)
+
+
+def test_a_parametrized_checkpoint_without_a_recipe_is_noticed(tmp_path: Path) -> None:
+    model = make()
+    T.save_pretrained(model, tmp_path)
+    (tmp_path / "parametrizations.json").unlink()
+    with pytest.warns(UserWarning, match=r"has no parametrizations\.json"):
+        T.from_pretrained(GPT2LMHeadModel, tmp_path)
+
+
+def test_loading_info_is_given_if_asked_for(tmp_path: Path) -> None:
+    for model in (make(), make_plain()):
+        T.save_pretrained(model, tmp_path)
+        loaded, info = T.from_pretrained(GPT2LMHeadModel, tmp_path, output_loading_info=True)
+        assert not info["missing_keys"]
+        torch.testing.assert_close(logits(loaded), logits(model))
+
+
+def test_an_auto_class_finds_the_config_where_the_weights_are(tmp_path: Path) -> None:
+    model = make()
+    T.save_pretrained(model, tmp_path / "inner")
+    choices: list[Any] = [{}, {"config": str(tmp_path)}]
+    for options in choices:
+        loaded = T.from_pretrained(AutoModelForCausalLM, tmp_path, subfolder="inner", **options)
+        torch.testing.assert_close(logits(loaded), logits(model))
