@@ -18,6 +18,7 @@ from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from paramdesc import cached, register_parametrization, transfer_parametrizations_and_params
+from paramdesc.chain.bases import steps_of
 from paramdesc.errors import AveragedOriginalsError
 from paramdesc.parametrizations import (
     AlmostOrthogonal,
@@ -540,7 +541,7 @@ def test_steps_count_after_one_that_raised() -> None:
             with pytest.raises(RuntimeError, match="deferred"):
                 optimizer.step()
         step(layer, optimizer)
-        assert moving.steps_of(chain_of(layer)) == count
+        assert steps_of(chain_of(layer)) == count
 
 
 def test_frozen_and_later_maps_are_left_alone() -> None:
