@@ -85,7 +85,7 @@ def renamed_pairs(
             chain: Any = first
             for name, _ in chain.named_parameters():
                 renamed[key_in(plain[0], name)] = key_in(plain[1], name)
-        elif first is second and not has_tensor(module, target):  # baked since it was renamed
+        elif not (has_tensor(module, target) and has_tensor(module, source)):  # baked since then
             renamed[plain[0]] = plain[1]
         else:
             renamed[target] = source

@@ -206,11 +206,13 @@ def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
         The input embedding, as transformers does.
     """
     embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
-    paths = {
-        path: chain
-        for path, chain in paths_of_chains(model)
+    chains = paths_of_chains(model)
+    resized = {
+        id(chain)
+        for path, chain in chains
         if any(model.get_submodule(path.rpartition(".")[0]) is each for each in embeddings)
     }
+    paths = [path for path, chain in chains if id(chain) in resized]
     if not paths:
         return model.resize_token_embeddings(*args, **options)
     whole = recipe_of(model)

@@ -23,6 +23,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
     Trainer,
     TrainingArguments,
 )
@@ -252,6 +254,30 @@ def test_resizing_bert_keeps_the_parametrization_and_its_other_ties() -> None:
     assert head.decoder.bias is head.bias
     torch.testing.assert_close(head.decoder.weight.norm(dim=1), torch.ones(50))
     torch.testing.assert_close(logits(model)[..., :40], before)
+
+
+def test_resizing_a_saved_t5_keeps_all_of_its_ties(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=40,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+        tie_word_embeddings=True,
+    )
+    model = T5ForConditionalGeneration(config).eval()
+    P.parametrize(model, {"shared.weight": Sphere})
+    T.save_pretrained(model, tmp_path)
+    T.resize_token_embeddings(model, 50)
+    places = (model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens, model.lm_head)
+    assert len({id(each.parametrizations.weight) for each in places}) == 1
+    assert model.lm_head.weight.shape == (50, 16)
+    T.save_pretrained(model, tmp_path)
+    loaded = T.from_pretrained(T5ForConditionalGeneration, tmp_path)
+    torch.testing.assert_close(loaded.lm_head.weight, model.lm_head.weight)
 
 
 def test_only_the_main_process_writes(tmp_path: Path) -> None:
