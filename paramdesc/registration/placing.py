@@ -57,7 +57,8 @@ def whole_tensors(parametrization: Module) -> Iterator[None]:
 def place_originals(chain: Any, shape: Sequence[int], layout: Layout) -> None:
     """Shard the originals of `chain` to fit a value with the shards of `layout`.
 
-    The Parameters stay the same objects.
+    The Parameters stay the same objects, unless a weak reference or a graph refers to one, which
+    torch cannot follow.
 
     Args:
         shape: of the value.
