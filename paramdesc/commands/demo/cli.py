@@ -13,7 +13,7 @@ from paramdesc.commands.outcome import FAILED, INTERRUPTED, WRONG_USE, fail
 __all__ = ["main"]
 
 EXTRAS = {"matplotlib": "matplotlib", "rich": "rich", "sklearn": "scikit-learn"}
-STEPS, DURATION = 600, "about a minute on two cores"
+STEPS, DURATION = 1_200, "about a minute on two cores"
 QUICK_STEPS, QUICK_DURATION = 40, "some ten seconds"
 
 
