@@ -15,7 +15,7 @@ from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
 from paramdesc.torch_internals.mode import has_numbers
 
-__all__ = ["Move", "Parametrization"]
+__all__ = ["Move", "Parametrization", "has_own"]
 
 Move = tuple[tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]
 """New originals, and the tensors of the base point with their new numbers."""
@@ -218,7 +218,7 @@ class Parametrization(Module):
     def can_move(self) -> bool:
         """Whether the map has a base point that can be moved."""
         has_base = all(self._buffers.get(name) is not None for name in self.base_point)
-        return has_base and has_own_recenter(type(self))
+        return has_base and has_own(type(self), "recenter")
 
     def is_relative(self) -> bool:
         """Whether originals are relative to a base point that follows the training."""
@@ -245,10 +245,10 @@ class Parametrization(Module):
         return new[:count], list(zip(base, new[count:], strict=True))
 
 
-def has_own_recenter(cls: type[Parametrization]) -> bool:
-    """Whether `cls` has a `recenter` for its own `forward`, not for that of a base class."""
+def has_own(cls: type[Parametrization], name: str) -> bool:
+    """Whether `cls` has the method `name` for its own `forward`, not for that of a base class."""
     for base in cls.__mro__[: cls.__mro__.index(Parametrization)]:
-        if "recenter" in vars(base):
+        if name in vars(base):
             return True
         if "forward" in vars(base):
             return False

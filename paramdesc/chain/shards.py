@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from paramdesc.chain.cuts import Cuts
-from paramdesc.chain.parametrization import Parametrization
+from paramdesc.chain.parametrization import Parametrization, has_own
 from paramdesc.torch_internals.shards import (
     Layout,
     cut,
@@ -113,7 +113,7 @@ def find_cuts(parametrization: Module, layout: Layout, ndim: int) -> list[Cuts |
     dims = layout.dims()
     if dims is None or not isinstance(parametrization, Parametrization):
         return None
-    if parametrization.warm_start or not has_own_cuts(type(parametrization)):
+    if parametrization.warm_start or not has_own(type(parametrization), "cuts"):
         return None
     found = [None if dim is None else parametrization.cuts(dim, ndim) for dim in dims]
     if any(dim is not None and x is None for dim, x in zip(dims, found, strict=True)):
@@ -130,16 +130,6 @@ def cuts_of(
         return None
     is_fit = all(found is None or len(found[0]) == len(values) for found in cuts)
     return cuts if is_fit else None
-
-
-def has_own_cuts(cls: type[Parametrization]) -> bool:
-    """Whether `cls` has a `cuts` for its own `forward`, not for that of a base class."""
-    for base in cls.__mro__[: cls.__mro__.index(Parametrization)]:
-        if "cuts" in vars(base):
-            return True
-        if "forward" in vars(base):
-            return False
-    return False
 
 
 def apply_to_parts(
