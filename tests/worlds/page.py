@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch.jit._recursive import concrete_type_store
 from torch.nn.utils import parametrize
 
 from tests.worlds import (
@@ -106,6 +107,10 @@ def forget_all() -> None:
     torch.compiler.reset()
     parametrize._cache.clear()  # a failure inside `cached` may leave values in it
     parametrize._cache_enabled = 0
+    # TorchScript keeps the half-compiled types of what it could not script, and says of the next
+    # attempt that its methods are there already
+    concrete_type_store.type_store.clear()
+    concrete_type_store.methods_compiled.clear()
 
 
 def attempt(world: World, engine: Engine) -> None:

@@ -53,6 +53,13 @@ def test_the_page_says_what_torch_does_in(world: World) -> None:
     assert ROWS[world.group, world.title] == (found, "yes")
 
 
+def test_an_outcome_is_the_same_at_every_attempt() -> None:
+    (scripted,) = (world for world in WORLDS if world.name == "constraining.scripted")
+    first, second = (outcome(scripted, TORCH) for _ in range(2))
+    assert first.startswith("no: ")
+    assert second == first
+
+
 def test_the_page_has_a_row_for_each_world_and_no_other() -> None:
     assert list(ROWS) == [(world.group, world.title) for world in WORLDS]
 
