@@ -14,6 +14,7 @@ from paramdesc.chain.saved import remember_saved
 from paramdesc.errors import ConstraintError
 from paramdesc.linalg.precision import epsilon
 from paramdesc.torch_internals.mode import has_numbers
+from paramdesc.torch_internals.shards import Part
 
 __all__ = ["Move", "Parametrization", "has_own"]
 
@@ -81,8 +82,9 @@ class Parametrization(Module):
 
     Where originals are sharded, as under tensor parallelism, they are gathered before a map is
     applied, unless the map can be applied to the shards. `cuts(dim, ndim)` returns the parts of the
-    originals on which a part of the value depends; then nothing is communicated. A subclass that
-    overrides `forward` must define it again.
+    originals on which a part of the value depends; then nothing is communicated. A map that needs
+    no more of the other parts than sums over the ranks defines `forward_part(X, part)`. A subclass
+    that overrides `forward` must define them again.
 
     The base point moves after an optimizer step, when new numbers are written into the same
     Parameters and buffers. Evaluations never move it. Since a graph may outlive the step, `forward`
@@ -148,6 +150,17 @@ class Parametrization(Module):
         Returns the dimension along which each original is cut, or None if it is needed whole, and
         the tensors of the map that are cut, with the dimension. Returns None if all of them are
         needed whole.
+        """
+        return None
+
+    def forward_part(self, X: Tensor, part: Part) -> Tensor | None:
+        """The part of the value on this rank, computed from the part `X` of the original.
+
+        All ranks call it together. Returns None, on all of them, if the original must be gathered.
+
+        Args:
+            part: the place of `X` in the original, and `part.total(x)`, the sum of `x` over the
+                ranks.
         """
         return None
 

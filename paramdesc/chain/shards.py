@@ -1,7 +1,8 @@
 """Evaluating a chain whose originals are sharded, as under tensor parallelism.
 
-A map that defines `cuts` is applied to the part on each rank. Before any other map, the tensors are
-gathered from all ranks. Then each rank computes the same value, and keeps its part.
+A map that defines `cuts` or `forward_part` is applied to the part on each rank. Before any other
+map, the tensors are gathered from all ranks. Then each rank computes the same value, and keeps its
+part.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from paramdesc.chain.cuts import Cuts
 from paramdesc.chain.parametrization import Parametrization, has_own
 from paramdesc.torch_internals.shards import (
     Layout,
+    Part,
     cut,
     gathered,
     layout_of,
@@ -57,16 +59,30 @@ def apply_sharded(
     values: tuple[Any, ...] = originals
     is_whole = False
     for place, parametrization in enumerate(chain.maps()):
-        cuts = None if is_whole else cuts_of(parametrization, values, layout)
-        if cuts is None:
-            values = (apply_whole(parametrization, [gathered(x) for x in values]),)
+        value = None if is_whole else apply_split(parametrization, values, layout)
+        if value is None:
+            value = apply_whole(parametrization, [gathered(x) for x in values])
             is_whole = True
-        else:
-            values = (apply_to_parts(parametrization, values, layout, cuts),)
+        values = (value,)
         if lap is not None:
             lap(place, parametrization)
-    (value,) = values
-    return cut(value, fitting(layout, value.ndim)) if is_whole else value
+    (result,) = values
+    return cut(result, fitting(layout, result.ndim)) if is_whole else result
+
+
+def apply_split(parametrization: Any, values: Sequence[Any], layout: Layout) -> Tensor | None:
+    """The value in shards, computed from the shards. None if they must be gathered."""
+    cuts = cuts_of(parametrization, values, layout)
+    if cuts is not None:
+        return apply_to_parts(parametrization, values, layout, cuts)
+    if not isinstance(parametrization, Parametrization) or len(values) != 1:
+        return None
+    (X,) = values
+    part = Part.of(X.shape, layout) if is_sharded(X) else None
+    if part is None or not has_own(type(parametrization), "forward_part"):
+        return None
+    found = parametrization.forward_part(part_of(X, layout, layout), part)
+    return None if found is None else of_parts(found, layout, X.shape)
 
 
 def layout_of_value(chain: Any, originals: Sequence[Any]) -> Layout:

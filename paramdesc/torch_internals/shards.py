@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Size, Tensor
 
 from paramdesc.torch_internals.whole import is_sharded
 
-__all__ = ["Layout", "cut", "cut_like", "gathered", "layout_of", "of_parts", "part_of"]
+__all__ = ["Layout", "Part", "cut", "cut_like", "gathered", "layout_of", "of_parts", "part_of"]
 
 
 class Layout(NamedTuple):
@@ -41,6 +42,38 @@ class Layout(NamedTuple):
 
     def replicated(self) -> Layout:
         return self.along([None] * len(self.placements))
+
+
+class Part(NamedTuple):
+    """The place of the part on this rank in a tensor that is cut along one dimension."""
+
+    shape: Size
+    """That of the whole tensor."""
+    dim: int
+    start: int
+    """The first index of the part, along `dim`."""
+    group: Any
+    """The ranks that hold the parts."""
+
+    @classmethod
+    def of(cls, shape: Size, layout: Layout) -> Part | None:
+        """None if the tensor is not cut, or along several dimensions of the mesh."""
+        dims = layout.dims() or ()
+        cut = [(place, dim) for place, dim in enumerate(dims) if dim is not None]
+        if len(cut) != 1:
+            return None
+        place, dim = cut[0]
+        length = -(-shape[dim] // layout.mesh.size(place))
+        start = min(layout.mesh.get_local_rank(place) * length, shape[dim])
+        return cls(shape, dim, start, layout.mesh.get_group(place))
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of `x` over the ranks, on each of them, differentiable."""
+        functional: Any = import_module("torch.distributed.nn.functional")
+        if x.is_complex():  # not all backends can send complex tensors
+            return torch.view_as_complex(self.total(torch.view_as_real(x).contiguous()))
+        total: Tensor = functional.all_reduce(x, group=self.group)
+        return total
 
 
 def layout_of(tensor: Any) -> Layout | None:

@@ -8,13 +8,22 @@ import math
 import torch
 from torch import Tensor
 
-from paramdesc.linalg.precision import matmul, smallest_normal, widened
-from paramdesc.linalg.singular_step import affordable_iterations, improve_pair
+from paramdesc.linalg.precision import matmul, smallest_normal, widened, without_autocast
+from paramdesc.linalg.singular_step import (
+    affordable_iterations,
+    improve_pair,
+    improve_pair_of_map,
+)
 from paramdesc.parametrizations.norms.normalized import is_simple, normalized
 from paramdesc.parametrizations.norms.operator_norm import OperatorNorm, start_vector
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling
+from paramdesc.torch_internals.shards import Part
 
 __all__ = ["SpectralNorm"]
+
+LEAST_IN_PARTS = 2_000_000
+"""How many entries a weight in shards must have, so that sending vectors takes less time than
+gathering it: measured between two processes on a CPU."""
 
 
 class SpectralNorm(OperatorNorm):
@@ -33,6 +42,9 @@ class SpectralNorm(OperatorNorm):
     the vectors, while the error of `sigma` is of second order. Cost of an evaluation: one product
     of `M` with a vector; of a training step: 2 `n_power_iterations` + 1 more; of registration or
     assignment: at most 200.
+
+    In shards, as under tensor parallelism, a weight of 2 million entries or more is not gathered:
+    each process multiplies its part, and only vectors are sent.
 
     On a GPU, where the number of operations counts more than their size, a step applies a Chebyshev
     polynomial of degree 4 `n_power_iterations` + 1 or more instead. It is as accurate, takes fewer
@@ -127,6 +139,53 @@ class SpectralNorm(OperatorNorm):
             return None
         moved: tuple[Tensor, Tensor] | None = self.__dict__.pop("_moved", None)
         return moved
+
+    def forward_part(self, X: Tensor, part: Part) -> Tensor | None:
+        """The iteration with products of the parts, which sends vectors instead of the weight."""
+        if len(part.shape) == 1 or part.shape.numel() < LEAST_IN_PARTS or not self.has_state():
+            return None
+        if self.is_due:
+            self.is_due = False
+            self.advance_parts(X, part)
+        matrix = self.matrix(X)
+        u, v = self._u.to(matrix.dtype, copy=True), self._v.to(matrix.dtype, copy=True)
+        left, right = self.pieces(u, v, X, part)
+        sigma = part.total(torch.vdot(left, matmul(matrix, right.flatten())).real)
+        return self.divided(X, sigma)
+
+    @torch.no_grad()
+    def advance_parts(self, X: Tensor, part: Part) -> None:
+        """`advance`, by products of the parts."""
+        matrix = self.matrix(X)
+        u, v = self._u.to(matrix.dtype), self._v.to(matrix.dtype)
+        count = self.n_power_iterations
+        if self.more_for_large:
+            count = affordable_iterations(matrix, count, part.shape.numel())
+
+        def image(x: Tensor) -> Tensor:
+            y = torch.zeros_like(u)
+            left, right = self.pieces(y, x, X, part)
+            left.copy_(matrix.mv(right.flatten()))
+            return part.total(y)
+
+        def adjoint(y: Tensor) -> Tensor:
+            x = torch.zeros_like(v)
+            left, right = self.pieces(y, x, X, part)
+            right.copy_(matrix.mH.mv(left).view_as(right))
+            return part.total(x)
+
+        with without_autocast(matrix):
+            better = improve_pair_of_map(image, adjoint, u, v, count, self.accuracy)
+        self._u.copy_(better[0])
+        self._v.copy_(better[1])
+
+    def pieces(self, u: Tensor, v: Tensor, X: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+        """Views of the entries of `u` and `v` that belong to the part `X` of the weight."""
+        axes = [axis for axis in range(X.ndim) if axis != self.dim % X.ndim]
+        columns = v.view([part.shape[axis] for axis in axes])
+        if part.dim == self.dim % X.ndim:
+            return u.narrow(0, part.start, X.shape[part.dim]), columns
+        return u, columns.narrow(axes.index(part.dim), part.start, X.shape[part.dim])
 
     def smallest_norm(self, X: Tensor) -> float:
         eps = self.eps

@@ -11,10 +11,12 @@ from torch.distributed.tensor import DTensor, Shard, distribute_module, distribu
 from torch.testing import assert_close
 
 import paramdesc as P
+from paramdesc.parametrizations import SpectralNorm
+from paramdesc.parametrizations.norms import spectral_norm
 from tests.parametrizations.all_cases import CASES
 from tests.parametrizations.cases.case import Case
 
-__all__ = ["Host", "find_faults", "in_shards", "whole"]
+__all__ = ["Host", "find_faults", "find_faults_in_parts", "in_shards", "whole"]
 
 BOUNDS: dict[str, Any] = {"atol": 1e-6, "rtol": 1e-5}
 AFTER_A_STEP: dict[str, Any] = {
@@ -126,10 +128,32 @@ def find_faults(mesh: Any) -> dict[str, str]:
         for dim in (0, 1):
             # both orders for each dimension, not for each case
             order = list(ORDERS)[(number + dim) % 2]
-            if case.weight().ndim <= dim:
-                continue
-            try:
-                check(case, dim, order, mesh)
-            except Exception as error:
-                faults[f"{name}, dimension {dim}, {order}"] = repr(error)
+            if case.weight().ndim > dim:
+                faults.update(fault_of(name, case, dim, order, mesh))
+    return faults
+
+
+def fault_of(name: str, case: Case, dim: int, order: str, mesh: Any) -> dict[str, str]:
+    try:
+        check(case, dim, order, mesh)
+    except Exception as error:
+        return {f"{name}, dimension {dim}, {order}": repr(error)}
+    return {}
+
+
+def find_faults_in_parts(mesh: Any) -> dict[str, str]:
+    """What is wrong with spectral norms that are not gathered."""
+    cases = {name: case for name, case in CASES.items() if type(case.make()) is SpectralNorm}
+    cases["an empty part"] = Case(lambda: SpectralNorm(), 1, 5)
+    cases["half precision"] = Case(
+        lambda: SpectralNorm(), weight=lambda: torch.randn(6, 4, dtype=torch.bfloat16)
+    )
+    gathers_below = spectral_norm.LEAST_IN_PARTS
+    spectral_norm.LEAST_IN_PARTS = 0
+    faults = {}
+    for name, case in cases.items():
+        for dim in range(case.weight().ndim):
+            for order in ORDERS:
+                faults.update(fault_of(name, case, dim, order, mesh))
+    spectral_norm.LEAST_IN_PARTS = gathers_below
     return faults

@@ -13,6 +13,8 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import paramdesc as P
 from paramdesc.parametrizations import (
@@ -29,9 +31,10 @@ from paramdesc.parametrizations import (
     spectral_norm,
     weight_norm,
 )
+from paramdesc.parametrizations.norms import spectral_norm as spectral_norms
 from tests.distributed.tensor_parallel.maps import whole
 
-__all__ = ["MODELS", "SCOPES", "compare", "count_messages", "others"]
+__all__ = ["MODELS", "SCOPES", "compare", "count_messages", "largest_messages", "others"]
 
 
 def on(*maps: Callable[[], nn.Module]) -> Callable[[nn.Module], Any]:
@@ -162,6 +165,38 @@ def count_messages(mesh: Any) -> dict[str, list[int]]:
             counts.append(messages.get_total_counts())
         found[name] = counts
     return found
+
+
+def largest_messages(mesh: Any) -> dict[str, int]:
+    """How many entries the largest message of a training step has, by what is cut."""
+    found = {}
+    gathers_below = spectral_norms.LEAST_IN_PARTS
+    spectral_norms.LEAST_IN_PARTS = 0
+    styles = {"rows": ColwiseParallel(), "columns": RowwiseParallel()}
+    for name, style in styles.items():
+        layer = P.register_parametrization(nn.Linear(24, 40), "weight", SpectralNorm())
+        parallelize_module(layer, mesh, style)
+        with Sizes() as sizes:
+            for _ in range(2):
+                value: Any = layer.weight
+                value.to_local().sum().backward()
+                torch.optim.SGD(layer.parameters(), 0.1).step()
+        found[name] = max(sizes.found)
+    spectral_norms.LEAST_IN_PARTS = gathers_below
+    return found
+
+
+class Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the sizes of the tensors that are sent."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "c10d" in func.namespace and "wait" not in str(func):
+            self.found += [x.numel() for x in tree_leaves(args) if isinstance(x, Tensor)]
+        return func(*args, **(kwargs or {}))
 
 
 def others(mesh: Any) -> dict[str, Any]:

@@ -19,8 +19,15 @@ if not torch.distributed.is_available():
 from torch.distributed.device_mesh import init_device_mesh
 
 from tests.distributed.table import read
-from tests.distributed.tensor_parallel.maps import find_faults
-from tests.distributed.tensor_parallel.models import MODELS, SCOPES, compare, count_messages, others
+from tests.distributed.tensor_parallel.maps import find_faults, find_faults_in_parts
+from tests.distributed.tensor_parallel.models import (
+    MODELS,
+    SCOPES,
+    compare,
+    count_messages,
+    largest_messages,
+    others,
+)
 from tests.distributed.tensor_parallel.rows import measure
 from tests.processes import results_of
 
@@ -46,9 +53,11 @@ def work(rank: int) -> dict[str, Any]:
     mesh = init_device_mesh("cpu", (2,))
     return {
         "maps": find_faults(mesh),
+        "in parts": find_faults_in_parts(mesh),
         "runs": {case: fault(case, mesh) for case in RUNS},
         "rows": measure(mesh),
         "messages": count_messages(mesh),
+        "largest": largest_messages(mesh),
         "others": others(mesh),
     }
 
@@ -61,6 +70,16 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_every_map_is_as_in_one_process(group: list[dict[str, Any]]) -> None:
     for found in group:
         assert found["maps"] == {}
+
+
+def test_spectral_norms_in_parts_are_as_in_one_process(group: list[dict[str, Any]]) -> None:
+    for found in group:
+        assert found["in parts"] == {}
+
+
+def test_spectral_norms_in_parts_send_vectors(group: list[dict[str, Any]]) -> None:
+    for found in group:
+        assert found["largest"] == {"rows": 40, "columns": 40}  # the weight has 40 x 24 entries
 
 
 @pytest.mark.parametrize("case", RUNS, ids=str)
