@@ -318,12 +318,17 @@ class TiedParameterError(ValueError):
 class ShardedModuleError(RuntimeError):
     """A parametrization was to be added to or removed from a module that FSDP manages."""
 
-    def __init__(self, module: Module, tensor_name: str, doing: str) -> None:
+    def __init__(
+        self,
+        module: Module,
+        tensor_name: str,
+        doing: str,
+        cause: str = "and restores the parameters it has sharded, which would bypass the change",
+    ) -> None:
         super().__init__(
             f"cannot {doing} {tensor_name!r} of {type(module).__name__}: FSDP manages the module "
-            "and restores the parameters that it has sharded, which would bypass the change. "
-            "Register and remove parametrizations first, then call fully_shard(module) or "
-            "FullyShardedDataParallel(module)."
+            f"{cause}. Register and remove parametrizations first, then call fully_shard(module) "
+            "or FullyShardedDataParallel(module)."
         )
 
 

@@ -13,7 +13,8 @@ from paramdesc.models.parametrized_tensors import ParametrizedTensor, own_tensor
 from paramdesc.registration.holders import count_modules_with
 from paramdesc.registration.sharing import owners_of
 from paramdesc.registration.snapshot import differs
-from paramdesc.torch_internals.tensors import is_wrapper, memory_of, replace_data
+from paramdesc.torch_internals.replacing import replace_data
+from paramdesc.torch_internals.tensors import is_wrapper, memory_of
 
 __all__ = ["Holders", "Value", "evaluate_all"]
 

@@ -18,8 +18,9 @@ from paramdesc.errors import DisabledError, MissingRightInverseError
 from paramdesc.registration.fitting import check_assigned, check_inverted, check_originals
 from paramdesc.registration.placing import whole_tensors
 from paramdesc.registration.snapshot import Snapshot, split_tensors
+from paramdesc.torch_internals.replacing import replace_data
 from paramdesc.torch_internals.shards import cut_like, gathered
-from paramdesc.torch_internals.tensors import replace_data, shares_storage
+from paramdesc.torch_internals.tensors import shares_storage
 
 __all__ = ["assign"]
 

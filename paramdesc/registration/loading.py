@@ -16,6 +16,7 @@ from paramdesc.errors import CheckpointError
 from paramdesc.registration.assignment import assign
 from paramdesc.registration.plain_keys import Given
 from paramdesc.registration.snapshot import Snapshot, below, split_tensors
+from paramdesc.torch_internals.shards import cut_like
 
 __all__ = ["load_given"]
 
@@ -76,6 +77,7 @@ def load_value(chain: Any, given: Given, key: str, replace: bool) -> None:
         )
         return
     if not replace:
+        value = cut_like(value.to(like.device), like)
         value = torch.empty_like(like).copy_(value)  # in the memory format of the model
     assign(chain, value, replace=replace)
 

@@ -30,8 +30,9 @@ from paramdesc.registration.placing import place_originals, whole_like
 from paramdesc.registration.plain_keys import GIVEN
 from paramdesc.registration.sharing import join
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
+from paramdesc.torch_internals.replacing import replace_data
 from paramdesc.torch_internals.shards import layout_of
-from paramdesc.torch_internals.tensors import address, alias, replace_data
+from paramdesc.torch_internals.tensors import address, alias
 
 __all__ = ["ParametrizationList"]
 

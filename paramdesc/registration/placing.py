@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from paramdesc.chain.shards import LAYOUT, layout_of_original
+from paramdesc.torch_internals.replacing import replace_data
 from paramdesc.torch_internals.shards import Layout, cut, cut_like, gathered
-from paramdesc.torch_internals.tensors import replace_data
 from paramdesc.torch_internals.whole import is_sharded
 
 __all__ = ["place_originals", "whole_like", "whole_tensors"]

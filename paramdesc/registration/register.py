@@ -34,7 +34,7 @@ from paramdesc.registration.optimizer_groups import Change, check_optimizer, han
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.plain_keys import expect_plain
 from paramdesc.registration.questions import is_parametrized
-from paramdesc.registration.sharded import refuse_sharded
+from paramdesc.registration.sharded import refuse_sharded, shard_of, take_shard_along
 from paramdesc.registration.sharing import check_shared, is_shared, join
 from paramdesc.registration.snapshot import Snapshot, below, tensors_in
 from paramdesc.registration.tied import has_other_holders, refuse_overwriting, warn_of_untying
@@ -86,7 +86,8 @@ def register_parametrization(
         ValueError: if `module` has no such tensor, or the map does not fit it; if the map has
             a state that belongs to another tensor; if its `right_inverse` would overwrite a
             tensor that another module holds, or gives NaN.
-        RuntimeError: if FSDP manages `module`.
+        RuntimeError: if FSDP manages `module`, unless `fully_shard` has sharded the tensor and it
+            becomes the only original, in the same shape.
         TypeError: if `parametrization` is not a map, or `optimizer` is not an optimizer.
         Exception: exceptions raised by the parametrization propagate unchanged. In all cases
             `module` stays as it was.
@@ -152,17 +153,19 @@ def put_on(module: Module, tensor_name: str, new: Module, unsafe: bool, is_held:
     if is_parametrized(module, tensor_name):
         append_map(module, tensor_name, new, unsafe)
         return
-    refuse_sharded(module, tensor_name, "register a parametrization on")
+    shard = shard_of(module, tensor_name)
     if is_lazy(find_tensor(module, tensor_name)):
         register_when_materialized(register_parametrization, module, tensor_name, new, unsafe)
     else:
-        install_chain(module, tensor_name, new, unsafe, is_held)
+        chain = install_chain(module, tensor_name, new, unsafe, is_held)
+        if shard is not None:
+            take_shard_along(shard, module, tensor_name, chain)
 
 
 def install_chain(
     module: Module, tensor_name: str, new: Module, unsafe: bool, is_held: bool
-) -> None:
-    """Let the tensor be the original of a chain with the one map `new`."""
+) -> ParametrizationList:
+    """Let the tensor be the original of a chain with the one map `new`. Returns the chain."""
     original = find_tensor(module, tensor_name)
     check_shared(new, original, tensor_name)
     host = type(module).__name__
@@ -193,6 +196,7 @@ def install_chain(
     if not chain.is_tensor and isinstance(original, Parameter):
         tensor = f"{tensor_name!r} of {type(module).__name__}"
         note_gone(original, tensor, "register_parametrization")
+    return chain
 
 
 def cause(new: Module, original: Tensor, error: Exception) -> str:

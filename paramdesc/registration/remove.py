@@ -29,7 +29,8 @@ from paramdesc.registration.sharded import refuse_sharded
 from paramdesc.registration.sharing import is_shared, leave, shares_original
 from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
-from paramdesc.torch_internals.tensors import alias, replace_data
+from paramdesc.torch_internals.replacing import replace_data
+from paramdesc.torch_internals.tensors import alias
 
 __all__ = ["remove_parametrizations"]
 

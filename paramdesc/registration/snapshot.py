@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from operator import is_not
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize as torch_engine
 
 from paramdesc.registration.namespace import AttributeNamespace
+from paramdesc.torch_internals.gathered import Places, gathered_into
 from paramdesc.torch_internals.mode import has_numbers
-from paramdesc.torch_internals.tensors import address, is_wrapper, replace_data
+from paramdesc.torch_internals.replacing import replace_data
+from paramdesc.torch_internals.tensors import address, is_wrapper, memory_of
 
 __all__ = ["Snapshot", "below", "differs", "split_tensors", "tensors_in"]
 
@@ -37,7 +40,7 @@ class Snapshot:
     def __init__(
         self,
         modules: Iterable[Module],
-        tensors: Iterable[Tensor] = (),
+        tensors: Collection[Tensor] = (),
         written: Iterable[Tensor] = (),
     ) -> None:
         self.states = [
@@ -52,8 +55,15 @@ class Snapshot:
         ]
         self.containers = [(value, value.copy()) for value in containers if value]
         self.empty = [value for value in containers if not value]
-        self.tensors = [(x, x.detach(), x._version, address(x)) for x in tensors if is_counted(x)]
-        self.numbers = [(x, x.detach().clone()) for x in written if not is_lazy(x)]
+        # what is gathered stays in its memory, and is written to
+        in_place = [x for x in tensors if gathered_into(x) is not None]
+        self.tensors = [
+            (x, x.detach(), Place(x))
+            for x in tensors
+            if is_counted(x) and not any(x is y for y in in_place)
+        ]
+        self.numbers = [(x, x.detach().clone()) for x in (*written, *in_place) if not is_lazy(x)]
+        self.places = Places(module for module, *_ in self.states)
 
     def restore(self) -> None:
         """Restore everything in place: the same dicts, with the same objects in the same order."""
@@ -65,17 +75,35 @@ class Snapshot:
             put_back(container, content)
         for container in self.empty:
             put_back(container, ())
-        for tensor, before, version, place in self.tensors:
-            if tensor._version != version or address(tensor) != place or is_wrapper(tensor):
+        for tensor, before, place in self.tensors:
+            if place.is_left():
                 replace_data(tensor, before)
         for tensor, numbers in self.numbers:
             write_back(tensor, numbers)
+        self.places.restore()
+
+
+class Place:
+    """The memory that a tensor has now."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.version, self.address = tensor._version, address(tensor)
+        self.parts = memory_of(tensor) if is_wrapper(tensor) else None
+
+    def is_left(self) -> bool:
+        """Whether the tensor has other memory, or was written to if that can be told."""
+        if self.parts is None or not is_wrapper(self.tensor):
+            return self.tensor._version != self.version or address(self.tensor) != self.address
+        # not replaced without need: torch cannot if a weak reference exists
+        parts = memory_of(self.tensor)
+        return len(parts) != len(self.parts) or any(map(is_not, parts, self.parts))
 
 
 @torch.no_grad()
 def write_back(tensor: Tensor, numbers: Tensor) -> None:
     """Write `numbers` to `tensor` if they differ, since a write of equal entries counts too."""
-    if tensor.shape != numbers.shape:
+    if tensor.shape != numbers.shape or gathered_into(tensor) is not None:
         replace_data(tensor, numbers)
     elif differs(tensor, numbers):
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():

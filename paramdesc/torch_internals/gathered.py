@@ -7,6 +7,7 @@ differently, nothing is found, and callers treat the tensors like any others.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,17 +15,21 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from paramdesc.torch_internals.sample import differs, sample
+from paramdesc.torch_internals.shards import layout_of
 from paramdesc.torch_internals.tensors import is_wrapper
 
 __all__ = [
     "Gathering",
+    "Places",
     "find_gathering",
     "gather",
+    "gathered_into",
     "gathering_behind",
     "is_gathering",
+    "note_new_shard",
     "reduce",
     "remember",
     "shard_again",
@@ -67,6 +72,39 @@ class Gathering:
         smaller = getattr(self.parameter, "_sharded_post_forward_param", None)
         return tensor is self.shard or tensor is smaller
 
+    @property
+    def info(self) -> Any:
+        """Where FSDP2 puts the Parameter."""
+        return self.parameter._module_info
+
+    def places(self) -> Iterator[tuple[Module, str]]:
+        """The modules that have the Parameter, and its names in them."""
+        yield self.info.module, self.info.param_name
+        yield from zip(self.info.shared_modules, self.info.shared_param_names, strict=True)
+
+    def is_sharded_now(self) -> bool:
+        """Whether the module has the shard, and not the gathered Parameter."""
+        module, name = next(self.places())
+        return module._parameters.get(name) is self.shard
+
+    def is_shared(self) -> bool:
+        """Whether several modules have the Parameter."""
+        return bool(self.info.shared_modules)
+
+    def is_cut_once(self) -> bool:
+        """Whether no dimension was cut before by tensor parallelism, which torch cannot repeat."""
+        layout = layout_of(self.shard)
+        return layout is not None and layout.dims() is not None
+
+    def put(self, info: Any) -> None:
+        """Let FSDP2 put the Parameter where `info` says, and where it is now."""
+        self.parameter._module_info = info
+        self.parameter.reset_sharded_param()
+
+    def move(self, module: Module, name: str) -> None:
+        """Let FSDP2 put the Parameter at `module.<name>`, where it is now."""
+        self.put(dataclasses.replace(self.info, module=module, param_name=name))
+
     def gives_the_same(self) -> bool:
         """Whether gathering has given the same entries as the last time. Called after each time.
 
@@ -80,11 +118,52 @@ class Gathering:
         return last is not None and last[0] == version and not differs(gathered, last[1])
 
 
+class Places:
+    """Where FSDP2 puts the Parameters of some modules: modules, and names in them.
+
+    Args:
+        modules: any, sharded or not.
+    """
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        marked = {x for x in modules if "_is_fsdp_managed_module" in vars(x)}
+        self.found = [
+            (gathering, gathering.info)
+            for gathering in (gatherings() if marked else ())
+            if any(module in marked for module, _ in gathering.places())
+        ]
+
+    def restore(self) -> None:
+        for gathering, info in self.found:
+            if gathering.info is not info:
+                gathering.put(info)
+
+
+def note_new_shard(shard: Tensor) -> None:
+    """Tell FSDP2, which gathers from a view of the shard, that the shard has other memory."""
+    for gathering in gatherings():
+        if gathering.shard is shard and gathering.is_sharded_now():
+            gathering.parameter.reset_sharded_param()
+
+
+def gathered_into(tensor: Tensor) -> Gathering | None:
+    """What is known of the Parameter that is gathered into `tensor` now. None for other tensors."""
+    if type(tensor) is not Parameter:
+        return None
+    found = (x for x in gatherings() if x.gathered is tensor and not x.is_sharded_now())
+    return next(found, None)
+
+
 def find_gathering(module: Module, name: str) -> Gathering | None:
     """What is known of the Parameter that FSDP2 shards as `module.name`. None if it does not."""
+    return next((found for found in gatherings() if (module, name) in found.places()), None)
+
+
+def gatherings() -> Iterator[Gathering]:
+    """All Parameters that FSDP2 shards."""
     fsdp, states = sys.modules.get(_FSDP), sys.modules.get(_STATES)
     if fsdp is None or states is None:
-        return None
+        return
     found = {
         id(state): state
         for ref in list(states._module_state_mapping.values())
@@ -93,9 +172,7 @@ def find_gathering(module: Module, name: str) -> Gathering | None:
     for state in found.values():
         for group in groups_of(state):
             for parameter in getattr(group, "fsdp_params", ()):
-                if (module, name) in places_of(parameter):
-                    return Gathering(state, group, parameter)
-    return None
+                yield Gathering(state, group, parameter)
 
 
 def groups_of(state: Any) -> list[Any]:
@@ -105,12 +182,6 @@ def groups_of(state: Any) -> list[Any]:
         return list(several)
     group = getattr(state, "_fsdp_param_group", None)
     return [] if group is None else [group]
-
-
-def places_of(parameter: Any) -> Iterator[tuple[Module, str]]:
-    info = parameter._module_info
-    yield info.module, info.param_name
-    yield from zip(info.shared_modules, info.shared_param_names, strict=True)
 
 
 def remember(gathering: Gathering) -> None:

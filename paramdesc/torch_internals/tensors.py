@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.__future__ import get_swap_module_params_on_conversion
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -17,7 +16,7 @@ __all__ = [
     "inner_tensors",
     "is_wrapper",
     "memory_of",
-    "replace_data",
+    "set_data",
     "shares_storage",
 ]
 
@@ -94,20 +93,6 @@ def data_of(tensor: Tensor) -> Tensor:
     return data_of(getattr(tensor, names[0])) if names else tensor
 
 
-def replace_data(target: Tensor, source: Tensor) -> None:
-    """Give `target` the data, shape and strides of `source`, without a new tensor object.
-
-    Raises:
-        RuntimeError: by torch, if dtype, device or subclass do not allow it.
-    """
-    with torch.no_grad():
-        if get_swap_module_params_on_conversion() or is_wrapper(target):
-            if isinstance(target, Parameter) and not isinstance(source, Parameter):
-                source = Parameter(source, requires_grad=target.requires_grad)
-            torch.utils.swap_tensors(target, source)  # type: ignore[no-untyped-call]
-        else:
-            set_data(target, source)
-
-
 def set_data(target: Tensor, source: Tensor) -> None:
+    """Let the plain tensor `target` have the memory, shape and strides of `source`."""
     target.set_(source)  # type: ignore[call-overload]  # torch's stub lacks this form

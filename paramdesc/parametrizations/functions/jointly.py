@@ -24,7 +24,7 @@ from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.register import register_parametrization
 from paramdesc.registration.snapshot import Snapshot, below, split_tensors
-from paramdesc.torch_internals.tensors import replace_data
+from paramdesc.torch_internals.replacing import replace_data
 
 __all__ = ["assign_jointly", "joint", "tie"]
 

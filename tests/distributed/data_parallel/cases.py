@@ -44,6 +44,7 @@ SHARDED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 AGAIN = "FSDP2, called twice before the backward pass"
 LATE = "`fully_shard` before registering"
+LATE_AND_SEVERAL = "`fully_shard` before registering on several originals"
 DIVIDED = "DDP, `process_group=` of {} processes"
 
 
@@ -230,12 +231,57 @@ def called_twice(rank: int, engine: str, kind: str) -> tuple[float, Any]:
     return max((value_of(x.grad) - y.grad).abs().max().item() for x, y in pairs), counts  # type: ignore[operator]
 
 
-def registered_late(rank: int, engine: str) -> str:
-    layer = nn.Linear(8, 8)
-    fully_shard(layer, mesh=MESHES["4"])
+def registered_late(rank: int, engine: str, title: str, kind: str) -> tuple[float, Any]:
+    """Training, where the parametrizations came after `fully_shard`."""
     maps: Any = {"torch": torch_maps, "paramdesc": our_maps}[engine]
-    maps.orthogonal(layer)
-    return "registered"
+    expected, model = plain(), plain()
+    shard(model, MESHES["4"])
+    for layers in (expected, model):
+        maps.orthogonal(layers[0])
+        maps.spectral_norm(layers[4])
+        if title == LATE_AND_SEVERAL:
+            maps.weight_norm(layers[2])
+    train(expected)
+    counts = train(model, scope_of(model, kind), rank, COUNT)
+    return distance(model, expected), counts
+
+
+def plain() -> nn.Sequential:
+    torch.manual_seed(0)
+    linears = [nn.Linear(8, 8) for _ in range(3)]
+    return nn.Sequential(linears[0], nn.Tanh(), linears[1], nn.Tanh(), linears[2])
+
+
+def assigned(rank: int) -> list[float]:
+    """The differences of outputs after values were given to weights that were gathered before.
+
+    They are assigned, loaded from a plain checkpoint, and initialized.
+    """
+    inputs = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
+    model: Any = MAKERS["paramdesc"]()
+    whole: Any = MAKERS["paramdesc"]()
+    shard(model, MESHES["4"])
+    numbers = [torch.eye(8), torch.eye(8).flip(0)]
+
+    def assign(layers: Any) -> None:
+        for layer in layers[::2]:
+            layer.weight = numbers[0]
+
+    def load(layers: Any) -> None:
+        biases = {f"{i}.bias": layers[i].bias.detach() for i in (0, 2, 4)}  # of the same kind
+        layers.load_state_dict({**biases, **{f"{i}.weight": numbers[1] for i in (0, 2, 4)}})
+
+    def initialize(layers: Any) -> None:
+        for layer in layers[2::2]:
+            nn.init.ones_(layer.weight)
+
+    found = []
+    for write in (assign, load, initialize):
+        for layers in (model, whole):
+            layers(inputs).sum().backward()
+            write(layers)
+        found.append((model(inputs) - whole(inputs)).abs().max().item())
+    return found
 
 
 def twelve() -> nn.Sequential:
@@ -337,9 +383,10 @@ def work(rank: int) -> dict[str, Any]:
             found[title, engine, kind] = outcome(run, rank, engine, title, kind)
     for engine, kind in (("torch", "none"), ("paramdesc", "none"), ("paramdesc", "cached")):
         found[AGAIN, engine, kind] = outcome(called_twice, rank, engine, kind)
-    for engine in ("torch", "paramdesc"):
-        found[LATE, engine, "none"] = outcome(registered_late, rank, engine)
-    for work_of in (serving, written_gathered, early, warm, divided_badly):
+    for title, kinds in {LATE: ("none", "cached", "deferred"), LATE_AND_SEVERAL: ("none",)}.items():
+        for engine, kind in (("torch", "none"), *(("paramdesc", kind) for kind in kinds)):
+            found[title, engine, kind] = outcome(registered_late, rank, engine, title, kind)
+    for work_of in (serving, assigned, written_gathered, early, warm, divided_badly):
         found[work_of.__name__] = outcome(work_of, rank)
     for kind in ("none", "cached"):
         found["overlap", kind] = outcome(overlap, rank, kind)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.distributed.data_parallel.cases import AGAIN, DIVIDED, LATE, REPLICATED, SHARDED
+from tests.distributed.data_parallel.cases import (
+    AGAIN,
+    DIVIDED,
+    LATE,
+    LATE_AND_SEVERAL,
+    REPLICATED,
+    SHARDED,
+)
 from tests.distributed.table import Rows
 
 __all__ = ["CLOSE", "rows_of"]
@@ -23,7 +30,7 @@ KINDS = {
 def rows_of(section: str, found: dict[Any, Any]) -> Rows:
     """The rows of a section: what has come out for each title, with each kind of scope."""
     rows: Rows = {}
-    titles = list(REPLICATED) if section == "DDP" else [*SHARDED, AGAIN, LATE]
+    titles = list(REPLICATED) if section == "DDP" else [*SHARDED, AGAIN, LATE, LATE_AND_SEVERAL]
     for title in titles:
         for kind, pattern in KINDS.items():
             ours = found.get((title, "paramdesc", kind))

@@ -61,6 +61,13 @@ def test_a_gathered_value_is_used_only_while_all_shards_are_the_same(found: Foun
         assert last > 100 + first
 
 
+def test_values_given_to_weights_in_shards_are_used_when_they_are_gathered_again(
+    found: Found,
+) -> None:
+    for result in found:
+        assert max(result["assigned"]) < 1e-6, result["assigned"]
+
+
 def test_calls_before_the_gradients_of_shards_are_refused(found: Found) -> None:
     for result in found:
         for message in result["early"]:
