@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations as torch_maps
+from torch.utils.checkpoint import checkpoint
 
 import paramdesc as P
 from paramdesc import parametrizations as our_maps
@@ -36,11 +37,16 @@ FEW = ("none", "deferred")
 SHARDED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "FSDP2": ({}, ("none", "cached", "auto", "batched", "deferred")),
     "FSDP2, `reshard_after_forward=False`": ({"reshard_after_forward": False}, FEW),
+    "FSDP2, `reshard_after_forward=2`": (
+        {"reshard_after_forward": 2},
+        ("none", "cached", "deferred"),
+    ),
     "FSDP2, `set_requires_gradient_sync(False)`": ({}, FEW),
     "FSDP2, CPU offload": ({"offload_policy": CPUOffloadPolicy(pin_memory=False)}, FEW),
     "FSDP2, bfloat16 mixed precision": ({"mp_policy": MixedPrecisionPolicy(torch.bfloat16)}, FEW),
     "FSDP2, hybrid sharding, 2 x 2": ({}, FEW),
     "FSDP2, initialized on meta": ({}, FEW),
+    "FSDP2, activation checkpointing": ({}, ("none", "cached", "deferred")),
 }
 AGAIN = "FSDP2, called twice before the backward pass"
 LATE = "`fully_shard` before registering"
@@ -70,20 +76,30 @@ def replicate(rank: int, engine: str, title: str, kind: str) -> tuple[float, Any
     return distance(model, expected), counts
 
 
+def checkpoint_activations(layer: Any) -> None:
+    """Let the layer compute its outputs again in the backward pass."""
+    own = layer.forward
+    layer.forward = lambda x: checkpoint(own, x, use_reentrant=False)
+
+
 def shard(model: nn.Sequential, mesh: Any, **options: Any) -> None:
     for part in (model[0], model[2], model[4], model):
         fully_shard(part, mesh=mesh, **options)
 
 
 def sharded(rank: int, engine: str, title: str, kind: str) -> tuple[float, Any]:
-    expected, model = MAKERS[engine](), MAKERS[engine]()
+    expected: Any = MAKERS[engine]()
+    model: Any = MAKERS[engine]()
     values = {name: value.clone() for name, value in model.state_dict().items()}
     train(expected)
     mesh = MESHES["2 x 2" if "2 x 2" in title else "4"]
     is_late = "meta" in title
     if is_late:
         model.to("meta")
-    shard(model, mesh, **SHARDED[title][0])  # type: ignore[arg-type]
+    if "checkpointing" in title:
+        for layer in (model[0], model[2], model[4]):
+            checkpoint_activations(layer)
+    shard(model, mesh, **SHARDED[title][0])
     if is_late:
         model.to_empty(device="cpu")
         whole = StateDictOptions(full_state_dict=True)
