@@ -108,17 +108,34 @@ def hint_for_tensor(module: Module, tensor_name: object) -> str:
         )
     own = names_of_tensors(module)
     if isinstance(tensor_name, str) and isinstance(module.__dict__.get(tensor_name), Tensor):
+        if is_computed_by_hook(module, tensor_name):
+            return (
+                f" {tensor_name!r} is a plain attribute, which a hook computes from "
+                f"{listed(own) or 'other tensors'}, as in the older torch.nn.utils.weight_norm. "
+                "Write paramdesc.bake(module) first: it makes a Parameter of it."
+            )
         return (
-            f" {tensor_name!r} is a plain attribute, which a hook computes from "
-            f"{listed(own) or 'other tensors'}, as in the older torch.nn.utils.weight_norm. Write "
-            "paramdesc.bake(module) first: it makes a Parameter of it."
+            f" {tensor_name!r} is a plain attribute. Make it a Parameter, module.{tensor_name} = "
+            f"torch.nn.Parameter(module.{tensor_name}), or assign it with "
+            f'module.register_buffer("{tensor_name}", tensor) in the first place.'
         )
     below = [] if own and "." not in str(tensor_name) else paths_of_tensors(module)
     hint = did_you_mean(tensor_name, [*own, *below])
     if below and not hint:
         more = ", ..." if len(below) > 3 else ""
         hint = f" Tensors of submodules are given by their paths: {listed(below[:3])}{more}."
+    if len(below) > 1:
+        hint += " paramdesc.parametrize(model, {...}) parametrizes many of them at once."
     return f" Its tensors are: {listed(own)}.{hint}"
+
+
+def is_computed_by_hook(module: Module, tensor_name: str) -> bool:
+    """Whether an older function of torch, or pruning, computes the attribute before each call."""
+    hooks = module._forward_pre_hooks.values()
+    return any(
+        tensor_name in (getattr(hook, "name", None), getattr(hook, "_tensor_name", None))
+        for hook in hooks
+    )
 
 
 class NotParametrizedError(ValueError):
@@ -174,7 +191,8 @@ class MapError(TypeError):
     """An object that is not a map was given as one."""
 
     def __init__(self, parametrization: object) -> None:
-        shown = repr(parametrization) if is_built(parametrization) else "<no module yet>"
+        is_complete = is_built(parametrization)
+        shown = repr(parametrization) if is_complete else type(parametrization).__name__
         super().__init__(f"Not a parametrization: {shown:.200}. {hint_for_map(parametrization)}")
 
 
@@ -208,6 +226,10 @@ def hint_for_map(thing: object) -> str:
     return hint
 
 
+ONE_LINE = ("orthogonal", "spectral_norm", "weight_norm")
+"""Functions that take the arguments of a map after the name."""
+
+
 class ModuleError(TypeError):
     """Something that is not a module, or not the name of a tensor, was given as one."""
 
@@ -230,6 +252,8 @@ class ModuleError(TypeError):
             )
         else:
             hint = 'It is a string, such as "weight" or "encoder.0.weight".'
+            if function in ONE_LINE:
+                hint += f' Other arguments come after it: {function}(module, "weight", ...).'
         return cls(f"{function}() takes the name of one tensor. Got {name!r:.200}. {hint}")
 
 
@@ -387,6 +411,12 @@ class ChainError(ValueError):
         )
 
 
+def kind_of(parametrization: Module) -> str:
+    """The class of a map, or the name of the plain function that it applies."""
+    function = getattr(parametrization, "function", None)
+    return getattr(function, "__name__", type(parametrization).__name__)
+
+
 class MissingRightInverseError(RuntimeError):
     """Assignment needs a `right_inverse` that a map of the chain lacks."""
 
@@ -394,13 +424,12 @@ class MissingRightInverseError(RuntimeError):
         self, tensor_name: str, parametrization: Module | None, is_edit: bool = False
     ) -> None:
         self.parametrization = parametrization
-        name = "of the new chain" if parametrization is None else type(parametrization).__name__
+        name = "of the new chain" if parametrization is None else kind_of(parametrization)
         if is_edit:
             super().__init__(
                 f"cannot keep the value of {tensor_name!r}: parametrization {name} does not "
-                "implement right_inverse, which is needed to assign the value. Write "
-                "keep_value=False to keep the original instead, for example "
-                f"module.parametrizations.{tensor_name}.remove(0, keep_value=False)."
+                "implement right_inverse, which is needed to assign the value. Add the argument "
+                "keep_value=False to keep the original instead."
             )
             return
         near = get_close_matches("right_inverse", dir(type(parametrization)), 1)
@@ -719,11 +748,16 @@ class CheckpointError(RuntimeError):
     def refused(
         cls, key: str, originals: Sequence[str], maps: Sequence[str], error: BaseException
     ) -> CheckpointError:
+        advice = (
+            "To let the parametrizations replace the value with a nearby one, load the checkpoint "
+            "before registering them. "
+        )
+        if isinstance(error, ConstraintError):  # which says what to write
+            advice = ""
         return cls(
             f'"{key}" of the checkpoint cannot be the value of a tensor that is parametrized by '
-            f"{', '.join(maps)}: {error} To let the parametrizations replace the value with a "
-            "nearby one, load the checkpoint before registering them. To load originals, store "
-            f"them as {', '.join(map(repr, originals))}."
+            f"{', '.join(maps)}: {error} {advice}To load originals, store them as "
+            f"{', '.join(map(repr, originals))}."
         )
 
     @classmethod
@@ -821,11 +855,16 @@ class PlacementError(ValueError):
     @classmethod
     def signature(cls, selector: object, value: object, signature: object) -> PlacementError:
         name = getattr(value, "__name__", "the function")
+        advice = (
+            f"Write `lambda: {name}(...)` with its arguments, or `lambda: {name}` if it is the map "
+            "itself, a function from tensor to tensor."
+        )
+        if name == "<lambda>":
+            advice = "If it is the map itself, a function from tensor to tensor, give it a name: "
+            advice += "`def double(X): return 2 * X`, and write `lambda: double`."
         return cls(
             f"the value for {selector!r:.100} is {name}{signature}, which can be called neither "
-            "without arguments nor with (module, tensor_name). Write `lambda: "
-            f"{name}(...)` with its arguments, or `lambda: {name}` if it is the map itself, a "
-            "function from tensor to tensor."
+            f"without arguments nor with (module, tensor_name). {advice}"
         )
 
     @classmethod
@@ -1049,9 +1088,13 @@ class AdapterMergeError(RuntimeError):
     """PEFT was to write to a parametrized tensor, which would have no effect."""
 
     def __init__(self, call: str, names: Sequence[str], host: str) -> None:
+        other = ""
+        if call == "merge":
+            other = (
+                ", or paramdesc.integrations.peft.merge_and_unload(model), which bakes the layers "
+                "that have adapters"
+            )
         super().__init__(
             f"{call}() writes to {listed(names)} of {host}. The tensor is parametrized, so what is "
-            "written to its value is lost. Call paramdesc.bake(model) first, or "
-            "paramdesc.integrations.peft.merge_and_unload(model), which bakes the layers that "
-            "have adapters."
+            f"written to its value is lost. Call paramdesc.bake(model) first{other}."
         )

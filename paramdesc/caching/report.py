@@ -65,9 +65,6 @@ def at(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds)
 
 
-TITLES = ("tensor", "kept", "since", "hits", "misses", "time in its maps", "last dropped")
-
-
 class CacheReport(Sequence[CacheRow]):
     """The rows of one scope, in the order of its targets, printed as a table."""
 
@@ -112,7 +109,9 @@ class CacheReport(Sequence[CacheRow]):
 
 
 def shown_times(row: CacheRow) -> str:
-    return ", ".join(f"{name} {show(seconds)}" for name, seconds in row.seconds.items()) or "-"
+    """The times of the maps, in order, without their indices."""
+    times = [f"{name.partition(' ')[2]} {show(seconds)}" for name, seconds in row.seconds.items()]
+    return ", ".join(times) or "-"
 
 
 def show(seconds: float) -> str:
@@ -132,6 +131,6 @@ COLUMNS: tuple[Column, ...] = (
     ("hits", lambda row: str(row.hits)),
     ("misses", lambda row: str(row.misses)),
     TOGETHER,
-    ("time in its maps", shown_times),
+    ("time in its parametrizations", shown_times),
     ("last dropped", lambda row: "-" if row.dropped is None else str(row.dropped)),
 )

@@ -14,9 +14,15 @@ from torch import Tensor, nn
 
 import paramdesc as P
 from paramdesc import errors
-from paramdesc.parametrizations import Compose, SpectralNorm, Symmetric
+from paramdesc.parametrizations import (
+    Compose,
+    SpectralNorm,
+    Symmetric,
+    orthogonal,
+    spectral_norm,
+)
 from paramdesc.testing import check_parametrization
-from tests.helpers import ROOT
+from tests.helpers import ROOT, chain_of
 
 
 class WithoutSuper(nn.Module):
@@ -103,6 +109,22 @@ def quantized() -> Any:
 def assign(map_: Any, value: Tensor | None = None, *, unsafe: bool = False) -> None:
     module = P.register_parametrization(layer(), "weight", map_, unsafe=unsafe)
     module.weight = torch.eye(3) if value is None else value
+
+
+def with_attribute(tensor: Tensor) -> Any:
+    module: Any = layer()
+    module.mask = tensor
+    return module
+
+
+def eye() -> Any:
+    module = layer()
+    nn.init.eye_(module.weight)
+    return module
+
+
+def ramp() -> dict[str, Tensor]:
+    return {"weight": torch.arange(9.0).view(3, 3), "bias": torch.zeros(3)}
 
 
 Action = Callable[[], Any]
@@ -208,6 +230,44 @@ MISTAKES: dict[str, tuple[Action, type[Exception], list[str], Action]] = {
         ValueError,
         ["'weight' is a method there", "Parametrize the module before quantizing it"],
         lambda: register(layer(), "weight", Symmetric()),
+    ),
+    "a plain attribute": (
+        lambda: register(with_attribute(torch.eye(3)), "mask", Symmetric()),
+        ValueError,
+        ["'mask' is a plain attribute. Make it a Parameter", 'module.register_buffer("mask"'],
+        lambda: register(with_attribute(nn.Parameter(torch.eye(3))), "mask", Symmetric()),
+    ),
+    "a tensor of a submodule": (
+        lambda: orthogonal(nn.Sequential(layer(), layer())),
+        ValueError,
+        ["'weight'. Its tensors", "Did you mean '1.weight' or '0.weight'?", "parametrize(model"],
+        lambda: orthogonal(nn.Sequential(layer(), layer()), "1.weight"),
+    ),
+    "an argument in the place of the name": (
+        lambda: spectral_norm(layer(), 0.9),  # type: ignore[arg-type]
+        TypeError,
+        ["Got 0.9. It is a string", 'spectral_norm(module, "weight", ...)'],
+        lambda: spectral_norm(layer(), "weight", 2),
+    ),
+    "a map in the place of the name": (
+        lambda: orthogonal(layer(), "cayley"),
+        ValueError,
+        ["'cayley' is a map", 'orthogonal(module, "weight", "cayley")'],
+        lambda: orthogonal(layer(), "weight", "cayley"),
+    ),
+    "a map inserted that cannot keep the value": (
+        lambda: chain_of(register(layer(), "weight", Symmetric())).insert(0, torch.relu),
+        RuntimeError,
+        ["parametrization relu does not implement right_inverse", "Add the argument keep_value"],
+        lambda: chain_of(register(layer(), "weight", Symmetric())).insert(
+            0, torch.relu, keep_value=False
+        ),
+    ),
+    "a plain checkpoint for a strict map": (
+        lambda: register(eye(), "weight", Symmetric(strict=True)).load_state_dict(ramp()),
+        RuntimeError,
+        ["without strict=True to replace it with a nearby one. To load originals"],
+        lambda: register(eye(), "weight", Symmetric()).load_state_dict(ramp()),
     ),
     "a scope over a name": (
         lambda: P.cached("weight"),

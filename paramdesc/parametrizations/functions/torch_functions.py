@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+from paramdesc.errors import hint_for_tensor
 from paramdesc.parametrizations.composition.flattened import Flattened
 from paramdesc.parametrizations.functions.old_checkpoints import (
     OldSpectralNorm,
@@ -23,6 +24,7 @@ from paramdesc.parametrizations.norms.frobenius_norm import FrobeniusNorm
 from paramdesc.parametrizations.norms.spectral_norm import SpectralNorm
 from paramdesc.parametrizations.norms.weight_norm import WeightNorm
 from paramdesc.parametrizations.orthogonality.torch_layouts import TorchOrthogonal
+from paramdesc.registration.host import check_target, locate
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.register import register_parametrization
 
@@ -45,9 +47,13 @@ def register(
 
 def find_weight(module: Module, name: str) -> Tensor:
     """The tensor of that name, looked up as in torch's functions."""
-    weight = getattr(module, name, None)
+    owner, own_name = locate(module, name)
+    weight = getattr(owner, own_name, None)
     if not isinstance(weight, Tensor):
-        raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
+        raise ValueError(
+            f"Module '{type(module).__name__}' has no parameter or buffer with name '{name}'."
+            f"{hint_for_tensor(module, name)}"
+        )
     return weight
 
 
@@ -69,7 +75,7 @@ def orthogonal(
 
     Args:
         module: the module that has the tensor.
-        name: a parameter or buffer `(*, m, n)`, or of any shape with `flatten`.
+        name: the name or path of a parameter or buffer `(*, m, n)`, or of any shape with `flatten`.
         orthogonal_map: `"matrix_exp"`, `"cayley"` or `"householder"`; by default `"matrix_exp"` for
             square and complex matrices, and `"householder"` for others.
         use_trivialization: whether to keep a base, so that any value can be assigned.
@@ -90,6 +96,12 @@ def orthogonal(
     >>> torch.allclose(W @ W.T, torch.eye(3), atol=1e-6)
     True
     """
+    check_target("orthogonal", module, name)
+    if name in ("matrix_exp", "cayley", "householder") and not hasattr(module, name):
+        raise ValueError(
+            f"{name!r} is a map, which comes after the name of the tensor. Write "
+            f'orthogonal(module, "weight", "{name}").'
+        )
     weight = find_weight(module, name)
     if is_lazy(weight):
         if orthogonal_map is None:
@@ -141,7 +153,7 @@ def spectral_norm(
 
     Args:
         module: the module that has the tensor.
-        name: a parameter or buffer.
+        name: the name or path of a parameter or buffer.
         n_power_iterations: the number of iterations in each training step.
         eps: a norm up to this value counts as zero.
         dim: the dimension that becomes the rows; by default 1 for transposed convolutions, and 0
@@ -160,9 +172,11 @@ def spectral_norm(
     >>> round(torch.linalg.matrix_norm(linear.weight, 2).item(), 3)
     1.0
     """
+    check_target("spectral_norm", module, name)
     weight = find_weight(module, name)
+    owner, own_name = locate(module, name)
     if dim is None:
-        dim = 1 if isinstance(module, TRANSPOSED) else 0
+        dim = 1 if isinstance(owner, TRANSPOSED) else 0
     if is_lazy(weight):
         ndim = 0
     else:
@@ -179,9 +193,9 @@ def spectral_norm(
     )
     if ndim == 1:  # torch keeps no state for vectors
         parametrization = FrobeniusNorm(bound, only_shrink=only_shrink)
-    index = count_maps(module, name)
-    register_parametrization(module, name, parametrization)
-    load_old(module, OldSpectralNorm(name, dim, index))
+    index = count_maps(owner, own_name)
+    register_parametrization(owner, own_name, parametrization)
+    load_old(owner, OldSpectralNorm(own_name, dim, index))
     return module
 
 
@@ -211,7 +225,7 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
 
     Args:
         module: the module that has the tensor.
-        name: a parameter or buffer.
+        name: the name or path of a parameter or buffer.
         dim: the dimension that keeps one norm for each index; None, or -1 as in torch, for one norm
             of the whole tensor.
 
@@ -227,17 +241,19 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
     >>> linear.parametrizations.weight.original0.shape
     torch.Size([3, 1])
     """
-    if is_parametrized(module, name):
+    check_target("weight_norm", module, name)
+    owner, own_name = locate(module, name)
+    if is_parametrized(owner, own_name):
         raise ValueError(
-            f"{name!r} of {type(module).__name__} is already parametrized, and a weight norm has "
-            "two originals, so it must come first. Write "
+            f"{own_name!r} of {type(owner).__name__} is already parametrized, and a weight norm "
+            "has two originals, so it must come first. Write "
             f'paramdesc.remove_parametrizations(module, "{name}"), then weight_norm, then the '
             "other parametrizations."
         )
     whole = dim is None or dim == -1
-    weight = getattr(module, name, None)
+    weight = getattr(owner, own_name, None)
     if not whole and isinstance(weight, Tensor) and not is_lazy(weight):
         check_dimension(weight.ndim, dim)
-    register_parametrization(module, name, WeightNorm(None if whole else dim), unsafe=True)
-    load_old(module, OldWeightNorm(name, dim))
+    register_parametrization(owner, own_name, WeightNorm(None if whole else dim), unsafe=True)
+    load_old(owner, OldWeightNorm(own_name, dim))
     return module
