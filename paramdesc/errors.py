@@ -6,7 +6,7 @@ place, and builds its message from its arguments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from torch import Tensor
@@ -708,12 +708,63 @@ class DividedBatchError(RuntimeError):
     """Processes cannot divide the evaluation of a batch between them."""
 
     @classmethod
+    def apart(
+        cls, point: str, names: Sequence[str], others: Mapping[int, str]
+    ) -> DividedBatchError:
+        here = {
+            "READ": f"is about to evaluate {shown(names)}",
+            "BACKWARD": f"is in the backward pass of {shown(names)}",
+            "END": f"is at the end of the block, after it has evaluated {shown(names)}",
+        }
+        there = {
+            "READ": "about to evaluate tensors",
+            "BACKWARD": "in a backward pass",
+            "END": "at the end of the block",
+        }
+        ranks = [f"process {rank} of the group is {there[x]}" for rank, x in others.items()]
+        return cls(
+            f"processes that divide a batch must do the same: this one {here[point]}, but "
+            f"{' and '.join(ranks[:3])}. With cached(..., process_group=group), all of them must "
+            "read the same tensors and run the same backward passes, and the loss of each must "
+            "reach at least one tensor of a batch. Otherwise write cached(...) without "
+            "process_group=."
+        )
+
+    @classmethod
+    def disordered(cls, names: Sequence[str]) -> DividedBatchError:
+        return cls(
+            "the processes of the group are in the backward passes of different batches; here "
+            f"{shown(names)}. With cached(..., process_group=group), all of them must use the "
+            "tensors in the same order. Otherwise write cached(...) without process_group=."
+        )
+
+    @classmethod
+    def lost(cls, names: Sequence[str], error: BaseException) -> DividedBatchError:
+        reason = str(error).strip().split("\n")[0]
+        return cls(
+            f"could not exchange {shown(names)} with the other processes of the group: one of them "
+            f"has ended, or has not come to the same point in time ({reason}). With cached(..., "
+            "process_group=group), all of them must read the same tensors and run the same "
+            "backward passes. Otherwise write cached(...) without process_group=. How long they "
+            "wait is set by torch.distributed.new_group(timeout=datetime.timedelta(...))."
+        )
+
+    @classmethod
     def different(cls, names: Sequence[str]) -> DividedBatchError:
         return cls(
             f"the processes of the group are about to evaluate different tensors; here "
             f"{shown(names)}. With cached(..., process_group=group), all of them must have the "
             "same model and read its tensors in the same order. Otherwise write "
             "cached(...) without process_group=."
+        )
+
+    @classmethod
+    def in_forms(cls, names: Sequence[str], form: str) -> DividedBatchError:
+        return cls(
+            f"the processes of the group are about to evaluate {shown(names)} in different forms; "
+            f"here {form}. With cached(..., process_group=group), the tensors must have the same "
+            "dtype, shape and requires_grad in all of them, and all must be in the same grad mode. "
+            "Otherwise write cached(...) without process_group=."
         )
 
     @classmethod

@@ -102,8 +102,9 @@ def end_scope(
 ) -> None:
     """End `scope`, and remove it from `scopes`, the open scopes of its owner.
 
-    Deferred gradients reach the originals, or are dropped if an `error` ends the scope. If the
-    call is interrupted, call it again.
+    Deferred gradients reach the originals, or are dropped if an `error` ends the scope. Processes
+    that have divided batches meet, except after an `error`: the others may never come. If the call
+    is interrupted, call it again.
     """
     if scope is None:
         return
@@ -115,6 +116,8 @@ def end_scope(
     try:
         if scope.deferral is not None:
             settle(scope.deferral, error)
+        if scope.meeting is not None and error is None:
+            scope.meeting.end()
     finally:
         if scopes and scope in scopes:
             scopes.remove(scope)

@@ -14,6 +14,7 @@ from paramdesc.caching.contents import look_again
 from paramdesc.caching.coverage import Search
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.left_open import remember_opener
+from paramdesc.caching.meeting import Meeting
 from paramdesc.caching.programs import open_programs
 from paramdesc.caching.scopes import Scope
 from paramdesc.caching.targets import Target, get_covered
@@ -156,7 +157,7 @@ class cached:
             deferral=deferral,
             records=records,
             batched=self._batched,
-            process_group=self._process_group,
+            meeting=None if self._process_group is None else Meeting(self._process_group),
         )
         if is_dynamo_compiling():
             self._scopes.append(scope)

@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from paramdesc.caching.active import active_scopes
+from paramdesc.caching.meeting import Meeting, Point
 from paramdesc.chain.chain import Chain
 from paramdesc.errors import DividedBatchError
 from paramdesc.torch_internals.between_ranks import (
-    all_told,
+    may_differ,
     part_of_rank,
     rank_and_size,
     shared_rows,
 )
 
-__all__ = ["evaluate_divided", "group_for"]
+__all__ = ["evaluate_divided", "meeting_for"]
 
 _DONE, _FAILED, _HAS_STATE = range(3)
 
 
-def group_for(chain: Chain) -> Any:
-    """The processes between which a batch with `chain` is divided. None if there are no others."""
+def meeting_for(chain: Chain) -> Meeting | None:
+    """The processes between which a batch with `chain` is divided. None if there are no others.
+
+    Also None where DistributedDataParallel allows that some processes do not use the values.
+    """
     for scope in active_scopes():
-        if scope.batched and scope.process_group is not None and scope.covers(chain):
-            return scope.process_group if rank_and_size(scope.process_group)[1] > 1 else None
+        if scope.batched and scope.meeting is not None and scope.covers(chain):
+            meeting: Meeting = scope.meeting
+            return meeting if meeting.size > 1 and not may_differ() else None
     return None
 
 
@@ -40,7 +45,7 @@ def evaluate_divided(
     names: Sequence[str],
     tensors: Sequence[Sequence[Tensor]],
     evaluate: Callable[[slice], tuple[Sequence[Tensor], bool]],
-    group: Any,
+    meeting: Meeting,
 ) -> Tensor | None:
     """The stacked values of several chains. None if a map raised an error in one of the processes.
 
@@ -48,13 +53,13 @@ def evaluate_divided(
         names: the names of the chains.
         tensors: the tensors that each of the chains is computed from.
         evaluate: returns the values of a part, and whether a state has moved.
-        group: the processes.
+        meeting: the processes.
 
     Raises:
         DividedBatchError: in all processes, if they are about to evaluate other chains, or if a
             map has a state that moves.
     """
-    rank, size = rank_and_size(group)
+    rank, size = rank_and_size(meeting.group)
     part = part_of_rank(len(names), rank, size)
     rows, outcome, failure = None, _FAILED, None
     try:
@@ -65,10 +70,13 @@ def evaluate_divided(
     form = () if rows is None else (rows.shape[1:], rows.dtype, rows.requires_grad)
     code = zlib.crc32(repr((list(names), [len(x) for x in tensors])).encode())
     form_code = zlib.crc32(repr(form).encode())
-    told = all_told([code, form_code, outcome], group, tensors[0][0].device)
+    device = tensors[0][0].device
+    told = meeting.tell(Point.READ, names, [code, form_code, outcome], device)
     outcomes = {x[2] for x in told}
-    if len({x[0] for x in told}) > 1 or (_FAILED not in outcomes and len({x[1] for x in told}) > 1):
+    if len({x[0] for x in told}) > 1:
         raise DividedBatchError.different(names)
+    if rows is not None and _FAILED not in outcomes and len({x[1] for x in told}) > 1:
+        raise DividedBatchError.in_forms(names, form_of(rows))
     if _HAS_STATE in outcomes:
         raise DividedBatchError.has_state(names)
     if rows is None or _FAILED in outcomes:
@@ -77,4 +85,14 @@ def evaluate_divided(
         return None
     own = {id(x) for chain in tensors[part] for x in chain}
     others = {id(x): x for chain in tensors for x in chain if x.requires_grad and id(x) not in own}
-    return shared_rows(rows, len(names), list(others.values()), group)
+    number = meeting.count_batch(device)
+    before = partial(meeting.before_backward, names, number)
+    with meeting.exchanging(names):
+        return shared_rows(rows, len(names), list(others.values()), meeting.group, before)
+
+
+def form_of(rows: Tensor) -> str:
+    """The form of each of `rows`, in words."""
+    dtype = str(rows.dtype).removeprefix("torch.")
+    gradient = "with a gradient" if rows.requires_grad else "without a gradient"
+    return f"{dtype} tensors of shape {list(rows.shape[1:])} {gradient}"

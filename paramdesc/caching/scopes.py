@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from paramdesc.caching.deferral import Deferral
 from paramdesc.caching.entry import Entry
+from paramdesc.caching.meeting import Meeting
 from paramdesc.caching.programs import OpenProgram
 from paramdesc.caching.record import Cause, Reason, Record
 from paramdesc.caching.report import CacheReport, CacheRow
@@ -37,7 +38,7 @@ class Scope:
         check_contents: whether values that outlive their block are compared with their tensors;
             None compares tensors on a CPU.
         batched: whether chains that are alike are evaluated together.
-        process_group: the processes between which these evaluations are divided.
+        meeting: the processes between which these evaluations are divided.
     """
 
     is_call = False
@@ -57,11 +58,11 @@ class Scope:
         "is_closed",
         "lasting",
         "lasts",
+        "meeting",
         "opened",
         "owns_records",
         "parts",
         "place",
-        "process_group",
         "programs",
         "records",
         "refused",
@@ -79,7 +80,7 @@ class Scope:
         records: Any = None,
         check_contents: bool | None = None,
         batched: bool = False,
-        process_group: Any = None,
+        meeting: Meeting | None = None,
     ) -> None:
         self._covered = covered
         self.lasts = lasts
@@ -92,7 +93,7 @@ class Scope:
         self.ahead: Any = ()  # chains evaluated for a later read in compiled code
         self.refused: Any = ()  # chains whose values compiled code cannot use
         self.batched = batched
-        self.process_group = process_group
+        self.meeting = meeting
         self.groups: Any = None  # the covered chains, by what they look like
         self.parts: dict[Any, Any] = {}  # for each chain, those that are alike
         self.traced: dict[Any, Any] = {}

@@ -16,11 +16,12 @@ from torch import Tensor
 from paramdesc.caching.active import active_scopes, find_scope
 from paramdesc.caching.current import is_kept
 from paramdesc.caching.dependencies import Dependencies
-from paramdesc.caching.divided import evaluate_divided, group_for
+from paramdesc.caching.divided import evaluate_divided, meeting_for
 from paramdesc.caching.expiry import Expiry
 from paramdesc.caching.fresh import keep_in
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.lasting import contents_of, keep_to_last, may_last
+from paramdesc.caching.meeting import Meeting
 from paramdesc.caching.observer import OBSERVED, Seen
 from paramdesc.caching.record import Cause, Reason
 from paramdesc.caching.scopes import Scope
@@ -33,7 +34,6 @@ from paramdesc.chain.transient import transient_of
 from paramdesc.chain.warm import is_warm
 from paramdesc.errors import BatchedGraphError, DividedBatchError
 from paramdesc.linalg.devices import fewest_together
-from paramdesc.torch_internals.between_ranks import rank_and_size
 from paramdesc.torch_internals.mode import (
     Mode,
     current_mode,
@@ -123,9 +123,9 @@ def evaluate_together(chain: Any) -> Any:
     is_matrix_function = all(batching_of(x) == "leading" for x in chain.maps())
     is_iterative = any(map(is_warm, chain.maps()))
     fewest = fewest_together(first, is_matrix_function, is_iterative)
-    group = None if is_iterative else group_for(chain)
+    meeting = None if is_iterative else meeting_for(chain)
     if (
-        (fewest is None and group is None)
+        (fewest is None and meeting is None)
         or not (is_plain() or is_stand_in(first))
         or has_own_functions()
         or has_dual_tensors()
@@ -133,25 +133,25 @@ def evaluate_together(chain: Any) -> Any:
     ):
         return None
     groups = groups_of(chain)
-    leader = None if is_less(sum(len(x) for _, x in groups), fewest, group) else Member.of(chain)
+    leader = None if is_less(sum(len(x) for _, x in groups), fewest, meeting) else Member.of(chain)
     form = None if leader is None else leader.form()
     if leader is None or form is None:
         return None
     if leader.lasts or leader.dependencies.is_foreign:
-        group = None  # not all processes may need the value, or it may be an own one of each
+        meeting = None  # not all processes may need the value, or it may be an own one of each
     with ExitStack() as held:
         if leader.lasts:
             held.enter_context(leader.scope.record_of(chain).lock)
             if is_kept(leader.scope, chain):
                 return leader.scope.entries[chain].value
         members = [leader, *mates_of(leader, groups, form, held)]
-        if is_less(len(members), fewest, group):
+        if is_less(len(members), fewest, meeting):
             return None
         try:
-            if group is None or len(members) < rank_and_size(group)[1]:
+            if meeting is None or len(members) < meeting.size:
                 batch = evaluate_members(members)
             else:
-                batch = evaluate_between_ranks(members, fewest, group)
+                batch = evaluate_between_ranks(members, fewest, meeting)
         except DividedBatchError:
             raise
         except NotFiniteError:
@@ -165,9 +165,9 @@ def evaluate_together(chain: Any) -> Any:
         return keep_values(members, batch)
 
 
-def is_less(count: int, fewest: int | None, group: Any) -> bool:
+def is_less(count: int, fewest: int | None, meeting: Meeting | None) -> bool:
     """Whether `count` chains are too few to be evaluated together, or divided between processes."""
-    if group is not None and count >= rank_and_size(group)[1]:
+    if meeting is not None and count >= meeting.size:
         return False
     return fewest is None or count < fewest
 
@@ -275,7 +275,7 @@ def evaluate_members(members: list[Member]) -> Batch:
         return Batch(rows, written, mode, seen, expiries, clock.seconds)
 
 
-def evaluate_between_ranks(members: list[Member], fewest: int | None, group: Any) -> Batch:
+def evaluate_between_ranks(members: list[Member], fewest: int | None, meeting: Meeting) -> Batch:
     """Evaluate a part of the members, and get the values of the others. Nothing is kept yet."""
     mode, clock, expiries = current_mode(), Clock({}), list[Expiry]()
     names = [member.scope.record_of(member.chain).name for member in members]
@@ -297,7 +297,7 @@ def evaluate_between_ranks(members: list[Member], fewest: int | None, group: Any
         return [evaluate_plainly(member.chain, clock) for member in own], False
 
     tensors = [member.tensors() for member in alike]
-    value = evaluate_divided(names, tensors, evaluate_part, group)
+    value = evaluate_divided(names, tensors, evaluate_part, meeting)
     if value is None:
         raise NotFiniteError  # or another failure: the evaluation of each alone shows whose it is
     rows = unstacked(Link(consume(expiries, names)), value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,15 +12,32 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["all_told", "part_of_rank", "rank_and_size", "shared_rows"]
+__all__ = ["all_told", "may_differ", "part_of_rank", "rank_and_size", "shared_rows"]
 
 _MODULE = "torch.distributed"
+_PARALLEL = "torch.nn.parallel.distributed"
+
+Before = Callable[[torch.device], AbstractContextManager[None]]
+"""Called before gradients are sent. Returns a context for sending them."""
 
 
 def rank_and_size(group: Any) -> tuple[int, int]:
     """The rank of this process in `group`, and the size of `group`. (-1, 0) if it is not in it."""
     distributed: Any = sys.modules[_MODULE]
     return distributed.get_rank(group), max(0, distributed.get_world_size(group))
+
+
+def may_differ() -> bool:
+    """Whether the running DistributedDataParallel lets processes use other Parameters than others.
+
+    It does with a search for unused parameters, and where some processes have fewer inputs.
+    """
+    parallel: Any = sys.modules.get(_PARALLEL)
+    active = parallel and parallel.DistributedDataParallel._active_ddp_module
+    if not active:
+        return False
+    joining = getattr(active, "_join_config", None)
+    return bool(active.find_unused_parameters or getattr(joining, "enable", False))
 
 
 def part_of_rank(count: int, rank: int, size: int) -> slice:
@@ -36,17 +54,20 @@ def all_told(numbers: Sequence[int], group: Any, device: torch.device) -> list[l
     return [x.tolist() for x in told]
 
 
-def shared_rows(rows: Tensor, count: int, others: Sequence[Tensor], group: Any) -> Tensor:
+def shared_rows(
+    rows: Tensor, count: int, others: Sequence[Tensor], group: Any, before: Before
+) -> Tensor:
     """All `count` rows, of which `rows` are the part of this process.
 
     The backward pass sums the gradients of all processes, and each process passes on the sum for
     its own rows. `others` are the tensors from which the other rows are computed: they get zeros,
     so that each process has a gradient for each of its tensors. An average over the processes then
-    gives the same result as if each of them computed all rows.
+    gives the same result as if each of them computed all rows. `before` is called in each backward
+    pass.
     """
     if not (torch.is_grad_enabled() and rows.requires_grad):
         return gathered_rows(rows.detach(), count, group)
-    result: Tensor = Shared.apply(group, count, rows, *others)  # type: ignore[no-untyped-call]
+    result: Tensor = Shared.apply(group, before, count, rows, *others)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -72,8 +93,10 @@ class Shared(Function):
     """The rows of all processes, in one tensor."""
 
     @staticmethod
-    def forward(ctx: Any, group: Any, count: int, rows: Tensor, *others: Tensor) -> Tensor:
-        ctx.group, ctx.count = group, count
+    def forward(
+        ctx: Any, group: Any, before: Before, count: int, rows: Tensor, *others: Tensor
+    ) -> Tensor:
+        ctx.group, ctx.before, ctx.count = group, before, count
         ctx.forms = [(x.shape, x.dtype, x.device) for x in others]
         return gathered_rows(rows, count, group)
 
@@ -82,9 +105,10 @@ class Shared(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         distributed: Any = sys.modules[_MODULE]
         total = gradient.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(numbers(total), group=ctx.group)
+        with ctx.before(total.device):
+            distributed.all_reduce(numbers(total), group=ctx.group)
         own = part_of_rank(ctx.count, *rank_and_size(ctx.group))
         zeros = (
             torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.forms
         )
-        return None, None, total[own], *zeros
+        return None, None, None, total[own], *zeros

@@ -21,6 +21,7 @@ from paramdesc import parametrizations as our_maps
 from paramdesc.caching import together
 from paramdesc.parametrizations import orthogonal, spectral_norm
 from tests.caching.deferred.comparing import default_dtype
+from tests.distributed.data_parallel.apart import divided_apart
 from tests.distributed.data_parallel.models import MAKERS, distance, scope_of, train
 from tests.helpers import Double, chain_of, original_of
 
@@ -404,6 +405,7 @@ def work(rank: int) -> dict[str, Any]:
             found[title, engine, kind] = outcome(registered_late, rank, engine, title, kind)
     for work_of in (serving, assigned, written_gathered, early, warm, divided_badly):
         found[work_of.__name__] = outcome(work_of, rank)
+    found["divided_apart"] = divided_apart(rank, GROUPS[2][rank // 2])
     for kind in ("none", "cached"):
         found["overlap", kind] = outcome(overlap, rank, kind)
     with default_dtype(torch.float64):

@@ -10,6 +10,7 @@ import torch
 if not torch.distributed.is_available():
     pytest.skip("needs torch.distributed", allow_module_level=True)
 
+from tests.distributed.data_parallel.apart import CASES
 from tests.distributed.data_parallel.cases import COUNT, work
 from tests.distributed.data_parallel.rows import rows_of
 from tests.distributed.table import read
@@ -111,3 +112,43 @@ def test_a_failure_in_one_process_does_not_stop_the_others(found: Found) -> None
     failing = found[1]["divided_badly"][1]
     assert failing == "(4, 4)", failing
     assert [found[rank]["divided_badly"][1] for rank in (0, 2, 3)] == ["(4, 4)"] * 3
+
+
+WORDS = {
+    "unreached": ("is at the end of the block", "is in the backward pass of '0.weight'"),
+    "unreached, deferred": ("is at the end of the block", "is in the backward pass of '0.weight'"),
+    "raised after reading": ("is about to evaluate", "is in the backward pass of '0.weight'"),
+    "other order of gradients": (
+        "backward passes of different batches; here '2.weight'",
+        "backward passes of different batches; here '0.weight'",
+    ),
+    "without gradients": ("shape [4, 4] without a gradient", "shape [4, 4] with a gradient"),
+    "more reads": ("is at the end of the block", "is about to evaluate '1.weight', '2.weight'"),
+}
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "never reads"])
+def test_processes_that_do_not_do_the_same_are_all_told(found: Found, case: str) -> None:
+    for rank, result in enumerate(found):
+        message = result["divided_apart"][case]
+        assert message.startswith("DividedBatchError"), message
+        assert WORDS[case][rank % 2] in message
+        assert "write cached(...) without process_group=" in message
+
+
+def test_a_process_that_does_not_come_is_waited_for_until_the_timeout(found: Found) -> None:
+    for rank, result in enumerate(found):
+        message = result["divided_apart"]["never reads"]
+        if rank % 2:
+            assert message.startswith("DividedBatchError: could not exchange '0.weight'"), message
+            assert "new_group(timeout=" in message
+        else:
+            assert message == "nothing was raised"
+
+
+@pytest.mark.parametrize("case", ["unused parameters", "fewer inputs"])
+def test_processes_that_may_differ_do_not_divide(found: Found, case: str) -> None:
+    for result in found:
+        alone, divided = result["divided_apart"][case]
+        assert alone.abs().max() > 0
+        torch.testing.assert_close(divided, alone)
