@@ -14,6 +14,7 @@ from paramdesc.caching.entry import Entry
 from paramdesc.caching.last_read import remembered
 from paramdesc.caching.scopes import Scope
 from paramdesc.chain.clock import Clock
+from paramdesc.chain.shards import are_sharded
 from paramdesc.torch_internals.captures import is_capturing
 from paramdesc.torch_internals.mode import (
     Mode,
@@ -78,12 +79,17 @@ def keep_to_last(
     dependencies: Dependencies,
     contents: Contents | None,
 ) -> bool:
-    """Keep a fresh value in `scope` if everything that it depends on is known. Whether it was."""
+    """Keep a fresh value in `scope` if everything that it depends on is known. Whether it was.
+
+    A value in shards is not kept if samples would be compared: each process has samples of its own
+    shards. If they differed in one of them, it would evaluate alone, and wait for the others.
+    """
     if (
         isinstance(value, Tensor)
         and not value.requires_grad
         and dependencies.is_known
         and not dependencies.has_changed  # by another thread, or by the maps themselves
+        and not (contents is not None and are_sharded(chain.originals()))
     ):
         record = scope.record_of(chain)
         entry = Entry(chain, value, mode, dependencies, record, lasts=True, contents=contents)
