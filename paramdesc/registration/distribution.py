@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from paramdesc.chain.chain import Chain
 from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.steps import count_steps
 from paramdesc.errors import DistributionError
 from paramdesc.registration.container import ParametrizationDict
 from paramdesc.registration.placing import place_originals
+from paramdesc.registration.shared_originals import kept_shared
 from paramdesc.torch_internals.functions import stand_in_for
 from paramdesc.torch_internals.shards import Layout, gathered, layout_of
 from paramdesc.torch_internals.whole import is_sharded
@@ -144,7 +146,8 @@ class Plain:
             found = self.found.get(name)
             layout = None if found is None else layout_of(found)
             if found is not None and layout is not None:
-                place_chain(chain, found.shape, layout)
+                with kept_shared(x for x in chain.modules() if isinstance(x, Chain)):
+                    place_chain(chain, found.shape, layout)
 
 
 def value_of(chain: Any) -> Tensor:

@@ -57,8 +57,8 @@ def whole_tensors(parametrization: Module) -> Iterator[None]:
 def place_originals(chain: Any, shape: Sequence[int], layout: Layout) -> None:
     """Shard the originals of `chain` to fit a value with the shards of `layout`.
 
-    The Parameters stay the same objects, unless a weak reference or a graph refers to one, which
-    torch cannot follow.
+    The Parameters stay the same objects where torch can swap their contents. Otherwise other chains
+    that hold one must get the new one, see `shared_originals.py`.
 
     Args:
         shape: of the value.

@@ -32,9 +32,18 @@ from paramdesc.parametrizations import (
     weight_norm,
 )
 from paramdesc.parametrizations.norms import spectral_norm as spectral_norms
-from tests.distributed.tensor_parallel.maps import whole
+from tests.distributed.tensor_parallel.maps import in_shards, whole
 
-__all__ = ["MODELS", "SCOPES", "compare", "count_messages", "largest_messages", "others"]
+__all__ = [
+    "MODELS",
+    "SCOPES",
+    "TIES",
+    "compare",
+    "compare_tied",
+    "count_messages",
+    "largest_messages",
+    "others",
+]
 
 
 def on(*maps: Callable[[], nn.Module]) -> Callable[[nn.Module], Any]:
@@ -128,6 +137,37 @@ def compare(name: str, plan: str, registers_first: bool, scope: str, mesh: Any) 
     check_afterwards(plain, model)
 
 
+TIES: dict[str, Callable[[Any], Any]] = {
+    "tie_weights": lambda model: P.tie_weights(model, "0.weight", "2.weight"),
+    "transfer": lambda model: P.transfer_parametrizations_and_params(model[0], model[2], "weight"),
+}
+
+
+def compare_tied(name: str, tie: str, scope: str, mesh: Any) -> None:
+    """Tied weights, of which one is cut in rows and the other one in columns."""
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model: Any = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+        MODELS[name](model[0])
+        TIES[tie](model)
+        models.append(model)
+    plain, model = models
+    parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    inputs = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    for each in models:
+        optimizer = torch.optim.SGD(each.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            with SCOPES[scope](each):
+                each(inputs).square().mean().backward()
+            optimizer.step()
+    assert_close(whole(model[0].weight), whole(model[2].weight))
+    assert_close(model(inputs), plain(inputs), atol=1e-5, rtol=1e-4)
+    for x, y in zip(model.parameters(), plain.parameters(), strict=True):
+        assert_close(whole(x), y, atol=1e-5, rtol=1e-4)
+
+
 @torch.no_grad()
 def check_afterwards(plain: Any, model: Any) -> None:
     """Copies, states, and values in the place of maps."""
@@ -199,6 +239,32 @@ class Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+def in_rows(name: str, module: nn.Module, mesh: Any) -> None:
+    if isinstance(module, nn.Linear):
+        in_shards(0)(name, module, mesh)
+
+
+@torch.no_grad()
+def written_without_a_count(mesh: Any) -> bool:
+    """A write that torch does not count, and that changes the shard of one process only.
+
+    With samples of its own shards, this process alone would evaluate, and wait for the other one.
+    """
+    model: Any = nn.Sequential(P.register_parametrization(nn.Linear(4, 4), "weight", Symmetric()))
+    original = model[0].parametrizations.weight.original
+    original.copy_(torch.arange(16.0).view(4, 4))
+    parallelize_module(model, mesh, {"0": ColwiseParallel(output_layouts=Replicate())})
+    P.auto_cache(model.eval())
+    assert model[0].parametrizations.weight.original.to_local().max() in (7, 15)
+    for _ in range(2):
+        model(torch.ones(1, 4))
+    for parameter in model.parameters():
+        parameter.data.clamp_(max=8)  # the first process has no larger entries
+    model(torch.ones(1, 4))
+    value = torch.arange(16.0).view(4, 4).clamp(max=8)
+    return torch.equal(whole(model[0].weight), value.triu() + value.triu(1).T)
+
+
 def others(mesh: Any) -> dict[str, Any]:
     """What happens where a call fails, on buffers, on the meta device and when compiled."""
     from torch.distributed.tensor import distribute_module
@@ -225,6 +291,12 @@ def others(mesh: Any) -> dict[str, Any]:
         model = parametrized(model_of(), "orthogonal")
     parallelize_module(model, mesh, PLANS["linear"]())
     found["meta"] = model[1].weight.is_meta
+    pair: Any = nn.Sequential(orthogonal(nn.Linear(4, 4)), nn.Linear(4, 4))
+    P.transfer_parametrizations_and_params(pair[0], pair[1], "weight")
+    distribute_module(pair, mesh, in_rows)
+    chains = [layer.parametrizations.weight for layer in pair]
+    found["shared in one call"] = chains[0].original is chains[1].original
+    found["written without a count"] = written_without_a_count(mesh)
     model = parametrized(model_of(), "weight_norm")
     expected = model(torch.arange(4)).detach()
     parallelize_module(model, mesh, PLANS["linear"]())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ from tests.distributed.tensor_parallel.maps import find_faults, find_faults_in_p
 from tests.distributed.tensor_parallel.models import (
     MODELS,
     SCOPES,
+    TIES,
     compare,
+    compare_tied,
     count_messages,
     largest_messages,
     others,
@@ -39,11 +42,24 @@ RUNS = [
     *(("SpectralNorm", plan, True, "none") for plan in ("embedding", "embedding by rows")),
 ]
 
+TIED = [
+    *((name, tie, "none") for tie in TIES for name in ("orthogonal", "weight_norm", "LowRank")),
+    *(("SpectralNorm", tie, scope) for tie in TIES for scope in ("cached", "deferred")),
+]
+OTHERS = [
+    "after a failure",
+    "buffer",
+    "meta",
+    "shared in one call",
+    "written without a count",
+    "compiled",
+]
 
-def fault(case: tuple[str, str, bool, str], mesh: Any) -> str:
+
+def fault(run: Callable[..., None], case: tuple[Any, ...], mesh: Any) -> str:
     """What is wrong with a run, if anything."""
     try:
-        compare(*case, mesh)
+        run(*case, mesh)
     except Exception:
         return traceback.format_exc()
     return ""
@@ -54,7 +70,8 @@ def work(rank: int) -> dict[str, Any]:
     return {
         "maps": find_faults(mesh),
         "in parts": find_faults_in_parts(mesh),
-        "runs": {case: fault(case, mesh) for case in RUNS},
+        "runs": {case: fault(compare, case, mesh) for case in RUNS},
+        "tied": {case: fault(compare_tied, case, mesh) for case in TIED},
         "rows": measure(mesh),
         "messages": count_messages(mesh),
         "largest": largest_messages(mesh),
@@ -88,6 +105,12 @@ def test_training_is_as_in_one_process(group: list[dict[str, Any]], case: Any) -
         assert not found["runs"][case], found["runs"][case]
 
 
+@pytest.mark.parametrize("case", TIED, ids=str)
+def test_weights_stay_tied_in_different_shards(group: list[dict[str, Any]], case: Any) -> None:
+    for found in group:
+        assert not found["tied"][case], found["tied"][case]
+
+
 def test_the_table_of_the_guide(group: list[dict[str, Any]]) -> None:
     for found in group:
         assert read("Tensor parallelism") == found["rows"]
@@ -104,7 +127,7 @@ def test_maps_that_split_send_nothing(group: list[dict[str, Any]]) -> None:
         }
 
 
-@pytest.mark.parametrize("name", ["after a failure", "buffer", "meta", "compiled"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_distributing(group: list[dict[str, Any]], name: str) -> None:
     assert all(found["others"][name] for found in group)
 
