@@ -78,10 +78,15 @@ class cached:
             the same code. With `batched`, each of them evaluates a part of the tensors of a group
             and receives the values of the others. After averaging over the processes, the gradients
             are the same as without this option. Values that outlive the block, maps with a warm
-            start, and your own maps are evaluated by each process.
+            start, and your own maps are evaluated by each process, and so is everything in
+            DistributedDataParallel with `find_unused_parameters=True` or inside `join()`. Processes
+            that do not read the same tensors, or do not run the same backward passes, raise an
+            error. One that does not come at all is waited for until the timeout of the group.
 
     Raises:
         TypeError: if a target is of another type.
+        DividedBatchError: a RuntimeError, with `process_group`, in all processes, if they do not do
+            the same.
         RuntimeError: with `deferred`, where gradients would be wrong or lost: for a backward pass
             after the block or with `create_graph=True`; for a step, `zero_grad`, unscaling or
             clipping before `scope.backward()`; in DistributedDataParallel with a search for unused
