@@ -64,6 +64,7 @@ class Value:
         self.is_kept = self.target is not None
         if self.target is not None:
             if self.value is not self.target and not same_memory(self.value, self.target):
+                self.tensor.keep_old(self.target)
                 replace_data(self.target, self.value.detach())
             self.result = self.target
             return self.result

@@ -18,9 +18,10 @@ from paramdesc.models.result import Outcome, ParametrizeResult
 from paramdesc.models.selection import Selector, tensor_at
 from paramdesc.registration.collection import ParametrizationSet
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
+from paramdesc.registration.references import ALONE, count_references
 from paramdesc.registration.sharing import leave
 from paramdesc.registration.snapshot import Snapshot
-from paramdesc.registration.tied import ALONE, count_references, known_to_be_free, modules_with
+from paramdesc.registration.tied import known_to_be_free, modules_with
 
 __all__ = ["parametrize"]
 

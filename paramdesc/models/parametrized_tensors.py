@@ -25,6 +25,7 @@ from paramdesc.torch_internals.engine import (
     without_power_iterations,
 )
 from paramdesc.torch_internals.forward_hooks import HookedTensor, hooked_tensors
+from paramdesc.torch_internals.tensors import alias
 
 __all__ = [
     "OfChain",
@@ -85,6 +86,9 @@ class ParametrizedTensor:
     def is_persistent(self) -> bool:
         """Whether a buffer in its place belongs to the state_dict."""
         return True
+
+    def keep_old(self, leaf: Tensor) -> None:
+        """Let a thread that is computing the tensor find the data that `leaf` has now."""
 
     def replace(self, tensor: Tensor) -> None:
         """Let the plain `tensor` take its place. The snapshot of the module undoes it."""
@@ -156,6 +160,13 @@ class OfChain(ParametrizedTensor):
 
     def is_persistent(self) -> bool:
         return not self.chain._non_persistent_buffers_set
+
+    def keep_old(self, leaf: Tensor) -> None:
+        holders: list[Any] = [h for x in self.modules for h in (x._parameters, x._buffers)]
+        for holder in holders:
+            for name, x in tuple(holder.items()):
+                if x is leaf:
+                    holder[name] = alias(leaf)
 
     def replace(self, tensor: Tensor) -> None:
         _, module, name = self.place

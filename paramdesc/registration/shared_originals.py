@@ -7,7 +7,6 @@ turn the old Parameter object into the new one, so other chains that hold it mus
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from paramdesc.chain.chain import Chain
 from paramdesc.chain.steps import count_steps
+from paramdesc.registration.references import ALONE, count_references
 
 __all__ = ["kept_shared"]
 
@@ -27,7 +27,7 @@ def kept_shared(chains: Iterable[Any]) -> Iterator[None]:
     They are found by a search of all objects, if anything but the chain refers to an original.
     """
     places = [(chain, name) for chain in chains for name in chain.own_originals()]
-    shared = [place for place in places if count_references(holder_of(*place), place[1]) > ALONE]
+    shared = [place for place in places if count_references(vars(place[0]), place[1]) > ALONE]
     before = {place: place[0].own_originals()[place[1]] for place in shared}
     holders = chains_with(before.values()) if before else {}
     try:
@@ -45,14 +45,6 @@ def holder_of(chain: Any, name: str) -> Any:
     buffers = chain._buffers
     plain = getattr(buffers, "__wrapped__", buffers)
     return chain._parameters if name in chain._parameters else plain
-
-
-def count_references(holder: dict[str, Any], name: str) -> int:
-    return sys.getrefcount(holder[name])
-
-
-ALONE = count_references({"one": object()}, "one")
-"""The count for a single reference. It depends on the version of Python."""
 
 
 def chains_with(originals: Iterable[Tensor]) -> dict[int, list[tuple[Any, str]]]:

@@ -8,7 +8,6 @@ references other than that of the module, and registration would write different
 from __future__ import annotations
 
 import gc
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +20,10 @@ from torch.nn import Module
 
 from paramdesc.errors import TiedParameterError
 from paramdesc.registration.namespace import AttributeNamespace
+from paramdesc.registration.references import ALONE, count_references
 from paramdesc.torch_internals.mode import has_numbers
 
 __all__ = [
-    "ALONE",
-    "count_references",
     "has_other_holders",
     "is_held_elsewhere",
     "known_to_be_free",
@@ -58,17 +56,6 @@ def has_other_holders(module: Module, tensor_name: str) -> bool:
     if free and id(module._parameters.get(tensor_name)) in free:
         return False
     return count_references(module.__dict__, tensor_name) > ALONE
-
-
-def count_references(state: dict[str, Any], tensor_name: str) -> int:
-    holder = state["_parameters"]
-    if holder.get(tensor_name) is None:
-        holder = getattr(state["_buffers"], "__wrapped__", state["_buffers"])
-    return sys.getrefcount(holder[tensor_name]) if tensor_name in holder else 0
-
-
-ALONE = count_references({"_parameters": {"one": object()}, "_buffers": {}}, "one")
-"""The count for a single reference. It depends on the version of Python."""
 
 
 def is_held_elsewhere(module: Module, tensor_name: str) -> bool:

@@ -20,6 +20,7 @@ from torch.nn.utils import prune
 import paramdesc as P
 from paramdesc.errors import BakingError, SelectionError, ShardedModuleError
 from paramdesc.parametrizations import LowRank, Orthogonal, SpectralNorm, Symmetric, WeightNorm
+from tests.helpers import chain_of, original_of
 from tests.jit.models import DEPRECATED
 from tests.models.zoo import ARCHITECTURES, example, old_spectral_norm, old_weight_norm
 
@@ -486,6 +487,16 @@ def test_what_has_been_done_is_told() -> None:
     ]
     assert repr(baked) == "<Baked: 1 tensor of Sequential>"
     assert (len(baked), bool(P.bake(nn.Linear(3, 3)))) == (1, True)
+
+
+def test_a_chain_that_another_thread_evaluates_keeps_its_original() -> None:
+    layer = P.register_parametrization(nn.Linear(3, 3), "weight", Symmetric())
+    chain, weight = chain_of(layer), original_of(layer)
+    old = weight.detach().clone()
+    P.bake(layer)
+    assert layer.weight is weight
+    assert not torch.equal(weight, old)
+    assert torch.equal(chain.original, old)
 
 
 def test_another_thread_reads_while_a_model_is_baked() -> None:
