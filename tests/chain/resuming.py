@@ -90,7 +90,7 @@ class Run:
     def step(self, number: int) -> float:
         loss = self.loss(number)
         self.finish(loss)
-        return float(loss)
+        return loss.item()
 
     def finish(self, loss: Any) -> None:
         """The step after a forward pass."""

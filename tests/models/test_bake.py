@@ -492,6 +492,7 @@ def test_what_has_been_done_is_told() -> None:
 def test_a_chain_that_another_thread_evaluates_keeps_its_original() -> None:
     layer = P.register_parametrization(nn.Linear(3, 3), "weight", Symmetric())
     chain, weight = chain_of(layer), original_of(layer)
+    nn.init.normal_(weight)
     old = weight.detach().clone()
     P.bake(layer)
     assert layer.weight is weight
