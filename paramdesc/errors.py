@@ -760,21 +760,63 @@ class SelectionError(ValueError):
     """What was given to choose tensors of a model chooses none, or is of the wrong type."""
 
     @classmethod
-    def unmatched(cls, selector: object, near: Sequence[str]) -> SelectionError:
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        return cls(
-            f"{selector!r:.200} matches no tensor of the model.{hint} A pattern is compared with "
-            "the path of a tensor, such as 'encoder.0.weight', and with its name, such as "
-            "'weight'."
-        )
+    def unmatched(cls, selector: str, argument: str, kind: str, hint: str) -> SelectionError:
+        where = f" in {argument}=" if argument else ""
+        return cls(f"{selector:.200}{where} matches no {kind} of the model.{hint}")
 
     @classmethod
     def of_type(cls, selector: object) -> SelectionError:
         return cls(
             "tensors are selected by a pattern ('encoder.*.weight'), a type of module "
-            f"(nn.Linear), or a submodule. Got {selector!r:.200} of type "
-            f"{type(selector).__name__}."
+            "(nn.Linear), a submodule, or a tuple of these. Got "
+            f"{selector!r:.200} of type {type(selector).__name__}."
         )
+
+
+def hint_for_pattern(pattern: str, is_module: bool, class_name: str, known: Sequence[str]) -> str:
+    """What to write instead of a pattern that matches no tensor.
+
+    Args:
+        is_module: whether it matches the path of a module.
+        class_name: the class of that name, if there is one.
+        known: the names and patterns that match.
+    """
+    if is_module:
+        return (
+            f" {pattern!r} is the path of a module. Write {pattern + '.*'!r} for the tensors at "
+            "and below it."
+        )
+    if class_name:
+        return f" To select modules by their class, write the class itself: {class_name}."
+    return (
+        f"{did_you_mean(pattern, known)} A pattern is compared with the path of a tensor, such as "
+        "'encoder.0.weight', and with its name, such as 'weight'."
+    )
+
+
+def hint_for_type(name: str, own: Sequence[str], types: Sequence[str], kind: str) -> str:
+    """What to write instead of a type of modules that selects no tensor.
+
+    Args:
+        own: the names of the tensors of modules of this type.
+        types: the names of the types of modules with weights.
+    """
+    if own:
+        return (
+            f" A type selects the weights of its modules, and the {kind}s of {name} are "
+            f"{listed(own)}. Select them by name: {own[0]!r}."
+        )
+    there = ", ".join(types[:10]) + (", ..." if len(types) > 10 else "")
+    return f" The modules with {kind}s are of type {there}." if types else ""
+
+
+def hint_for_submodule(paths: Sequence[str]) -> str:
+    """What to write instead of a module that is not a part of the model, or has no tensor."""
+    example = paths[0] if paths else "encoder"
+    return (
+        " A module selects the tensors at and below it if it is a part of this model, and not of a "
+        f"copy. Write model.get_submodule({example!r}), or the pattern {example + '.*'!r}."
+    )
 
 
 class TyingError(ValueError):

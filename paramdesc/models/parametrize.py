@@ -15,7 +15,7 @@ from paramdesc.models.makers import MapSource
 from paramdesc.models.placing import Placed, describe, place
 from paramdesc.models.planning import Target, chain_at, plan
 from paramdesc.models.result import Outcome, ParametrizeResult
-from paramdesc.models.selection import Selector, tensor_at
+from paramdesc.models.selection import Selectors, as_selectors, tensor_at
 from paramdesc.registration.collection import ParametrizationSet
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
 from paramdesc.registration.sharing import leave
@@ -29,7 +29,7 @@ def parametrize(
     model: Module,
     maps: Mapping[Any, MapSource],
     *,
-    exclude: Selector | Sequence[Selector] = (),
+    exclude: Selectors = (),
     append: bool = False,
     unsafe: bool = False,
     optimizer: Optimizer | None = None,
@@ -52,7 +52,7 @@ def parametrize(
             is a class of maps, a function without arguments that returns a map, or a function of
             module and tensor name, such as `orthogonal`. Buffers are selected only by patterns
             without wildcards.
-        exclude: the tensors to leave out, given by the same kinds of keys.
+        exclude: the tensors to leave out: a selector of the same kinds, or several in a list.
         append: whether to add maps to tensors that are already parametrized, after their existing
             maps.
         unsafe: as in `register_parametrization`.
@@ -63,7 +63,8 @@ def parametrize(
         as a table.
 
     Raises:
-        SelectionError: a ValueError, if a key or an exclusion matches no tensor.
+        SelectionError: a ValueError, if a key or an exclusion matches no tensor. A tuple is refused
+            only if none of its members matches.
         PlacementError: a ValueError, if a single map is given for several tensors, or if a tensor
             that is named exactly cannot be parametrized.
         Exception: exceptions raised by the maps propagate unchanged.
@@ -76,8 +77,7 @@ def parametrize(
     """
     if optimizer is not None:
         check_optimizer(optimizer)
-    exclusions = [exclude] if isinstance(exclude, (str, type, Module)) else list(exclude)
-    targets = plan(model, maps, exclusions, append)
+    targets = plan(model, maps, as_selectors(exclude), append)
     for target in targets:
         if target.is_exact and target.problem is not None:
             raise target.problem
