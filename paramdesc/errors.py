@@ -14,6 +14,7 @@ from torch.nn import Module
 
 __all__ = [
     "AdapterMergeError",
+    "ArgumentError",
     "AssignmentError",
     "AveragedOriginalsError",
     "BakingError",
@@ -220,6 +221,27 @@ class ModuleError(TypeError):
         )
 
     @classmethod
+    def of_model(cls, function: str, model: object) -> ModuleError:
+        hint = f"Write {function}(model, ...)."
+        if isinstance(model, type):
+            hint = f"It is a class: pass an instance, {function}({model.__name__}(...), ...)."
+        elif isinstance(model, (list, tuple)):
+            hint = f"Write {function}(nn.ModuleList(modules), ...): paths begin with an index."
+        what = "a tensor" if isinstance(model, Tensor) else f"{model!r:.200}"
+        kind = "" if isinstance(model, Tensor) else f" of type {type(model).__name__}"
+        return cls(f"{function}() takes one module, the model. Got {what}{kind}. {hint}")
+
+    @classmethod
+    def one_by_one(cls, function: str, module: object) -> ModuleError:
+        hint = f"Write {function}(model)."
+        if isinstance(module, Iterable) and not isinstance(module, (str, bytes, Tensor)):
+            hint = f"Write {function}(*modules)."
+        return cls(
+            f"{function}() takes modules, one by one. Got {module!r:.200} of type "
+            f"{type(module).__name__}. {hint}"
+        )
+
+    @classmethod
     def of_name(cls, function: str, name: object) -> ModuleError:
         if isinstance(name, Module):
             hint = "The arguments are (module, tensor_name, parametrization), in this order."
@@ -231,6 +253,58 @@ class ModuleError(TypeError):
         else:
             hint = 'It is a string, such as "weight" or "encoder.0.weight".'
         return cls(f"{function}() takes the name of one tensor. Got {name!r:.200}. {hint}")
+
+
+class ArgumentError(TypeError):
+    """An argument has a type that the function does not take."""
+
+    @classmethod
+    def of_maps(cls, maps: object) -> ArgumentError:
+        name = str(getattr(maps, "__name__", ""))
+        value = name if name.isidentifier() else "..."
+        if isinstance(maps, Module):
+            value = f"lambda: {type(maps).__name__}(...)"
+        return cls(
+            "parametrize() takes a dict from selectors to parametrizations. Got "
+            f"{maps!r:.200} of type {type(maps).__name__}. Write parametrize(model, "
+            f"{{nn.Linear: {value}}}) for the weights of all modules of a type."
+        )
+
+    @classmethod
+    def of_values(cls, values: object) -> ArgumentError:
+        return cls(
+            "values= takes a dict from patterns to tensors. Got an object of type "
+            f'{type(values).__name__}. Write disabled(model, values={{"0.weight": tensor}}).'
+        )
+
+    @classmethod
+    def of_map_types(cls, argument: str, given: object) -> ArgumentError:
+        names = [name_of_type(x) for x in (given if isinstance(given, (list, tuple)) else [given])]
+        types = names[0] if len(names) == 1 else f"({', '.join(names)})"
+        return cls(
+            f"{argument}= takes a type of parametrizations, or a tuple of types. Got "
+            f"{given!r:.200} of type {type(given).__name__}. Write {argument}={types}."
+        )
+
+    @classmethod
+    def of_index(
+        cls, tensor_name: str, index: object, maps: Sequence[str], found: int
+    ) -> ArgumentError:
+        shown = index.__name__ if isinstance(index, type) else repr(index)
+        return cls(
+            f"the parametrizations of {tensor_name!r} are indexed by integers and slices. Got "
+            f"{shown:.200}. There are: {listed(maps)}. Write "
+            f"module.parametrizations.{tensor_name}[{found}]. Only replace() and remove() also "
+            "take a type, or the name of a class."
+        )
+
+
+def name_of_type(given: object) -> str:
+    """The name of the type of maps that was probably meant."""
+    if isinstance(given, str) and given.isidentifier():
+        return given
+    named = given if isinstance(given, type) else type(given)
+    return named.__name__ if issubclass(named, Module) else "Symmetric"
 
 
 class MapResultError(ValueError):
