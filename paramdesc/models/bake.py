@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from paramdesc.models.parametrized_tensors import (
 )
 from paramdesc.models.selection import Selector, Selectors, as_selectors, make_test
 from paramdesc.models.unmatched import refuse_unknown
+from paramdesc.registration.host import check_model
 from paramdesc.registration.sharded import refuse_sharded
 from paramdesc.registration.snapshot import Snapshot, differs
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
@@ -66,6 +67,7 @@ def bake(model: M, *selectors: Selector, exclude: Selectors = (), copy: bool = F
 
     Raises:
         SelectionError: a ValueError, if a selector or an exclusion matches no tensor of the model.
+        TypeError: if `model` is not a module.
         RuntimeError: if FSDP manages a module, or if a tensor is computed by a TorchScript program.
         Exception: exceptions raised by the maps propagate unchanged. In all cases the model stays
             as it was.
@@ -82,11 +84,13 @@ def bake(model: M, *selectors: Selector, exclude: Selectors = (), copy: bool = F
     """
     if is_dynamo_compiling():
         return uncompiled(bake)(model, *selectors, exclude=exclude, copy=copy)
+    check_model("bake", model)
     excluded = as_selectors(exclude)
     if copy:
         paths = {id(module): path for path, module in model.named_modules()}
         model = copied(model)
-        selectors, excluded = in_copy(selectors, paths, model), in_copy(excluded, paths, model)
+        selectors = in_copy(selectors, paths, model)
+        excluded = [*in_copy(excluded, paths, model)]
     with without_collector():
         chosen, left = choose(model, selectors, excluded)
         for tensor in chosen:
@@ -98,7 +102,7 @@ def bake(model: M, *selectors: Selector, exclude: Selectors = (), copy: bool = F
 
 
 def in_copy(
-    selectors: tuple[Selector, ...], paths: dict[int, str], copy: Module
+    selectors: Sequence[Selector], paths: dict[int, str], copy: Module
 ) -> tuple[Selector, ...]:
     """The selectors for a copy: its own submodules, in place of those with these paths."""
     found: list[Selector] = []
@@ -124,7 +128,7 @@ def copied(model: M) -> M:
 
 
 def choose(
-    model: Module, selectors: tuple[Selector, ...], exclude: tuple[Selector, ...]
+    model: Module, selectors: Sequence[Selector], exclude: Sequence[Selector]
 ) -> tuple[list[ParametrizedTensor], list[LeftTensor]]:
     """The selected parametrized tensors, and the others.
 

@@ -22,7 +22,7 @@ from paramdesc.caching.switched_off import (
     disabling_scopes,
 )
 from paramdesc.chain.chain import Chain
-from paramdesc.errors import DisabledError
+from paramdesc.errors import ArgumentError, DisabledError
 from paramdesc.models.selection import (
     Place,
     Selector,
@@ -33,6 +33,8 @@ from paramdesc.models.selection import (
     parametrized_names,
 )
 from paramdesc.models.unmatched import refuse_unknown, refuse_unmatched
+from paramdesc.registration.collection import map_types
+from paramdesc.registration.host import check_model
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
 __all__ = ["disabled"]
@@ -68,6 +70,7 @@ class disabled:  # noqa: N801
     Raises:
         SelectionError: a ValueError, if a selector matches no parametrized tensor, or an exclusion
             no tensor of the model.
+        TypeError: if `model` is not a module, or `maps` are not types.
         DisabledError: a RuntimeError, if a tensor has several originals and no value is given, or
             if it is parametrized by `torch.nn.utils.parametrize` or in a TorchScript program.
 
@@ -90,11 +93,14 @@ class disabled:  # noqa: N801
         values: Mapping[str, Tensor] | None = None,
         maps: type[Module] | tuple[type[Module], ...] = (),
     ) -> None:
+        check_model("disabled", model)
+        if values is not None and not isinstance(values, Mapping):
+            raise ArgumentError.of_values(values)
         self._model = model
         self._selectors = selectors
         self._exclude = as_selectors(exclude)
         self._values = dict(values or {})
-        self._maps = maps if isinstance(maps, tuple) else (maps,)
+        self._maps = map_types("maps", maps)
         self._scopes: list[Any] = []
 
     def __enter__(self) -> None:

@@ -9,7 +9,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from paramdesc.errors import add_note
+from paramdesc.errors import ArgumentError, add_note
 from paramdesc.models.collector import without_collector
 from paramdesc.models.makers import MapSource
 from paramdesc.models.placing import Placed, describe, place
@@ -17,6 +17,7 @@ from paramdesc.models.planning import Target, chain_at, plan
 from paramdesc.models.result import Outcome, ParametrizeResult
 from paramdesc.models.selection import Selectors, as_selectors, tensor_at
 from paramdesc.registration.collection import ParametrizationSet
+from paramdesc.registration.host import check_model
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
 from paramdesc.registration.sharing import leave
 from paramdesc.registration.snapshot import Snapshot
@@ -67,6 +68,7 @@ def parametrize(
             only if none of its members matches.
         PlacementError: a ValueError, if a single map is given for several tensors, or if a tensor
             that is named exactly cannot be parametrized.
+        TypeError: if `model` is not a module, or `maps` is not a dict.
         Exception: exceptions raised by the maps propagate unchanged.
 
     >>> from torch import nn
@@ -75,6 +77,9 @@ def parametrize(
     0.weight  parametrized  Symmetric
     2.weight  parametrized  SpectralNorm
     """
+    check_model("parametrize", model)
+    if not isinstance(maps, Mapping):
+        raise ArgumentError.of_maps(maps)
     if optimizer is not None:
         check_optimizer(optimizer)
     targets = plan(model, maps, as_selectors(exclude), append)

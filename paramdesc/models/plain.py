@@ -16,6 +16,7 @@ from paramdesc.models.bake import choose
 from paramdesc.models.baked_values import own_memory
 from paramdesc.models.parametrized_tensors import OfChain, OfHook, OfProgram, ParametrizedTensor
 from paramdesc.models.selection import Selector, Selectors, as_selectors
+from paramdesc.registration.host import check_model
 from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 
 __all__ = ["Layout", "plain_state_dict", "plain_tensors"]
@@ -49,6 +50,7 @@ def plain_state_dict(
 
     Raises:
         SelectionError: a ValueError, if a selector or an exclusion matches no tensor of the model.
+        TypeError: if `model` is not a module.
         RuntimeError: if a TorchScript program computes a tensor.
         Exception: exceptions raised by the maps propagate unchanged.
 
@@ -57,6 +59,7 @@ def plain_state_dict(
     >>> list(model.state_dict()), list(plain_state_dict(model))
     (['0.parametrizations.weight.original'], ['0.weight'])
     """
+    check_model("plain_state_dict", model)
     excluded = as_selectors(exclude)
     found = OrderedDict(plain_tensors(model, *selectors, exclude=excluded, layout=layout))
     metadata = getattr(model.state_dict(), "_metadata", None)
@@ -83,6 +86,7 @@ def plain_tensors(
     >>> [(name, tuple(tensor.shape)) for name, tensor in plain_tensors(model)]
     [('0.weight', (3, 3))]
     """
+    check_model("plain_tensors", model)
     if layout not in ("plain", "weight_g", "spectral_norm"):
         raise ValueError(f"layout must be 'plain', 'weight_g' or 'spectral_norm'. Got {layout!r}.")
     chosen, _ = choose(model, selectors, as_selectors(exclude))

@@ -103,16 +103,16 @@ def members(selector: Selector) -> list[Any]:
     return [found for member in selector for found in members(member)]
 
 
-def as_selectors(given: Selectors) -> tuple[Selector, ...]:
+def as_selectors(given: Selectors) -> list[Selector]:
     """What an argument such as `exclude` contains: itself, if it is a selector.
 
     Raises:
         SelectionError: if it is neither a selector nor an iterable.
     """
     if isinstance(given, (str, type, Module)) or (isinstance(given, tuple) and given):
-        return (given,)
+        return [given]
     if isinstance(given, Iterable):
-        return tuple(given)
+        return list(given)
     raise SelectionError.of_type(given)
 
 

@@ -26,6 +26,7 @@ from paramdesc.models.selection import (
 )
 from paramdesc.models.trial import constrained_map, measure, try_on
 from paramdesc.models.unmatched import refuse_unknown, refuse_unmatched
+from paramdesc.registration.host import check_model
 from paramdesc.registration.lazy import PendingRegistration
 
 __all__ = ["Summary", "summary"]
@@ -117,6 +118,7 @@ def summary(
     Raises:
         SelectionError: a ValueError, if a selector matches no parametrized tensor, or an exclusion
             no tensor of the model.
+        TypeError: if `model` is not a module.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 4))
     >>> _ = register_parametrization(model[0], "weight", Symmetric())
@@ -126,6 +128,7 @@ def summary(
     >>> found["0.weight"].is_satisfied
     True
     """
+    check_model("summary", model)
     excluded = as_selectors(exclude)
     places = [place for place in iterate_places(model) if chain_at(place) is not None]
     tests = [(selector, make_test(selector)) for selector in selectors]

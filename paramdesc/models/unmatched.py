@@ -86,7 +86,8 @@ def hint_for(selector: str | type[Module] | Module, places: Sequence[Place], kin
     names = {name for place in places for name in (place.path, place.tensor_name)}
     names.update(f"{path}.*" for path in paths)
     if "*" in selector:
-        names.update(generalized(name) for name in [*names])
+        wild = [generalized(name) for name in names]
+        names.update(name for name in wild if name.strip("*."))
     return hint_for_pattern(
         selector,
         any(fnmatchcase(path, selector) for path in paths),
