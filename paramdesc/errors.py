@@ -14,6 +14,7 @@ from torch.nn import Module
 
 __all__ = [
     "AdapterMergeError",
+    "ArgumentError",
     "AssignmentError",
     "AveragedOriginalsError",
     "BakingError",
@@ -242,6 +243,27 @@ class ModuleError(TypeError):
         )
 
     @classmethod
+    def of_model(cls, function: str, model: object) -> ModuleError:
+        hint = f"Write {function}(model, ...)."
+        if isinstance(model, type):
+            hint = f"It is a class: pass an instance, {function}({model.__name__}(...), ...)."
+        elif isinstance(model, (list, tuple)):
+            hint = f"Write {function}(nn.ModuleList(modules), ...): paths begin with an index."
+        what = "a tensor" if isinstance(model, Tensor) else f"{model!r:.200}"
+        kind = "" if isinstance(model, Tensor) else f" of type {type(model).__name__}"
+        return cls(f"{function}() takes one module, the model. Got {what}{kind}. {hint}")
+
+    @classmethod
+    def one_by_one(cls, function: str, module: object) -> ModuleError:
+        hint = f"Write {function}(model)."
+        if isinstance(module, Iterable) and not isinstance(module, (str, bytes, Tensor)):
+            hint = f"Write {function}(*modules)."
+        return cls(
+            f"{function}() takes modules, one by one. Got {module!r:.200} of type "
+            f"{type(module).__name__}. {hint}"
+        )
+
+    @classmethod
     def of_name(cls, function: str, name: object) -> ModuleError:
         if isinstance(name, Module):
             hint = "The arguments are (module, tensor_name, parametrization), in this order."
@@ -255,6 +277,58 @@ class ModuleError(TypeError):
             if function in ONE_LINE:
                 hint += f' Other arguments come after it: {function}(module, "weight", ...).'
         return cls(f"{function}() takes the name of one tensor. Got {name!r:.200}. {hint}")
+
+
+class ArgumentError(TypeError):
+    """An argument has a type that the function does not take."""
+
+    @classmethod
+    def of_maps(cls, maps: object) -> ArgumentError:
+        name = str(getattr(maps, "__name__", ""))
+        value = name if name.isidentifier() else "..."
+        if isinstance(maps, Module):
+            value = f"lambda: {type(maps).__name__}(...)"
+        return cls(
+            "parametrize() takes a dict from selectors to parametrizations. Got "
+            f"{maps!r:.200} of type {type(maps).__name__}. Write parametrize(model, "
+            f"{{nn.Linear: {value}}}) for the weights of all modules of a type."
+        )
+
+    @classmethod
+    def of_values(cls, values: object) -> ArgumentError:
+        return cls(
+            "values= takes a dict from patterns to tensors. Got an object of type "
+            f'{type(values).__name__}. Write disabled(model, values={{"0.weight": tensor}}).'
+        )
+
+    @classmethod
+    def of_map_types(cls, argument: str, given: object) -> ArgumentError:
+        names = [name_of_type(x) for x in (given if isinstance(given, (list, tuple)) else [given])]
+        types = names[0] if len(names) == 1 else f"({', '.join(names)})"
+        return cls(
+            f"{argument}= takes a type of parametrizations, or a tuple of types. Got "
+            f"{given!r:.200} of type {type(given).__name__}. Write {argument}={types}."
+        )
+
+    @classmethod
+    def of_index(
+        cls, tensor_name: str, index: object, maps: Sequence[str], found: int
+    ) -> ArgumentError:
+        shown = index.__name__ if isinstance(index, type) else repr(index)
+        return cls(
+            f"the parametrizations of {tensor_name!r} are indexed by integers and slices. Got "
+            f"{shown:.200}. There are: {listed(maps)}. Write "
+            f"module.parametrizations.{tensor_name}[{found}]. Only replace() and remove() also "
+            "take a type, or the name of a class."
+        )
+
+
+def name_of_type(given: object) -> str:
+    """The name of the type of maps that was probably meant."""
+    if isinstance(given, str) and given.isidentifier():
+        return given
+    named = given if isinstance(given, type) else type(given)
+    return named.__name__ if issubclass(named, Module) else "Symmetric"
 
 
 class MapResultError(ValueError):
@@ -845,21 +919,63 @@ class SelectionError(ValueError):
     """What was given to choose tensors of a model chooses none, or is of the wrong type."""
 
     @classmethod
-    def unmatched(cls, selector: object, near: Sequence[str]) -> SelectionError:
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        return cls(
-            f"{selector!r:.200} matches no tensor of the model.{hint} A pattern is compared with "
-            "the path of a tensor, such as 'encoder.0.weight', and with its name, such as "
-            "'weight'."
-        )
+    def unmatched(cls, selector: str, argument: str, kind: str, hint: str) -> SelectionError:
+        where = f" in {argument}=" if argument else ""
+        return cls(f"{selector:.200}{where} matches no {kind} of the model.{hint}")
 
     @classmethod
     def of_type(cls, selector: object) -> SelectionError:
         return cls(
             "tensors are selected by a pattern ('encoder.*.weight'), a type of module "
-            f"(nn.Linear), or a submodule. Got {selector!r:.200} of type "
-            f"{type(selector).__name__}."
+            "(nn.Linear), a submodule, or a tuple of these. Got "
+            f"{selector!r:.200} of type {type(selector).__name__}."
         )
+
+
+def hint_for_pattern(pattern: str, is_module: bool, class_name: str, known: Sequence[str]) -> str:
+    """What to write instead of a pattern that matches no tensor.
+
+    Args:
+        is_module: whether it matches the path of a module.
+        class_name: the class of that name, if there is one.
+        known: the names and patterns that match.
+    """
+    if is_module:
+        return (
+            f" {pattern!r} is the path of a module. Write {pattern + '.*'!r} for the tensors at "
+            "and below it."
+        )
+    if class_name:
+        return f" To select modules by their class, write the class itself: {class_name}."
+    return (
+        f"{did_you_mean(pattern, known)} A pattern is compared with the path of a tensor, such as "
+        "'encoder.0.weight', and with its name, such as 'weight'."
+    )
+
+
+def hint_for_type(name: str, own: Sequence[str], types: Sequence[str], kind: str) -> str:
+    """What to write instead of a type of modules that selects no tensor.
+
+    Args:
+        own: the names of the tensors of modules of this type.
+        types: the names of the types of modules with weights.
+    """
+    if own:
+        return (
+            f" A type selects the weights of its modules, and the {kind}s of {name} are "
+            f"{listed(own)}. Select them by name: {own[0]!r}."
+        )
+    there = ", ".join(types[:10]) + (", ..." if len(types) > 10 else "")
+    return f" The modules with {kind}s are of type {there}." if types else ""
+
+
+def hint_for_submodule(paths: Sequence[str]) -> str:
+    """What to write instead of a module that is not a part of the model, or has no tensor."""
+    example = paths[0] if paths else "encoder"
+    return (
+        " A module selects the tensors at and below it if it is a part of this model, and not of a "
+        f"copy. Write model.get_submodule({example!r}), or the pattern {example + '.*'!r}."
+    )
 
 
 class TyingError(ValueError):

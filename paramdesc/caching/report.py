@@ -84,6 +84,9 @@ class CacheReport(Sequence[CacheRow]):
                 return row
         raise KeyError(f"{key!r}. Rows: {', '.join(repr(row.name) for row in self._rows)}")
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return [row.name for row in self._rows]
+
     def __iter__(self) -> Iterator[CacheRow]:
         return iter(self._rows)
 

@@ -139,10 +139,13 @@ class Scope:
         """The statistics of `chain`."""
         record: Record | None = self.records.get(chain)
         if record is None:
-            named = self._covered.get(chain) if isinstance(self._covered, Mapping) else None
-            name = named or f"{chain.host}.{chain.tensor_name}"
+            name = self.name_of(chain) or f"{chain.host}.{chain.tensor_name}"
             record = self.records.setdefault(chain, Record(name))
         return record
+
+    def name_of(self, chain: Any) -> str:
+        """The path of `chain` in the targets; empty if it is not known."""
+        return self._covered.get(chain, "") if isinstance(self._covered, Mapping) else ""
 
     def drop(self, chain: Any, reason: Reason = Reason.FORGOTTEN) -> None:
         """Drop the value of `chain`."""
@@ -232,7 +235,7 @@ class Scope:
         return f"<div>{title}</div>{self.report()._repr_html_()}"
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{chain.tensor_name!r}" for chain in self.held())
+        held = ", ".join(repr(self.name_of(chain) or chain.tensor_name) for chain in self.held())
         return f"<Scope hits={self.hits} misses={self.misses} holds=[{held}]>"
 
 

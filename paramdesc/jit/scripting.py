@@ -12,6 +12,7 @@ from paramdesc.caching.switched_off import disabling_scopes
 from paramdesc.errors import DisabledError, ScriptingError
 from paramdesc.jit.twins import Twins
 from paramdesc.registration.collection import get_parametrizations
+from paramdesc.registration.host import check_model
 from paramdesc.torch_internals.locks import ProcessLock
 from paramdesc.torch_internals.script import compile_module, on_script
 
@@ -29,11 +30,13 @@ def script(model: Module) -> torch.jit.ScriptModule:
     also after it was saved and loaded.
 
     Raises:
+        TypeError: if `model` is not a module.
         DisabledError: a RuntimeError, inside a `disabled` block, which a program cannot follow.
         ScriptingError: a RuntimeError, if TorchScript cannot compile a map. It names the map, the
             tensor and the line.
         Exception: other errors of TorchScript propagate unchanged.
     """
+    check_model("jit.script", model)
     if disabling_scopes(active_scopes()):
         raise DisabledError.scripted()
     with _COMPILING():

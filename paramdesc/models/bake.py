@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +25,9 @@ from paramdesc.models.parametrized_tensors import (
     find_parametrized,
     own_tensors,
 )
-from paramdesc.models.selection import Selector, iterate_places, make_test, refuse_unmatched
+from paramdesc.models.selection import Selector, Selectors, as_selectors, make_test
+from paramdesc.models.unmatched import refuse_unknown
+from paramdesc.registration.host import check_model
 from paramdesc.registration.sharded import refuse_sharded
 from paramdesc.registration.snapshot import Snapshot, differs
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
@@ -35,9 +37,7 @@ __all__ = ["bake"]
 M = TypeVar("M", bound=Module)
 
 
-def bake(
-    model: M, *selectors: Selector, exclude: Iterable[Selector] = (), copy: bool = False
-) -> Baked[M]:
+def bake(model: M, *selectors: Selector, exclude: Selectors = (), copy: bool = False) -> Baked[M]:
     """Replace the parametrized tensors of `model` with plain tensors that have their values.
 
     This covers parametrizations of paramdesc, of `torch.nn.utils.parametrize` (including
@@ -57,16 +57,17 @@ def bake(
 
     Args:
         model: the model.
-        selectors: the tensors to bake: patterns, types of modules, or submodules, see `Selector`.
+        selectors: the tensors to bake: patterns, types of modules, submodules, or tuples of these.
             By default, all.
-        exclude: the tensors to leave out, in the same form.
+        exclude: the tensors to leave out: a selector, or several in a list.
         copy: whether to bake a deep copy and leave `model` unchanged.
 
     Returns:
         A record of what was done, with the model as `.model`. It prints as a table.
 
     Raises:
-        ValueError: if a selector matches no tensor of the model.
+        SelectionError: a ValueError, if a selector or an exclusion matches no tensor of the model.
+        TypeError: if `model` is not a module.
         RuntimeError: if FSDP manages a module, or if a tensor is computed by a TorchScript program.
         Exception: exceptions raised by the maps propagate unchanged. In all cases the model stays
             as it was.
@@ -83,14 +84,15 @@ def bake(
     """
     if is_dynamo_compiling():
         return uncompiled(bake)(model, *selectors, exclude=exclude, copy=copy)
-    exclude = tuple(exclude)
+    check_model("bake", model)
+    excluded = as_selectors(exclude)
     if copy:
-        place_selectors = [place_in(model, x) for x in (*selectors, *exclude)]
+        paths = {id(module): path for path, module in model.named_modules()}
         model = copied(model)
-        found = [x if path is None else model.get_submodule(path) for x, path in place_selectors]
-        selectors, exclude = tuple(found[: len(selectors)]), tuple(found[len(selectors) :])
+        selectors = in_copy(selectors, paths, model)
+        excluded = [*in_copy(excluded, paths, model)]
     with without_collector():
-        chosen, left = choose(model, selectors, exclude)
+        chosen, left = choose(model, selectors, excluded)
         for tensor in chosen:
             if isinstance(tensor, OfProgram):
                 raise BakingError.of_program(tensor.place.path, tensor.machinery)
@@ -99,11 +101,19 @@ def bake(
     return Baked(model, tuple(tell(values)), tuple(left))
 
 
-def place_in(model: Module, selector: Selector) -> tuple[Selector, str | None]:
-    """A selector, and its path in `model` if it is a submodule."""
-    if not isinstance(selector, Module):
-        return selector, None
-    return selector, next((path for path, x in model.named_modules() if x is selector), None)
+def in_copy(
+    selectors: Sequence[Selector], paths: dict[int, str], copy: Module
+) -> tuple[Selector, ...]:
+    """The selectors for a copy: its own submodules, in place of those with these paths."""
+    found: list[Selector] = []
+    for selector in selectors:
+        if isinstance(selector, tuple):
+            found.append(in_copy(selector, paths, copy))
+        elif id(selector) in paths:
+            found.append(copy.get_submodule(paths[id(selector)]))
+        else:
+            found.append(selector)
+    return tuple(found)
 
 
 def copied(model: M) -> M:
@@ -118,22 +128,20 @@ def copied(model: M) -> M:
 
 
 def choose(
-    model: Module, selectors: tuple[Selector, ...], exclude: tuple[Selector, ...]
+    model: Module, selectors: Sequence[Selector], exclude: Sequence[Selector]
 ) -> tuple[list[ParametrizedTensor], list[LeftTensor]]:
     """The selected parametrized tensors, and the others.
 
     Raises:
-        SelectionError: for a selector that names no tensor of the model, parametrized or not.
+        SelectionError: if one of them names no tensor of the model, parametrized or not.
     """
     tests = [(selector, make_test(selector)) for selector in (*selectors, *exclude)]
     chosen: list[ParametrizedTensor] = []
     left: list[LeftTensor] = []
-    used: dict[int, Selector] = {}
     needed: set[tuple[int, str]] = set()
     found = list(find_parametrized(model))
     for tensor in reversed(found):  # a tensor comes before those that are computed from it
         matching = [selector for selector, test in tests if test(tensor.place)]
-        used.update((id(selector), selector) for selector in matching)
         is_meant = not selectors or any(x is y for x in matching for y in selectors)
         is_excluded = any(x is y for x in matching for y in exclude)
         key = (id(tensor.place.module), tensor.place.tensor_name)
@@ -145,11 +153,9 @@ def choose(
             chosen.append(tensor)
             if isinstance(tensor, OfHook):
                 needed.update((id(tensor.place.module), name) for name in tensor.hooked.parts)
-    missing = [selector for selector, _ in tests if id(selector) not in used]
-    if missing:
-        places = list(iterate_places(model))
-        hits = [x for x in missing if any(map(make_test(x), places))]
-        refuse_unmatched(missing, hits, [*places, *(tensor.place for tensor in found)])
+    places = [tensor.place for tensor in found]
+    refuse_unknown(selectors, places, model)
+    refuse_unknown(exclude, places, model, "exclude")
     return chosen[::-1], left[::-1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
@@ -22,15 +22,19 @@ from paramdesc.caching.switched_off import (
     disabling_scopes,
 )
 from paramdesc.chain.chain import Chain
-from paramdesc.errors import DisabledError
+from paramdesc.errors import ArgumentError, DisabledError
 from paramdesc.models.selection import (
     Place,
     Selector,
+    Selectors,
+    as_selectors,
     iterate_places,
     make_test,
     parametrized_names,
-    refuse_unmatched,
 )
+from paramdesc.models.unmatched import refuse_unknown, refuse_unmatched
+from paramdesc.registration.collection import map_types
+from paramdesc.registration.host import check_model
 from paramdesc.torch_internals.dynamo import is_dynamo_compiling, uncompiled
 
 __all__ = ["disabled"]
@@ -54,16 +58,19 @@ class disabled:  # noqa: N801
 
     Args:
         model: the model, or one `ParametrizationList`.
-        selectors: the tensors to disable: patterns for their paths or names, types of modules, or
-            submodules. Without selectors and `values`, all parametrized tensors are disabled.
-        exclude: the tensors to leave as they are, in the same form.
+        selectors: the tensors to disable: patterns for their paths or names, types of modules,
+            submodules, or tuples of these. Without selectors and `values`, all parametrized tensors
+            are disabled.
+        exclude: the tensors to leave as they are: a selector, or several in a list.
         values: a dict from patterns to tensors, which are read instead of the originals. The
             tensors that match are disabled as well.
         maps: types of maps. If given, only these maps are disabled, and the others are still
             applied.
 
     Raises:
-        SelectionError: a ValueError, if a selector matches no parametrized tensor.
+        SelectionError: a ValueError, if a selector matches no parametrized tensor, or an exclusion
+            no tensor of the model.
+        TypeError: if `model` is not a module, or `maps` are not types.
         DisabledError: a RuntimeError, if a tensor has several originals and no value is given, or
             if it is parametrized by `torch.nn.utils.parametrize` or in a TorchScript program.
 
@@ -82,16 +89,18 @@ class disabled:  # noqa: N801
         self,
         model: Module,
         *selectors: Selector,
-        exclude: Selector | Iterable[Selector] = (),
+        exclude: Selectors = (),
         values: Mapping[str, Tensor] | None = None,
         maps: type[Module] | tuple[type[Module], ...] = (),
     ) -> None:
+        check_model("disabled", model)
+        if values is not None and not isinstance(values, Mapping):
+            raise ArgumentError.of_values(values)
         self._model = model
         self._selectors = selectors
-        single = isinstance(exclude, (str, type, Module))
-        self._exclude: tuple[Any, ...] = (exclude,) if single else tuple(exclude)  # type: ignore[arg-type]
+        self._exclude = as_selectors(exclude)
         self._values = dict(values or {})
-        self._maps = maps if isinstance(maps, tuple) else (maps,)
+        self._maps = map_types("maps", maps)
         self._scopes: list[Any] = []
 
     def __enter__(self) -> None:
@@ -194,7 +203,9 @@ class disabled:  # noqa: N801
             if is_meant and not any(test(place) for test in excluded):
                 chain = chain_at(place)
                 found.append((place.path, (chain, self._stand_in(place.path, chain, keys))))
-        refuse_unmatched([*self._selectors, *self._values], used, places)
+        refuse_unmatched(self._selectors, used, places, kind="parametrized tensor")
+        refuse_unmatched(self._values, used, places, "values", "parametrized tensor")
+        refuse_unknown(self._exclude, places, self._model, "exclude")
         return found
 
     def _stand_in(self, path: str, chain: Any, keys: list[str] | None) -> StandIn:

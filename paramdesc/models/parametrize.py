@@ -9,14 +9,15 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from paramdesc.errors import add_note
+from paramdesc.errors import ArgumentError, add_note
 from paramdesc.models.collector import without_collector
 from paramdesc.models.makers import MapSource
 from paramdesc.models.placing import Placed, describe, place
 from paramdesc.models.planning import Target, chain_at, plan
 from paramdesc.models.result import Outcome, ParametrizeResult
-from paramdesc.models.selection import Selector, tensor_at
+from paramdesc.models.selection import Selectors, as_selectors, tensor_at
 from paramdesc.registration.collection import ParametrizationSet
+from paramdesc.registration.host import check_model
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
 from paramdesc.registration.references import ALONE, count_references
 from paramdesc.registration.sharing import leave
@@ -30,7 +31,7 @@ def parametrize(
     model: Module,
     maps: Mapping[Any, MapSource],
     *,
-    exclude: Selector | Sequence[Selector] = (),
+    exclude: Selectors = (),
     append: bool = False,
     unsafe: bool = False,
     optimizer: Optimizer | None = None,
@@ -53,7 +54,7 @@ def parametrize(
             is a class of maps, a function without arguments that returns a map, or a function of
             module and tensor name, such as `orthogonal`. Buffers are selected only by patterns
             without wildcards.
-        exclude: the tensors to leave out, given by the same kinds of keys.
+        exclude: the tensors to leave out: a selector of the same kinds, or several in a list.
         append: whether to add maps to tensors that are already parametrized, after their existing
             maps.
         unsafe: as in `register_parametrization`.
@@ -64,9 +65,11 @@ def parametrize(
         as a table.
 
     Raises:
-        SelectionError: a ValueError, if a key or an exclusion matches no tensor.
+        SelectionError: a ValueError, if a key or an exclusion matches no tensor. A tuple is refused
+            only if none of its members matches.
         PlacementError: a ValueError, if a single map is given for several tensors, or if a tensor
             that is named exactly cannot be parametrized.
+        TypeError: if `model` is not a module, or `maps` is not a dict.
         Exception: exceptions raised by the maps propagate unchanged.
 
     >>> from torch import nn
@@ -75,10 +78,12 @@ def parametrize(
     0.weight  parametrized  Symmetric
     2.weight  parametrized  SpectralNorm
     """
+    check_model("parametrize", model)
+    if not isinstance(maps, Mapping):
+        raise ArgumentError.of_maps(maps)
     if optimizer is not None:
         check_optimizer(optimizer)
-    exclusions = [exclude] if isinstance(exclude, (str, type, Module)) else list(exclude)
-    targets = plan(model, maps, exclusions, append)
+    targets = plan(model, maps, as_selectors(exclude), append)
     for target in targets:
         if target.is_exact and target.problem is not None:
             raise target.problem

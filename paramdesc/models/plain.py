@@ -15,7 +15,8 @@ from paramdesc.errors import BakingError
 from paramdesc.models.bake import choose
 from paramdesc.models.baked_values import own_memory
 from paramdesc.models.parametrized_tensors import OfChain, OfHook, OfProgram, ParametrizedTensor
-from paramdesc.models.selection import Selector
+from paramdesc.models.selection import Selector, Selectors, as_selectors
+from paramdesc.registration.host import check_model
 from paramdesc.registration.snapshot import Snapshot, below, split_tensors
 
 __all__ = ["Layout", "plain_state_dict", "plain_tensors"]
@@ -27,7 +28,7 @@ CHAINS = "parametrizations"
 def plain_state_dict(
     model: Module,
     *selectors: Selector,
-    exclude: Iterable[Selector] = (),
+    exclude: Selectors = (),
     layout: Layout = "plain",
 ) -> OrderedDict[str, Tensor]:
     """Return the state_dict that `model` would have without parametrizations.
@@ -39,16 +40,17 @@ def plain_state_dict(
 
     Args:
         model: the model.
-        selectors: the tensors to convert: patterns, types of modules, or submodules, see
-            `Selector`. By default, all. Others are stored as in `model.state_dict()`.
-        exclude: the tensors to leave out, in the same form.
+        selectors: the tensors to convert: patterns, types of modules, submodules, or tuples of
+            these. By default, all. Others are stored as in `model.state_dict()`.
+        exclude: the tensors to leave out: a selector, or several in a list.
         layout: `"weight_g"` stores tensors with a weight norm as `weight_g` and `weight_v`, and
             `"spectral_norm"` stores those with a spectral norm as `weight_orig`, `weight_u` and
             `weight_v`, as models with torch's older functions expect. All others are stored as
             values.
 
     Raises:
-        ValueError: if a selector matches no tensor of the model.
+        SelectionError: a ValueError, if a selector or an exclusion matches no tensor of the model.
+        TypeError: if `model` is not a module.
         RuntimeError: if a TorchScript program computes a tensor.
         Exception: exceptions raised by the maps propagate unchanged.
 
@@ -57,19 +59,21 @@ def plain_state_dict(
     >>> list(model.state_dict()), list(plain_state_dict(model))
     (['0.parametrizations.weight.original'], ['0.weight'])
     """
-    found = OrderedDict(plain_tensors(model, *selectors, exclude=exclude, layout=layout))
+    check_model("plain_state_dict", model)
+    excluded = as_selectors(exclude)
+    found = OrderedDict(plain_tensors(model, *selectors, exclude=excluded, layout=layout))
     metadata = getattr(model.state_dict(), "_metadata", None)
     if metadata is not None:
         plain: Any = found
         names = {path: x for path, x in metadata.items() if f".{CHAINS}." not in f".{path}."}
-        plain._metadata = OrderedDict(names) if not selectors and not exclude else metadata
+        plain._metadata = OrderedDict(names) if not selectors and not excluded else metadata
     return found
 
 
 def plain_tensors(
     model: Module,
     *selectors: Selector,
-    exclude: Iterable[Selector] = (),
+    exclude: Selectors = (),
     layout: Layout = "plain",
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the items of `plain_state_dict`, evaluating each value only when it is needed.
@@ -82,9 +86,10 @@ def plain_tensors(
     >>> [(name, tuple(tensor.shape)) for name, tensor in plain_tensors(model)]
     [('0.weight', (3, 3))]
     """
+    check_model("plain_tensors", model)
     if layout not in ("plain", "weight_g", "spectral_norm"):
         raise ValueError(f"layout must be 'plain', 'weight_g' or 'spectral_norm'. Got {layout!r}.")
-    chosen, _ = choose(model, tuple(selectors), tuple(exclude))
+    chosen, _ = choose(model, selectors, as_selectors(exclude))
     owners = find_owners(model, chosen)
     stored: dict[str, Tensor] = model.state_dict()
     return generate(owners, stored, layout)

@@ -15,16 +15,15 @@ from paramdesc.models.selection import (
     Selector,
     iterate_places,
     make_test,
-    refuse_unmatched,
+    members,
     tensor_at,
 )
+from paramdesc.models.unmatched import refuse_unmatched
 from paramdesc.registration.host import chains_of
 from paramdesc.registration.lazy import PendingRegistration
 from paramdesc.torch_internals.forward_hooks import hooked_tensors
 
-__all__ = ["Key", "Target", "plan"]
-
-Key = Selector | tuple[Selector, ...]
+__all__ = ["Target", "plan"]
 
 
 @dataclass
@@ -41,7 +40,7 @@ class Target:
 
     places: list[Place]
     chosen: list[Place]
-    key: Key
+    key: Selector
     maker: Maker
     is_exact: bool
     problem: PlacementError | None = None
@@ -83,20 +82,20 @@ class Choice(NamedTuple):
     """The key that decides for a tensor, and its place among the keys; `EXACT` for a path."""
 
     order: int
-    key: Key
+    key: Selector
 
 
 EXACT = -1
 
 
 def choose(
-    keys: Sequence[Key], exclude: Sequence[Selector], places: Sequence[Place]
+    keys: Sequence[Selector], exclude: Sequence[Selector], places: Sequence[Place]
 ) -> tuple[dict[str, Choice], set[str]]:
     """The key that decides for each chosen path, and the excluded paths.
 
     An exact path comes before all other keys. Otherwise the first key that matches decides.
     """
-    tests = [(selector, key, make_test(selector)) for key in keys for selector in selectors_in(key)]
+    tests = [(selector, key, make_test(selector)) for key in keys for selector in members(key)]
     exclusions = [(selector, make_test(selector)) for selector in exclude]
     chosen: dict[str, Choice] = {}
     excluded: set[str] = set()
@@ -106,34 +105,30 @@ def choose(
         for i, (selector, key, test) in enumerate(tests):
             if not test(place) or (is_buffer and not names_tensor(selector)):
                 continue
-            used.append(selector)
+            used.append(key)
             choice = Choice(EXACT if selector == place.path else i, key)
             if place.path not in chosen or choice.order < chosen[place.path].order:
                 chosen[place.path] = choice
-        for selector, test in exclusions:
-            if test(place):
+        for selector, exclusion in exclusions:
+            if exclusion(place):
                 used.append(selector)
                 excluded.add(place.path)
-    every = [*(selector for selector, *_ in tests), *(selector for selector, _ in exclusions)]
-    refuse_unmatched(every, used, places)
+    refuse_unmatched(keys, used, places)
+    refuse_unmatched(exclude, used, places, "exclude")
     refuse_hidden(keys, chosen, places)
     return {path: choice for path, choice in chosen.items() if path not in excluded}, excluded
 
 
 def refuse_hidden(
-    keys: Sequence[Key], chosen: Mapping[str, Choice], places: Sequence[Place]
+    keys: Sequence[Selector], chosen: Mapping[str, Choice], places: Sequence[Place]
 ) -> None:
     """Refuse a key whose tensors are all chosen by earlier keys: it would do nothing."""
     deciding = {id(choice.key) for choice in chosen.values()}
     for key in keys:
         if id(key) not in deciding:
-            tests = [make_test(selector) for selector in selectors_in(key)]
-            path = next(place.path for place in places if any(test(place) for test in tests))
+            test = make_test(key)
+            path = next(place.path for place in places if test(place))
             raise PlacementError.unused(key, path)
-
-
-def selectors_in(key: Key) -> tuple[Selector, ...]:
-    return key if isinstance(key, tuple) else (key,)
 
 
 def names_tensor(selector: Selector) -> bool:

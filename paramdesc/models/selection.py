@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,21 +14,27 @@ from paramdesc.errors import SelectionError
 __all__ = [
     "Place",
     "Selector",
+    "Selectors",
+    "as_selectors",
     "is_weight_name",
     "iterate_places",
     "make_test",
-    "refuse_unmatched",
+    "members",
     "tensor_at",
 ]
 
-Selector: TypeAlias = str | type[Module] | Module
+Selector: TypeAlias = str | type[Module] | Module | tuple["Selector", ...]
 """One way to name tensors of a model.
 
 - A pattern, with `*` and `?` as in a shell: for the path of a tensor (`"encoder.*.weight"`), or
   for its own name (`"weight"`, `"in_proj_weight"`).
 - A type of module: the weights of its instances.
 - A submodule: all tensors at and below it.
+- A tuple of these: what at least one of them selects.
 """
+
+Selectors: TypeAlias = Selector | Iterable[Selector]
+"""One selector, or several in a list or another iterable."""
 
 
 class Place(NamedTuple):
@@ -85,23 +90,30 @@ def make_test(selector: Selector) -> Callable[[Place], bool]:
     if isinstance(selector, Module):
         below = set(selector.modules())
         return lambda place: place.module in below
+    if isinstance(selector, tuple):
+        tests = [make_test(member) for member in selector]
+        return lambda place: any(test(place) for test in tests)
     raise SelectionError.of_type(selector)
 
 
-def refuse_unmatched(
-    selectors: Iterable[Selector], used: Iterable[Selector], places: Iterable[Place]
-) -> None:
-    """Raise an error for a selector that matches no tensor, usually because of a typo.
+def members(selector: Selector) -> list[Any]:
+    """The selectors in a tuple, with nested tuples flattened; otherwise the selector itself."""
+    if not isinstance(selector, tuple):
+        return [selector]
+    return [found for member in selector for found in members(member)]
+
+
+def as_selectors(given: Selectors) -> list[Selector]:
+    """What an argument such as `exclude` contains: itself, if it is a selector.
 
     Raises:
-        SelectionError: with the nearest names.
+        SelectionError: if it is neither a selector nor an iterable.
     """
-    used = list(used)
-    for selector in selectors:
-        if not any(selector is other for other in used):
-            known = sorted({name for place in places for name in (place.path, place.tensor_name)})
-            near = get_close_matches(selector, known, 3) if isinstance(selector, str) else []
-            raise SelectionError.unmatched(selector, near)
+    if isinstance(given, (str, type, Module)) or (isinstance(given, tuple) and given):
+        return [given]
+    if isinstance(given, Iterable):
+        return list(given)
+    raise SelectionError.of_type(given)
 
 
 def tensor_at(place: Place) -> Tensor | None:

@@ -18,12 +18,15 @@ from paramdesc.models.rows import SummaryRow
 from paramdesc.models.selection import (
     Place,
     Selector,
+    Selectors,
+    as_selectors,
     iterate_places,
     make_test,
     parametrized_names,
-    refuse_unmatched,
 )
 from paramdesc.models.trial import constrained_map, measure, try_on
+from paramdesc.models.unmatched import refuse_unknown, refuse_unmatched
+from paramdesc.registration.host import check_model
 from paramdesc.registration.lazy import PendingRegistration
 
 __all__ = ["Summary", "summary"]
@@ -96,7 +99,7 @@ class Summary(Sequence[SummaryRow]):
 def summary(
     model: Module,
     *selectors: Selector,
-    exclude: Iterable[Selector] = (),
+    exclude: Selectors = (),
     evaluate: bool | None = None,
 ) -> Summary:
     """List the parametrized tensors of `model`, with their maps, shapes and constraints.
@@ -106,14 +109,16 @@ def summary(
     `torch.nn.utils.parametrize` are listed too.
 
     Args:
-        selectors: the tensors to list: patterns for paths or names, types of modules, or
-            submodules. By default, all.
-        exclude: the tensors to leave out, in the same form.
+        selectors: the tensors to list: patterns for paths or names, types of modules, submodules,
+            or tuples of these. By default, all.
+        exclude: the tensors to leave out: a selector, or several in a list.
         evaluate: whether to evaluate values to find their deviation. By default, this is done for
             values of up to 262,144 entries. Tensors on the meta device are never evaluated.
 
     Raises:
-        SelectionError: if a selector matches no parametrized tensor.
+        SelectionError: a ValueError, if a selector matches no parametrized tensor, or an exclusion
+            no tensor of the model.
+        TypeError: if `model` is not a module.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 4))
     >>> _ = register_parametrization(model[0], "weight", Symmetric())
@@ -123,12 +128,14 @@ def summary(
     >>> found["0.weight"].is_satisfied
     True
     """
-    excluded = tuple(exclude)
+    check_model("summary", model)
+    excluded = as_selectors(exclude)
     places = [place for place in iterate_places(model) if chain_at(place) is not None]
     tests = [(selector, make_test(selector)) for selector in selectors]
     barred = [make_test(selector) for selector in excluded]
     used = [s for s, test in tests if any(map(test, places))]
-    refuse_unmatched(selectors, used, places)
+    refuse_unmatched(selectors, used, places, kind="parametrized tensor")
+    refuse_unknown(excluded, places, model, "exclude")
     by_chain: dict[Any, list[Place]] = {}
     for place in places:
         if (not tests or any(test(place) for _, test in tests)) and not any(

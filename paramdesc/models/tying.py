@@ -14,7 +14,7 @@ from paramdesc.errors import TyingError
 from paramdesc.registration.adoption import adopt_module
 from paramdesc.registration.gone import note_gone
 from paramdesc.registration.holders import hold_too
-from paramdesc.registration.host import chains_of, find_tensor, locate, tensors_of
+from paramdesc.registration.host import chains_of, check_model, find_tensor, locate, tensors_of
 from paramdesc.registration.optimizer_groups import Change, check_optimizer, hand_over, trained_at
 from paramdesc.registration.questions import is_parametrized
 from paramdesc.registration.sharded import refuse_sharded
@@ -43,6 +43,7 @@ def tie_weights(model: M, path: str, *others: str, optimizer: Optimizer | None =
         `model`, of the same type.
 
     Raises:
+        TypeError: if `model` is not a module.
         ValueError: if there is no such tensor, the shapes or dtypes differ, or one of `others` is
             already parametrized. In all cases `model` stays as it was.
 
@@ -53,6 +54,7 @@ def tie_weights(model: M, path: str, *others: str, optimizer: Optimizer | None =
     >>> model["head"].parametrizations.weight is model["embed"].parametrizations.weight
     True
     """
+    check_model("tie_weights", model)
     if optimizer is not None:
         check_optimizer(optimizer)
     source, places = locate(model, path), [locate(model, other) for other in others]

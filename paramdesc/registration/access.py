@@ -6,6 +6,7 @@ from torch.nn import Module
 
 from paramdesc.caching.targets import find_chains
 from paramdesc.errors import MissingChainError
+from paramdesc.registration.host import check_target
 from paramdesc.registration.parametrization_list import ParametrizationList
 
 __all__ = ["chain_of"]
@@ -21,6 +22,7 @@ def chain_of(module: Module, tensor_name: str) -> ParametrizationList:
         tensor_name: the name of a parametrized tensor of `module`, or its path, `"0.weight"`.
 
     Raises:
+        ModuleError: a TypeError, if these are not a module and a name.
         NotParametrizedError: a ValueError that suggests similar names.
 
     >>> layer = register_parametrization(torch.nn.Linear(3, 3), "weight", Symmetric())
@@ -30,6 +32,7 @@ def chain_of(module: Module, tensor_name: str) -> ParametrizationList:
     >>> chain_of(torch.nn.Sequential(layer), "0.weight") is chain
     True
     """
+    check_target("chain_of", module, tensor_name)
     path, _, name = tensor_name.rpartition(".")
     try:
         chains = module.get_submodule(path)._modules.get("parametrizations")

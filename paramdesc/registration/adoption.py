@@ -10,6 +10,7 @@ from paramdesc.chain.states import start_maps
 from paramdesc.chain.transient import transient_of
 from paramdesc.registration.attribute import ParametrizedTensor
 from paramdesc.registration.container import ParametrizationDict
+from paramdesc.registration.host import check_model
 from paramdesc.registration.namespace import namespace_of
 from paramdesc.registration.parametrization_list import ParametrizationList
 from paramdesc.registration.plain_keys import expect_plain
@@ -39,6 +40,7 @@ def adopt(model: M) -> M:
     >>> type(adopt(linear)).__name__
     'Linear'
     """
+    check_model("adopt", model)
     targets = [module for module in model.modules() if is_torch_parametrized(module)]
     snapshot = Snapshot(below(targets))
     try:

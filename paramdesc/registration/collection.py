@@ -13,10 +13,10 @@ from paramdesc.caching.programs import is_scripted_list
 from paramdesc.caching.targets import find_chains
 from paramdesc.chain.table import html_table, text_table
 from paramdesc.chain.warm import warm_maps
-from paramdesc.errors import MissingChainError
+from paramdesc.errors import ArgumentError, MissingChainError, ModuleError
 from paramdesc.registration.parametrization_list import ParametrizationList
 
-__all__ = ["ParametrizationSet", "get_parametrizations"]
+__all__ = ["ParametrizationSet", "get_parametrizations", "map_types"]
 
 
 class ParametrizationSet(Set[ParametrizationList]):
@@ -108,12 +108,15 @@ class ParametrizationSet(Set[ParametrizationList]):
             map_type: a type, or several, that one of the maps is an instance of. In TorchScript
                 programs, only the name of the type is compared.
             path: a shell pattern for the path of the module, such as `encoder.*`; `""` is the root.
+
+        Raises:
+            TypeError: if `map_type` is not a type.
         """
         tests: list[Callable[[str, ParametrizationList], bool]] = []
         if tensor_name is not None:
             tests.append(lambda name, chain: name.rpartition(".")[2] == tensor_name)
         if map_type is not None:
-            types = map_type if isinstance(map_type, tuple) else (map_type,)
+            types = map_types("map_type", map_type)
             tests.append(lambda name, chain: any(has_map(chain, cls) for cls in types))
         if path is not None:
             tests.append(lambda name, chain: fnmatchcase(name.rpartition(".")[0], path))
@@ -194,6 +197,18 @@ def map_cells(chains: ParametrizationSet) -> list[tuple[str, str]]:
     ]
 
 
+def map_types(argument: str, given: type[Module] | tuple[type[Module], ...]) -> tuple[Any, ...]:
+    """The types in an argument that takes one or several.
+
+    Raises:
+        ArgumentError: a TypeError, with what to write.
+    """
+    types = given if isinstance(given, tuple) else (given,)
+    if not all(isinstance(x, type) for x in types):
+        raise ArgumentError.of_map_types(argument, given)
+    return types
+
+
 def has_map(chain: Any, map_type: type[Module]) -> bool:
     """Whether one of the maps of `chain`, which may be scripted, is of that type."""
     if is_scripted_list(chain):
@@ -219,10 +234,7 @@ def get_parametrizations(*modules: Module) -> ParametrizationSet:
     """
     for module in modules:
         if not isinstance(module, Module):
-            raise TypeError(
-                "get_parametrizations() takes modules, one by one. "
-                f"Got {module!r:.200} of type {type(module).__name__}."
-            )
+            raise ModuleError.one_by_one("get_parametrizations", module)
     return ParametrizationSet.named(
         found for module in modules for found in find_chains(module, set())
     )

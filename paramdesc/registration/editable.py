@@ -13,7 +13,7 @@ from paramdesc.chain.evaluation import evaluate
 from paramdesc.chain.function_map import FunctionMap, as_map
 from paramdesc.chain.protocols import ParametrizationProto, TensorMap
 from paramdesc.chain.states import start_maps
-from paramdesc.errors import ChainError
+from paramdesc.errors import ArgumentError, ChainError
 from paramdesc.registration.editing import Edit, edit_maps
 from paramdesc.registration.sharing import check_shared, is_shared, join
 from paramdesc.registration.snapshot import Snapshot, below, tensors_in
@@ -121,9 +121,20 @@ class EditableChain(Chain):
             found = found or [i for i in places if is_meant(which, maps[i])]
         if len(found) != 1:
             named = which.__name__ if isinstance(which, type) else repr(which)
-            shown = [f"{i}: {' '.join(repr(part).split())}" for i, part in enumerate(maps)]
-            raise ChainError.which(named, len(found), self.tensor_name, shown)
+            raise ChainError.which(named, len(found), self.tensor_name, numbered(maps))
         return found[0]
+
+    def as_index(self, index: Any) -> Any:
+        """The index of a map, or a slice.
+
+        Raises:
+            ArgumentError: a TypeError, for anything else, such as the name of a class.
+        """
+        if isinstance(index, (int, slice)) or hasattr(index, "__index__"):
+            return index
+        maps = list(self.maps())
+        found = next((i for i, part in enumerate(maps) if is_meant(index, part)), 0)
+        raise ArgumentError.of_index(self.tensor_name, index, numbered(maps), found)
 
     def add_map(self, module: Module) -> str:
         """Append a map without a check. Returns its name."""
@@ -171,17 +182,24 @@ class EditableChain(Chain):
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
             return ModuleList(list(self.maps())[index])
-        return super().__getitem__(index)
+        place: int = self.as_index(index)
+        return super().__getitem__(place)
 
     def __setitem__(self, index: Any, module: Any) -> None:
         maps = list(self.maps())
-        maps[index] = [as_map(x) for x in module] if isinstance(index, slice) else as_map(module)
+        new = [as_map(x) for x in module] if isinstance(index, slice) else as_map(module)
+        maps[self.as_index(index)] = new
         edit_maps(self, maps)
 
     def __delitem__(self, index: Any) -> None:
         maps = list(self.maps())
-        del maps[index]
+        del maps[self.as_index(index)]
         edit_maps(self, maps)
+
+
+def numbered(maps: Iterable[Module]) -> list[str]:
+    """The maps with their indices, for messages."""
+    return [f"{i}: {' '.join(repr(part).split())}" for i, part in enumerate(maps)]
 
 
 def is_meant(which: object, parametrization: Module) -> bool:

@@ -8,7 +8,17 @@ from torch.nn.parameter import is_lazy
 
 from paramdesc.errors import MissingTensorError, ModuleError
 
-__all__ = ["chains_of", "check_target", "find_tensor", "locate", "tensors_of"]
+__all__ = ["chains_of", "check_model", "check_target", "find_tensor", "locate", "tensors_of"]
+
+
+def check_model(function: str, model: object) -> None:
+    """Raise an error unless `model`, the first argument of `function`, is a module.
+
+    Raises:
+        ModuleError: a TypeError, with the line to write.
+    """
+    if not isinstance(model, Module):
+        raise ModuleError.of_model(function, model)
 
 
 def check_target(function: str, module: object, tensor_name: object) -> None:

@@ -7,7 +7,8 @@ from torch import nn
 
 import paramdesc as P
 from paramdesc.errors import SelectionError
-from paramdesc.models.selection import Selector, iterate_places, make_test, refuse_unmatched
+from paramdesc.models.selection import Selector, iterate_places, make_test
+from paramdesc.models.unmatched import refuse_unmatched
 from paramdesc.parametrizations import Symmetric
 
 
@@ -29,6 +30,7 @@ def chosen(selector: Selector, model: nn.Module) -> list[str]:
         ("*.weight_?h*", ["1.weight_ih_l0", "1.weight_hh_l0"]),
         (nn.Linear, ["0.weight", "2.0.weight"]),
         (nn.LSTM, ["1.weight_ih_l0", "1.weight_hh_l0"]),
+        (("0.bias", (nn.LSTM, "none")), ["0.bias", "1.weight_ih_l0", "1.weight_hh_l0"]),
     ],
 )
 def test_selectors(selector: Selector, paths: list[str]) -> None:

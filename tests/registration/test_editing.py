@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import paramdesc as P
-from paramdesc.errors import ChainError, SharedMapError
+from paramdesc.errors import ArgumentError, ChainError, SharedMapError
 from paramdesc.parametrizations import Orthogonal, SpectralNorm
 from tests.helpers import Double, Shift, Sum, chain_of, linear
 
@@ -118,3 +118,22 @@ def test_a_state_starts_anew_for_what_it_is_applied_to_now() -> None:
     gone = chain_of(layer)[1]
     del chain_of(layer)[1]
     assert not gone.is_led
+
+
+@pytest.mark.parametrize("index", ["Shift", Shift, 1.0, None])
+def test_maps_are_indexed_by_integers(index: Any) -> None:
+    chain = chain_of(P.register_parametrization(linear(Double()), "weight", Shift()))
+    place = 0 if index in (1.0, None) else 1
+    uses: list[Callable[[Any], object]] = [
+        lambda chain: chain[index],
+        lambda chain: chain.__setitem__(index, Double()),
+        lambda chain: chain.__delitem__(index),
+    ]
+    for use in uses:
+        with pytest.raises(ArgumentError) as caught:
+            use(chain)
+        for part in ("'0: Double()', '1: Shift()'", f"module.parametrizations.weight[{place}]"):
+            assert part in str(caught.value)
+    integer: Any = torch.tensor(1)
+    assert chain[integer] is chain[1]
+    assert chain.remove("Shift") is not None

@@ -10,6 +10,7 @@ from typing_extensions import assert_type, reveal_type
 
 import paramdesc
 from paramdesc import (
+    Baked,
     CacheRow,
     Cause,
     InvertibleParametrizationProto,
@@ -17,18 +18,24 @@ from paramdesc import (
     ParametrizationList,
     ParametrizationProto,
     ParametrizationSet,
+    ParametrizeResult,
     Scope,
+    Summary,
     adopt,
     auto_cache,
+    bake,
     cached,
     chain_of,
+    disabled,
     get_parametrizations,
     is_parametrized,
+    parametrize,
     parametrized,
     plain_state_dict,
     plain_tensors,
     register_parametrization,
     remove_parametrizations,
+    summary,
     transfer_parametrizations_and_params,
     type_before_parametrizations,
 )
@@ -168,6 +175,19 @@ assert_type(chain[0], nn.Module)
 assert_type(chain[:1], nn.ModuleList)
 assert_type(chain.right_inverse(torch.eye(3)), None)
 assert_type(found["weight"], ParametrizationList)
+
+# selectors: one, or several in a tuple; exclude= takes also a list or another iterable
+
+model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+assert_type(parametrize(model, {nn.Linear: Symmetric}, exclude="1.*"), ParametrizeResult)
+assert_type(parametrize(model, {("1.*", nn.Conv2d): Symmetric}, exclude="bias"), ParametrizeResult)
+assert_type(summary(model, "0.*", (nn.Linear, model[0]), exclude=nn.Linear), Summary)
+assert_type(summary(model, exclude=["0.*", nn.Linear, (model[1], "bias")]), Summary)
+assert_type(bake(model, nn.Linear, exclude=model[1], copy=True), Baked[nn.Sequential])
+assert_type(plain_state_dict(model, exclude=("0.*", nn.Linear)), OrderedDict[str, Tensor])
+assert_type(plain_tensors(model, exclude={"0.*"}), Iterator[tuple[str, Tensor]])
+with disabled(model, ("0.*", "1.*"), exclude="1.weight", maps=(Symmetric, SpectralNorm)):
+    assert_type(len(model), int)
 
 # scopes
 

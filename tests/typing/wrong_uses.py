@@ -9,12 +9,16 @@ from paramdesc import (
     ParametrizationProto,
     adopt,
     auto_cache,
+    bake,
     cached,
+    disabled,
     get_parametrizations,
     is_parametrized,
+    parametrize,
     parametrized,
     register_parametrization,
     remove_parametrizations,
+    summary,
     transfer_parametrizations_and_params,
 )
 from paramdesc.parametrizations import SpectralNorm, Symmetric
@@ -246,6 +250,28 @@ cached(linear, persistent="yes")
 # E: Argument "persistent" to "cached" has incompatible type "str"; expected "bool"  [arg-type]
 auto_cache("model")
 # E: Argument 1 to "auto_cache" has incompatible type "str"; expected Module  [arg-type]
+
+# selectors
+
+summary(linear, "weight", exclude="bias")
+summary(linear, 3)
+# E: Argument 2 to "summary" has incompatible type "int"; expected "Selector"  [arg-type]
+summary(linear, ["weight"])
+# E: Argument 2 to "summary" has incompatible type "list[str]"; expected "Selector"  [arg-type]
+summary(linear, exclude=3)
+# E: Argument "exclude" to "summary" has incompatible type "int"; expected "Selector | Iterable[Selector]"  [arg-type]
+bake(linear, exclude=[3])
+# E: List item 0 has incompatible type "int"; expected "str | type[Module] | Module | tuple[Selector, ...]"  [list-item]
+disabled(linear, exclude=None)
+# E: Argument "exclude" to "disabled" has incompatible type "None"; expected "Selector | Iterable[Selector]"  [arg-type]
+disabled(linear, maps=Symmetric())
+# E: Argument "maps" to "disabled" has incompatible type "Symmetric"; expected "type[Module] | tuple[type[Module], ...]"  [arg-type]
+disabled(linear, maps="Symmetric")
+# E: Argument "maps" to "disabled" has incompatible type "str"; expected "type[Module] | tuple[type[Module], ...]"  [arg-type]
+parametrize(linear, Symmetric)
+# E: Argument 2 to "parametrize" has incompatible type "type[Symmetric]"; expected "Mapping[Any, type[Module] | Module | Callable[..., Any]]"  [arg-type]
+summary([linear])
+# E: Argument 1 to "summary" has incompatible type "list[Linear]"; expected Module  [arg-type]
 
 # sets
 

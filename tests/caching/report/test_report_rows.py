@@ -31,7 +31,25 @@ def test_each_tensor_has_a_row_by_its_path_in_the_order_of_the_model() -> None:
     assert report[0] is report["0.weight"]
     assert report[-1] is report["2.weight"]
     assert list(report[:1]) == [report[0]]
+    assert report._ipython_key_completions_() == ["0.weight", "2.weight"]
     assert repr(report) == "<CacheReport on 2 tensors>"
+
+
+@torch.no_grad()
+def test_a_scope_shows_the_paths_of_what_it_keeps() -> None:
+    network = model().eval()
+    with P.cached(network) as scope, P.cached():
+        network(INPUT)
+        assert "holds=['0.weight', '2.weight']" in repr(scope)
+    with P.cached(network[0].parametrizations.weight, network[2]) as scope:
+        network(INPUT)
+        assert "holds=['weight', 'weight']" in repr(scope)
+    with P.cached() as scope:
+        network(INPUT)
+        assert "holds=['weight', 'weight']" in repr(scope)
+    automatic = P.auto_cache(network)
+    network(INPUT)
+    assert "holds=['0.weight', '2.weight']" in repr(automatic)
 
 
 def test_without_targets_rows_are_named_by_class() -> None:
