@@ -574,7 +574,7 @@ class DisabledError(RuntimeError):
     def shape(cls, path: str, given: object, expected: object) -> DisabledError:
         return cls(
             f"the value given for {path!r} has shape {given}, but the tensor has shape {expected}. "
-            f"Pass disabled(model, values={{{path!r}: tensor}}) a tensor of that shape."
+            f"Write disabled(model, values={{{path!r}: tensor}}) with a tensor of that shape."
         )
 
     @classmethod
@@ -862,7 +862,7 @@ class LayoutError(ValueError):
         super().__init__(
             f"the value of {path!r} is a function of {shown}, and a checkpoint does not store "
             "which function. Load it into the parametrized model, then write "
-            "paramdesc.bake(model).model.state_dict()."
+            "paramdesc.plain_state_dict(model.eval())."
         )
 
 

@@ -24,21 +24,10 @@ __all__ = ["AUTO", "Scope"]
 class Scope:
     """An active `with cached(...)` block: what it covers, what it keeps, and its statistics.
 
-    `hits` and `misses` count the reads that returned a cached value and those that evaluated a new
-    one. A persistent scope counts over all of its blocks. If threads share a scope, some counts may
-    be lost, but never values. `report()` gives details.
-
-    Args:
-        covered: the chains, with names for the report; None covers all.
-        lasts: whether this scope keeps only values that outlive their block.
-        lasting: the scope with `lasts` that belongs to this one.
-        deferral: collects the gradients of the values, if they are deferred.
-        entries: where values are kept, if not in the scope itself.
-        records: where the statistics are kept, if not in the scope itself.
-        check_contents: whether values that outlive their block are compared with their tensors;
-            None compares tensors on a CPU.
-        batched: whether chains that are alike are evaluated together.
-        meeting: the processes between which these evaluations are divided.
+    `hits` counts the reads that returned a cached value, and `misses` the evaluations. With
+    `batched`, a read of one tensor evaluates others as well, and their first reads are hits. A
+    persistent scope counts over all of its blocks. If threads share a scope, some counts may be
+    lost, but never values. `report()` gives details.
     """
 
     is_call = False
@@ -82,6 +71,20 @@ class Scope:
         batched: bool = False,
         meeting: Meeting | None = None,
     ) -> None:
+        """Open it by `with cached(...) as scope`.
+
+        Args:
+            covered: the chains, with names for the report; None covers all.
+            lasts: whether this scope keeps only values that outlive their block.
+            lasting: the scope with `lasts` that belongs to this one.
+            deferral: collects the gradients of the values, if they are deferred.
+            entries: where values are kept, if not in the scope itself.
+            records: where the statistics are kept, if not in the scope itself.
+            check_contents: whether values that outlive their block are compared with their tensors;
+                None compares tensors on a CPU.
+            batched: whether chains that are alike are evaluated together.
+            meeting: the processes between which these evaluations are divided.
+        """
         self._covered = covered
         self.lasts = lasts
         self.lasting = lasting

@@ -216,7 +216,7 @@ def test_values_that_need_their_maps_are_refused(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "'0.weight'" in error
-    assert "paramdesc.bake(model)" in error
+    assert "paramdesc.plain_state_dict(model.eval())" in error
     assert "'3.weight' and 2 more." in error
     assert convert(path, tmp_path / "out.pt", "--to", "weight_g") == 0
     assert "kept as they are" in capsys.readouterr().out
@@ -457,7 +457,7 @@ def test_a_spectral_norm_whose_bound_is_not_stored_needs_its_map(
     P.register_parametrization(model[0], "weight", SpectralNorm(0.5))
     path = save(model.state_dict(), tmp_path / "in.pt")
     assert convert(path, tmp_path / "out.pt", "--to", "plain") == 2
-    assert "bake(model)" in capsys.readouterr().err
+    assert "plain_state_dict(model.eval())" in capsys.readouterr().err
     assert convert(path, tmp_path / "out.pt", "--to", "weight_g") == 0
     assert "kept as they are" in capsys.readouterr().out
     assert list(load(tmp_path / "out.pt")) == list(model.state_dict())

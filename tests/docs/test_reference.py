@@ -18,7 +18,7 @@ SYNONYMS = {"cache"}  # another name of `cached`
 @pytest.mark.parametrize("module", [paramdesc, testing])
 def test_public_names_are_documented(module: ModuleType) -> None:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md"))
-    documented = {name.rpartition(".")[2] for name in re.findall(r"\.\. auto\w+:: (\S+)", pages)}
+    documented = {name.rpartition(".")[2] for name in re.findall(r"\.\. auto\w+:: ([\w.]+)", pages)}
     names = {n for n in module.__all__ if not isinstance(getattr(module, n), ModuleType)}
     assert names - documented == names & SYNONYMS
 
