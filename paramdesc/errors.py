@@ -508,9 +508,12 @@ class MissingRightInverseError(RuntimeError):
             return
         near = get_close_matches("right_inverse", dir(type(parametrization)), 1)
         typo = f" {name}.{near[0]} is a method: did you mean right_inverse?" if near else ""
+        advice = f"Define {name}.right_inverse(self, X)"
+        if hasattr(parametrization, "function"):
+            advice = "Register it with register_parametrization(..., right_inverse=function)"
         super().__init__(
             f"cannot assign to {tensor_name!r}: parametrization {name} does not implement "
-            f"right_inverse. Define {name}.right_inverse(self, X), or write to "
+            f"right_inverse. {advice}, or write to "
             f"module.parametrizations.{tensor_name}.original.{typo}"
         )
 
