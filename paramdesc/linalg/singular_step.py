@@ -25,13 +25,13 @@ FEW = 6
 """Up to how many iterations rounding leaves vectors orthogonal that are made so locally."""
 
 
-def affordable_iterations(M: Tensor, count: int, numel: Optional[int] = None) -> int:  # noqa: UP045
+def affordable_iterations(M: Tensor, count: int, entries: Optional[int] = None) -> int:  # noqa: UP045
     """`count`, or twice as many where they cost little beside the passes over the weight.
 
     Args:
-        numel: the number of entries of the weight, if `M` is a part of it.
+        entries: how many the weight has, if `M` is a part of it.
     """
-    is_cheap = (M.numel() if numel is None else numel) > 50_000
+    is_cheap = (M.numel() if entries is None else entries) > 50_000
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         is_cheap = is_cheap and not is_bound_by_launches(M)
     return 2 * count if is_cheap else count
