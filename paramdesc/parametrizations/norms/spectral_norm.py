@@ -142,7 +142,8 @@ class SpectralNorm(OperatorNorm):
 
     def forward_part(self, X: Tensor, part: Part) -> Tensor | None:
         """The iteration with products of the parts, which sends vectors instead of the weight."""
-        if len(part.shape) == 1 or part.shape.numel() < LEAST_IN_PARTS or not self.has_state():
+        is_small = len(part.shape) == 1 or part.shape.numel() < LEAST_IN_PARTS
+        if is_small or is_dynamo_compiling() or not self.has_state():
             return None
         if self.is_due:
             self.is_due = False
