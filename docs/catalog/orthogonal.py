@@ -13,13 +13,17 @@ FACTS: tuple[Fact, ...] = (
         formula=r"Y = B \left(I + \tfrac{1}{2} A\right) \left(I - \tfrac{1}{2} A\right)^{-1},"
         r" \qquad A = \tfrac{1}{2} (X - X^\mathsf{H})",
         use="For recurrent kernels, whose gradients neither vanish nor explode if all singular "
-        "values are one, and for any layer that should keep lengths. The formula is the one of "
+        "values are one, and for any layer that should keep lengths. A matrix is the last two "
+        "dimensions: on the kernel of a convolution each `height x width` slice, and on an LSTM "
+        "all gates together, which is rarely what you want. The formula is the one of "
         "the default, `cayley`, for a square weight; `B` is the base point.",
         instead=(
             ("SpecialOrthogonal", "for rotations only, of determinant one"),
             ("AlmostOrthogonal", "if singular values may vary within a band"),
             ("Grassmann", "if only the subspace matters"),
             ("OrthogonalConvolution", "for convolutions"),
+            ("Flattened", "around it, for the kernel of a convolution as one matrix"),
+            ("Stacked", "around it, for each gate of an LSTM or GRU"),
             ("TorchOrthogonal", "to share checkpoints with torch's `orthogonal`"),
             ("SpectralNorm", "if only the largest singular value has to be one"),
         ),
