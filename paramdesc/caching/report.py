@@ -22,8 +22,8 @@ class CacheRow:
         name: Its path in the target, such as `encoder.0.weight`. Without targets, its name after
             the class of the module, `Linear.weight`.
         hits: The number of reads that returned a cached value.
-        misses: The number of evaluations. In a batched scope, a read of one tensor evaluates
-            others as well, and their first reads are hits.
+        misses: The number of evaluations. In a batched scope, this includes evaluations together
+            with another tensor that was read; the first read of this tensor is then a hit.
         seconds: The total time of each map; on a GPU, the time to launch the work.
         value: Shape, dtype and device of the cached value; empty if there is none.
         bytes: The size of the cached value.

@@ -25,7 +25,8 @@ class Scope:
     """An active `with cached(...)` block: what it covers, what it keeps, and its statistics.
 
     `hits` counts the reads that returned a cached value, and `misses` the evaluations. With
-    `batched`, a read of one tensor evaluates others as well, and their first reads are hits. A
+    `batched`, the first read evaluates similar tensors as well: each counts as a miss, and its own
+    first read is a hit. So one read of each of six similar tensors counts 6 misses and 5 hits. A
     persistent scope counts over all of its blocks. If threads share a scope, some counts may be
     lost, but never values. `report()` gives details.
     """
@@ -189,7 +190,7 @@ class Scope:
 
     @property
     def misses(self) -> int:
-        """The number of reads that evaluated a new value."""
+        """The number of evaluations. A batch counts as one for each of its tensors."""
         return sum(record.misses for record in self.known())
 
     def known(self) -> list[Record]:
