@@ -102,7 +102,7 @@ def plain_sentence(tensors: Sequence[CheckpointTensor]) -> str:
         which = "1 value needs its map" if n_unknown == 1 else f"{n_unknown} values need their maps"
         return (
             f"A plain model has {len(tensors)} tensors{known}. {which}: load the file into the "
-            "model, then write paramdesc.bake(model)."
+            "parametrized model, then write paramdesc.plain_state_dict(model.eval())."
         )
     return f"A plain model has {len(tensors)} tensors, {size(n_bytes)}."
 

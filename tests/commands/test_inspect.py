@@ -65,7 +65,7 @@ def test_maps_are_told_where_the_file_says_them(
     text = inspect(path, capsys)
     assert "Orthogonal" in text
     assert "needs its map" in text
-    assert "paramdesc.bake(model)" in text
+    assert "paramdesc.plain_state_dict(model.eval())" in text
 
 
 def test_names_of_a_norm_with_another_map_are_no_norm(
