@@ -87,6 +87,11 @@ class Gathering:
         module, name = next(self.places())
         return module._parameters.get(name) is self.shard
 
+    def is_instead(self, tensor: Tensor) -> bool:
+        """Whether the module has `tensor` now, which FSDP2 computes from the shard."""
+        module, name = next(self.places())
+        return tensor is not self.shard and module._parameters.get(name) is tensor
+
     def is_shared(self) -> bool:
         """Whether several modules have the Parameter."""
         return bool(self.info.shared_modules)
@@ -147,11 +152,13 @@ def note_new_shard(shard: Tensor) -> None:
 
 
 def gathered_into(tensor: Tensor) -> Gathering | None:
-    """What is known of the Parameter that is gathered into `tensor` now. None for other tensors."""
-    if type(tensor) is not Parameter:
+    """What is known of the Parameter that is gathered into `tensor` now, at least in part.
+
+    None for other tensors.
+    """
+    if not isinstance(tensor, Parameter):
         return None
-    found = (x for x in gatherings() if x.gathered is tensor and not x.is_sharded_now())
-    return next(found, None)
+    return next((x for x in gatherings() if x.is_instead(tensor)), None)
 
 
 def find_gathering(module: Module, name: str) -> Gathering | None:

@@ -10,7 +10,7 @@ from torch.__future__ import get_swap_module_params_on_conversion
 from torch.nn import Parameter
 
 from paramdesc.torch_internals.gathered import gathered_into, note_new_shard
-from paramdesc.torch_internals.shards import cut_like
+from paramdesc.torch_internals.shards import cut_like, gathered
 from paramdesc.torch_internals.tensors import is_wrapper, set_data
 from paramdesc.torch_internals.whole import is_sharded
 
@@ -29,9 +29,9 @@ def replace_data(target: Tensor, source: Tensor) -> None:
     with torch.no_grad():
         gathering = gathered_into(target)
         if gathering is not None:
-            shard = gathering.shard
-            shard.copy_(cut_like(source.to(shard.dtype), shard))
-            target.copy_(source)
+            shard, new = gathering.shard, gathered(source)
+            shard.copy_(cut_like(new.to(shard.dtype), shard))
+            target.copy_(cut_like(new, target))
         elif is_sharded(target) and is_sharded(source):
             take_shard(target, source)
         elif get_swap_module_params_on_conversion() or is_wrapper(target):

@@ -298,7 +298,21 @@ def assigned(rank: int) -> list[float]:
             layers(inputs).sum().backward()
             write(layers)
         found.append((model(inputs) - whole(inputs)).abs().max().item())
-    return found
+    return [*found, assigned_between()]
+
+
+def assigned_between() -> float:
+    """The difference after an assignment while parameters have the shards of the backward pass."""
+    inputs = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
+    model: Any = MAKERS["paramdesc"]()
+    whole: Any = MAKERS["paramdesc"]()
+    shard(model, MESHES["4"], reshard_after_forward=2)
+    for layers in (model, whole):
+        layers(inputs)
+        for layer in layers[::2]:
+            layer.weight = torch.eye(8)
+    model(inputs).sum().backward()  # shards as before the forward pass
+    return (model(inputs) - whole(inputs)).abs().max().item()  # type: ignore[no-any-return]
 
 
 def twelve() -> nn.Sequential:
