@@ -799,20 +799,27 @@ class DividedBatchError(RuntimeError):
             "END": "at the end of the block",
         }
         ranks = [f"process {rank} of the group is {there[x]}" for rank, x in others.items()]
-        return cls(
+        return cls.unequal(
             f"processes that divide a batch must do the same: this one {here[point]}, but "
-            f"{' and '.join(ranks[:3])}. With cached(..., process_group=group), all of them must "
-            "read the same tensors and run the same backward passes, and the loss of each must "
-            "reach at least one tensor of a batch. Otherwise write cached(...) without "
-            "process_group=."
+            f"{' and '.join(ranks[:3])}",
+            "all of them must read the same tensors and run the same backward passes, and the loss "
+            "of each must reach at least one tensor of a batch",
+        )
+
+    @classmethod
+    def unequal(cls, fact: str, rule: str) -> DividedBatchError:
+        """The processes do not do the same."""
+        return cls(
+            f"{fact}. With cached(..., process_group=group), {rule}. Otherwise write cached(...) "
+            "without process_group=."
         )
 
     @classmethod
     def disordered(cls, names: Sequence[str]) -> DividedBatchError:
-        return cls(
+        return cls.unequal(
             "the processes of the group are in the backward passes of different batches; here "
-            f"{shown(names)}. With cached(..., process_group=group), all of them must use the "
-            "tensors in the same order. Otherwise write cached(...) without process_group=."
+            f"{shown(names)}",
+            "all of them must use the tensors in the same order",
         )
 
     @classmethod
@@ -828,20 +835,19 @@ class DividedBatchError(RuntimeError):
 
     @classmethod
     def different(cls, names: Sequence[str]) -> DividedBatchError:
-        return cls(
+        return cls.unequal(
             f"the processes of the group are about to evaluate different tensors; here "
-            f"{shown(names)}. With cached(..., process_group=group), all of them must have the "
-            "same model and read its tensors in the same order. Otherwise write "
-            "cached(...) without process_group=."
+            f"{shown(names)}",
+            "all of them must have the same model and read its tensors in the same order",
         )
 
     @classmethod
     def in_forms(cls, names: Sequence[str], form: str) -> DividedBatchError:
-        return cls(
+        return cls.unequal(
             f"the processes of the group are about to evaluate {shown(names)} in different forms; "
-            f"here {form}. With cached(..., process_group=group), the tensors must have the same "
-            "dtype, shape and requires_grad in all of them, and all must be in the same grad mode. "
-            "Otherwise write cached(...) without process_group=."
+            f"here {form}",
+            "the tensors must have the same dtype, shape and requires_grad in all of them, and all "
+            "must be in the same grad mode",
         )
 
     @classmethod
